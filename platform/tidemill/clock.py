@@ -1,0 +1,100 @@
+"""Where `now` comes from. Only entry points choose a clock; everything below takes an instant as an argument.
+
+A project usually lives on the wall clock. A replay of history lives on a simulated one, kept in a small file of the
+project's state folder, so that every process of the project (API, scheduler, Feast SDK) agrees on what time it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the present instant, in UTC with a time zone."""
+
+    def now(self) -> datetime: ...
+
+
+class SystemClock:
+    """The wall clock of this machine."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class ManualClock:
+    """A clock that stands still until it is set; for tests and replays within one process."""
+
+    def __init__(self, at: datetime) -> None:
+        self._at = as_utc(at)
+
+    def now(self) -> datetime:
+        return self._at
+
+    def set(self, at: datetime) -> None:
+        self._at = as_utc(at)
+
+
+class SimulatedClock:
+    """A clock shared by the processes of a project through a file, which is replaced atomically.
+
+    Where the file does not exist, the wall clock is told. The file is looked at again at most every `poll` seconds
+    of wall time, so asking costs next to nothing on a hot path.
+    """
+
+    def __init__(self, file: Path, *, poll: float = 0.002) -> None:
+        self._file = file
+        self._poll = poll
+        self._read_at = 0.0
+        self._stamp: tuple[int, int] | None = None
+        self._at: datetime | None = None
+
+    def now(self) -> datetime:
+        moment = time.monotonic()
+        if moment - self._read_at >= self._poll:
+            self._refresh()
+            self._read_at = moment
+        return self._at or datetime.now(UTC)
+
+    @property
+    def simulated(self) -> bool:
+        return self._file.exists()
+
+    def set(self, at: datetime) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._file.with_suffix(f".{os.getpid()}.tmp")
+        fresh.write_text(json.dumps({"now": as_utc(at).isoformat()}))
+        fresh.replace(self._file)
+        self._read_at = 0.0
+
+    def release(self) -> None:
+        """Go back to the wall clock."""
+        self._file.unlink(missing_ok=True)
+        self._read_at = 0.0
+
+    def _refresh(self) -> None:
+        try:
+            stat = self._file.stat()
+        except FileNotFoundError:
+            self._at, self._stamp = None, None
+            return
+        stamp = (stat.st_mtime_ns, stat.st_ino)
+        if stamp != self._stamp:
+            self._at = as_utc(datetime.fromisoformat(json.loads(self._file.read_text())["now"]))
+            self._stamp = stamp
+
+
+def as_utc(at: datetime) -> datetime:
+    """The same instant in UTC; a naive one is read as UTC, whatever the process's zone."""
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def to_micros(at: datetime) -> int:
+    """Microseconds since 1970-01-01 UTC, exact."""
+    delta = as_utc(at) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds

@@ -1,0 +1,68 @@
+"""Functions of the user's: referred to by name, imported from the project's folder, never pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tidemill.definitions.catalog import CodeReference
+from tidemill.errors import DefinitionError
+
+
+def reference_to(function: Callable[..., Any], root: Path) -> CodeReference:
+    """Name a function defined at the top level of a module below `root`.
+
+    Raises DefinitionError for a lambda, a nested function or one from elsewhere, which no other process could import.
+    """
+    qualname, file = function.__qualname__, Path(function.__code__.co_filename).resolve()
+    if "<" in qualname or not file.is_relative_to(root.resolve()):
+        raise DefinitionError(
+            f"The function {qualname!r} in {file} cannot be imported by name.",
+            hint=f"Define it at the top level of a module below {root}.",
+        )
+    module = ".".join(file.relative_to(root.resolve()).with_suffix("").parts)
+    return CodeReference(module=module, qualname=qualname, digest=_digest(file))
+
+
+def load(reference: CodeReference, root: Path) -> Callable[..., Any]:
+    """Import the function. Raises DefinitionError if the file changed since it was applied."""
+    file = root / Path(*reference.module.split(".")).with_suffix(".py")
+    if not file.exists():
+        raise DefinitionError(
+            f"{file} is gone, but {reference.qualname!r} of it was applied.", hint="Bring it back, or apply again."
+        )
+    if _digest(file) != reference.digest:
+        raise DefinitionError(
+            f"{file} changed since it was applied, so {reference.qualname!r} may not be what was applied.",
+            hint="Run `tidemill apply`.",
+        )
+    module = _import(file, f"_tidemill_user_{reference.digest[:16]}_{reference.module.replace('.', '_')}", root)
+    return getattr(module, reference.qualname)
+
+
+def _import(file: Path, name: str, root: Path) -> Any:
+    """Import a file under a private name, with the project's folder importable meanwhile for its flat imports."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise DefinitionError(f"{file} cannot be imported as a Python module.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(root))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(str(root))
+    return module
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,35 @@
+"""Bringing the metadata database to the newest shape. Alembic runs from code, so that nobody keeps an alembic.ini."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Engine, inspect
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+HEAD = "0001"
+
+
+def migrate(engine: Engine) -> None:
+    """Create the tables, or run what is missing. Two processes may start at once: the second finds the work done."""
+    if _is_current(engine):
+        return
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "alembic_scripts"))
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except (OperationalError, ProgrammingError, IntegrityError):
+        if not _is_current(engine):
+            raise
+
+
+def _is_current(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return False
+        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == HEAD
