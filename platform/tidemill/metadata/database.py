@@ -37,10 +37,9 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session for queries; whatever it changes is rolled back."""
+        """A session for queries; whatever it changes is forgotten when it closes."""
         with _explained(self._url), Session(self.engine, expire_on_commit=False) as session:
             yield session
-            session.rollback()
 
     @contextmanager
     def writing(self) -> Iterator[Session]:

@@ -70,3 +70,23 @@ class ReportRow(Base):
     subject: Mapped[str] = mapped_column(String(255))
     made_at: Mapped[int] = mapped_column(BigInteger)
     body: Mapped[str] = mapped_column(Text)
+
+
+class DeploymentRow(Base):
+    """Which version of a model an alias names, as a history: the newest row of (model, alias) is in force.
+
+    MLflow's aliases say the same to people; serving reads this table, so that it needs no MLflow.
+    """
+
+    __tablename__ = "deployments"
+    __table_args__ = (Index("deployments_by_alias", "project", "model", "alias", "id"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    project: Mapped[str] = mapped_column(String(255))
+    model: Mapped[str] = mapped_column(String(255))
+    alias: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int] = mapped_column(Integer)
+    artifact: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text)
+    changed_at: Mapped[int] = mapped_column(BigInteger)

@@ -1,4 +1,4 @@
-"""Catalogs, the ledger of runs, reports."""
+"""Catalogs, the ledger of runs, reports, deployments."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -52,9 +52,23 @@ def upgrade() -> None:
         sa.Column("body", sa.Text, nullable=False),
     )
     op.create_index("reports_by_kind", "reports", ["project", "kind", "made_at"])
+    op.create_table(
+        "deployments",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("project", sa.String(255), nullable=False),
+        sa.Column("model", sa.String(255), nullable=False),
+        sa.Column("alias", sa.String(64), nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("artifact", sa.Text, nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("changed_at", sa.BigInteger, nullable=False),
+    )
+    op.create_index("deployments_by_alias", "deployments", ["project", "model", "alias", "id"])
 
 
 def downgrade() -> None:
+    op.drop_table("deployments")
     op.drop_table("reports")
     op.drop_table("runs")
     op.drop_table("catalogs")
