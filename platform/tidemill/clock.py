@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -43,22 +42,17 @@ class ManualClock:
 class SimulatedClock:
     """A clock shared by the processes of a project through a file, which is replaced atomically.
 
-    Where the file does not exist, the wall clock is told. The file is looked at again at most every `poll` seconds
-    of wall time, so asking costs next to nothing on a hot path.
+    Where the file does not exist, the wall clock is told. Asking costs one `stat`, a microsecond or two; the file is
+    read again only when it was replaced, so that all processes see a new time at once.
     """
 
-    def __init__(self, file: Path, *, poll: float = 0.002) -> None:
+    def __init__(self, file: Path) -> None:
         self._file = file
-        self._poll = poll
-        self._read_at = 0.0
         self._stamp: tuple[int, int] | None = None
         self._at: datetime | None = None
 
     def now(self) -> datetime:
-        moment = time.monotonic()
-        if moment - self._read_at >= self._poll:
-            self._refresh()
-            self._read_at = moment
+        self._refresh()
         return self._at or datetime.now(UTC)
 
     @property
@@ -70,16 +64,14 @@ class SimulatedClock:
         fresh = self._file.with_suffix(f".{os.getpid()}.tmp")
         fresh.write_text(json.dumps({"now": as_utc(at).isoformat()}))
         fresh.replace(self._file)
-        self._read_at = 0.0
 
     def release(self) -> None:
         """Go back to the wall clock."""
         self._file.unlink(missing_ok=True)
-        self._read_at = 0.0
 
     def _refresh(self) -> None:
         try:
-            stat = self._file.stat()
+            stat = os.stat(self._file)  # noqa: PTH116 - half the cost of Path.stat, and on the hot path
         except FileNotFoundError:
             self._at, self._stamp = None, None
             return

@@ -1,0 +1,239 @@
+"""`extract`, `materialize`, `backfill`, `features`, `push`, `dataset`, `leaks`: data in, features out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tidemill.cli.options import InstantOption, JsonOption, ProjectOption, open_for_command, output
+from tidemill.errors import InputError
+
+if TYPE_CHECKING:
+    from tidemill.cli.output import Output
+    from tidemill.materialize.run import RunReport
+    from tidemill.project import Project
+
+features_app = typer.Typer(help="Read features.", no_args_is_help=True)
+dataset_app = typer.Typer(help="Training sets as files.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(extract)
+    app.command()(materialize)
+    app.command()(backfill)
+    app.command()(push)
+    app.command()(leaks)
+    app.add_typer(features_app, name="features")
+    app.add_typer(dataset_app, name="dataset")
+
+
+def extract(
+    start: InstantOption = None,
+    end: InstantOption = None,
+    every: Annotated[str, typer.Option(help="Length of one interval, and so of one file.")] = "1d",
+    source: Annotated[list[str] | None, typer.Option(help="Only these sources.", show_default=False)] = None,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Fetch raw data into the offline store, once for each interval."""
+    from tidemill.extract import extract as run_extract
+
+    out = output(json)
+    opened = open_for_command(project)
+    with out.progress("extracting") as advance:
+        reports = run_extract(
+            opened,
+            start=_needed(start, "--start"),
+            end=end or opened.clock.now(),
+            sources=source,
+            every=every,
+            progress=lambda steps: advance(steps),
+        )
+    out.table(
+        "Extracted",
+        ("source", "intervals", "already there", "rows"),
+        [(report.source, report.intervals, report.skipped, report.rows) for report in reports],
+    )
+    out.result(reports)
+
+
+def materialize(
+    until: InstantOption = None,
+    view: Annotated[list[str] | None, typer.Option(help="Only these views.", show_default=False)] = None,
+    due: Annotated[bool, typer.Option("--due", help="Only what the schedule asks for now; for cron and Airflow.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, write nothing.")] = False,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring the online store up to date."""
+    out = output(json)
+    opened = open_for_command(project)
+    at = opened.clock.now()
+    if due:
+        from tidemill.schedule.worker import Worker
+
+        _print_runs(out, Worker(opened).run_due(at))
+        return
+    reports = opened.materializer.materialize(until=until or at, views=view, at=at, dry_run=dry_run)
+    _print_runs(out, reports, dry_run=dry_run)
+
+
+def backfill(
+    view: Annotated[str, typer.Argument(help="The feature view.")],
+    start: InstantOption = None,
+    end: InstantOption = None,
+    parallel: Annotated[int, typer.Option(min=1, help="Chunks loaded at the same time.")] = 1,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Load an interval of history; never overwrites a newer value, and goes on where it was stopped."""
+    from tidemill.materialize.backfill import backfill as run_backfill
+
+    out = output(json)
+    opened = open_for_command(project)
+    with out.progress(f"backfilling {view}") as advance:
+        reports = run_backfill(
+            opened,
+            view,
+            start=_needed(start, "--start"),
+            end=end or opened.clock.now(),
+            parallel=parallel,
+            progress=lambda steps: advance(steps),
+        )
+    _print_runs(out, reports)
+
+
+def push(
+    source: Annotated[str, typer.Argument(help="The push source.")],
+    file: Annotated[Path, typer.Argument(help="A Parquet, CSV or JSON-lines file of events.", exists=True)],
+    to: Annotated[str, typer.Option(help="online, offline or both.")] = "online",
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write events into the stores as they happen."""
+    out = output(json)
+    opened = open_for_command(project)
+    result = opened.push(source, _read_frame(file), to=to)
+    out.say(f"{result.accepted:,} events accepted, {result.duplicates:,} seen before, {len(result.rejected):,} rejected.")
+    for row in result.rejected[:10]:
+        out.warn(f"row {row.row}: {row.reason}")
+    out.result(result)
+
+
+@features_app.command("get")
+def features_get(
+    service: Annotated[str, typer.Argument(help="A feature service.")],
+    entity: Annotated[list[str], typer.Option("--entity", "-e", help="A key or request value as name=value; repeat it.")],
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Read the online features of one entity, as serving would."""
+    out = output(json)
+    opened = open_for_command(project)
+    result = opened.online.read(service, [_typed_row(opened, service, entity)], at=opened.clock.now())
+    rows = [
+        (name, result.values[name][0], result.statuses[name][0].name, _seconds_old(opened, result.event_times[name][0]))
+        for name in result.names
+    ]
+    out.table(f"{service} at {opened.clock.now():%Y-%m-%d %H:%M:%S} UTC", ("feature", "value", "status", "age in s"), rows)
+    out.result({name: {"value": value, "status": status, "age_seconds": age} for name, value, status, age in rows})
+
+
+@dataset_app.command("build")
+def dataset_build(
+    model: Annotated[str, typer.Argument(help="A declared model.")],
+    to: Annotated[Path | None, typer.Option(help="Folder of the snapshot.", show_default=False)] = None,
+    start: InstantOption = None,
+    end: InstantOption = None,
+    mode: Annotated[str, typer.Option(help="served (what serving would have returned) or event.")] = "served",
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a model's training set as a snapshot with its digest and manifest."""
+    from tidemill_training.spine import build_spine
+
+    from tidemill.offline.datasets import write_dataset
+
+    out = output(json)
+    opened = open_for_command(project)
+    definition = opened.catalog.model(model)
+    spine = build_spine(opened, definition, start=start, end=end or opened.clock.now())
+    training_set = opened.training_set(definition.service, spine, mode=mode, time_column=definition.spine.time_column)
+    folder = to or opened.state / "datasets" / model
+    snapshot = write_dataset(training_set, folder)
+    out.say(f"{snapshot.rows:,} rows written to {snapshot.folder}, digest {snapshot.digest[:16]}.")
+    out.result(snapshot)
+
+
+def leaks(
+    model: Annotated[str, typer.Argument(help="A declared model.")],
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find features that could know the future, and say why."""
+    from tidemill_training.leakage import find_model_leaks
+
+    out = output(json)
+    findings = find_model_leaks(open_for_command(project), model)
+    if not findings:
+        out.say(f"No feature of {model!r} knows the future.")
+    out.table("Features that could know the future", ("feature", "why", "evidence"),
+              [(finding.feature, finding.kind, finding.evidence) for finding in findings]) if findings else None
+    out.result(findings)
+
+
+def _print_runs(out: Output, reports: list[RunReport], *, dry_run: bool = False) -> None:
+    if not reports:
+        out.say("Nothing is due.")
+    else:
+        out.table(
+            "Would write" if dry_run else "Materialized",
+            ("view", "up to", "rows read", "rows written", "state", "seconds"),
+            [(r.view, r.cutoff or r.end, r.rows_read, r.rows_written, r.state, r.seconds) for r in reports],
+        )
+    for report in reports:
+        if report.error:
+            out.warn(f"{report.view}: {report.error}")
+    out.result(reports)
+
+
+def _needed(value: Any, option: str) -> Any:
+    if value is None:
+        raise InputError(f"{option} is missing.", hint=f"Name an instant, e.g. {option} 2013-01-01.")
+    return value
+
+
+def _typed_row(project: Project, service: str, pairs: list[str]) -> dict[str, Any]:
+    """`name=value` pairs as a row; a value keeps its text where the key is a string, else it is read as JSON."""
+    import json
+
+    from tidemill.definitions.types import ValueType
+
+    strings = {item.join_key for item in project.catalog.entities if item.dtype is ValueType.STRING}
+    row: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign:
+            raise InputError(f"{pair!r} is not name=value.", hint="Write e.g. --entity origin=JFK.")
+        try:
+            row[name] = text if name in strings else json.loads(text)
+        except json.JSONDecodeError:
+            row[name] = text
+    return row
+
+
+def _seconds_old(project: Project, event_time: int | None) -> float | None:
+    from tidemill.clock import to_micros
+
+    return None if event_time is None else round((to_micros(project.clock.now()) - event_time) / 1e6, 1)
+
+
+def _read_frame(file: Path) -> Any:
+    import polars as pl
+
+    readers = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson}
+    if file.suffix not in readers:
+        raise InputError(f"{file.name} is of no known kind.", hint=f"Known: {', '.join(readers)}.")
+    return readers[file.suffix](file)

@@ -1,0 +1,59 @@
+"""`init`, `plan`, `apply`: a project and its definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tidemill.cli.options import JsonOption, ProjectOption, open_for_command, output
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(init)
+    app.command()(plan)
+    app.command()(apply)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to make the project; must not exist or be empty.")],
+    data: Annotated[Path | None, typer.Option(help="Your own Parquet or CSV file to start from.")] = None,
+    key: Annotated[str | None, typer.Option(help="Its key column; guessed where it is plain.")] = None,
+    time: Annotated[str | None, typer.Option(help="Its event time column; guessed where it is plain.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a new project for your own data, that runs as it stands."""
+    from tidemill.scaffold import create_project
+
+    out = output(json)
+    made = create_project(folder, data=data, key=key, time=time)
+    out.say(f"Made a project in {folder} with {len(made.features)} features of {made.entity!r}.")
+    out.say("What to try next:")
+    out.say(f"  cd {folder}")
+    for line in ("tidemill apply", "tidemill materialize", made.read_command):
+        out.say(f"  {line}")
+    out.result(made)
+
+
+def plan(project: ProjectOption = None, json: JsonOption = False) -> None:
+    """Say what `apply` would change: views, data to rebuild, models that break."""
+    from tidemill.feast.apply import plan as make_plan
+
+    out = output(json)
+    found = make_plan(open_for_command(project))
+    for line in found.lines:
+        out.say(line)
+    out.result(found)
+
+
+def apply(project: ProjectOption = None, json: JsonOption = False) -> None:
+    """Put the definitions in force: Feast's registry and the compiled catalog."""
+    from tidemill.feast.apply import apply as apply_definitions
+
+    out = output(json)
+    opened = open_for_command(project)
+    result = apply_definitions(opened, at=opened.clock.now())
+    for line in result.lines:
+        out.say(line)
+    out.result(result)

@@ -1,0 +1,41 @@
+"""The `tidemill` command. Modules named here import only Typer; each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import typer
+
+from tidemill.cli import data, definitions, history, loop, machine, models, proof
+from tidemill.errors import InputError, NotDefinedError, TidemillError
+
+app = typer.Typer(
+    name="tidemill",
+    help="Features, training, serving and retraining as one loop, with proof that they agree.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (definitions, data, models, machine, proof, history, loop):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line; a TidemillError is a sentence on standard error and an exit code, never a traceback."""
+    try:
+        app()
+    except TidemillError as error:
+        _report(error)
+        sys.exit(2 if isinstance(error, InputError | NotDefinedError) else 1)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped. What was finished is kept; run the command again to go on.\n")
+        sys.exit(130)
+
+
+def _report(error: TidemillError) -> None:
+    if "--json" in sys.argv:
+        document = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        sys.stderr.write(f"Error: {error}\n")

@@ -1,0 +1,60 @@
+"""Options that many commands share, and how a command opens its project."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tidemill.cli.output import Output
+
+if TYPE_CHECKING:
+    from tidemill.project import Project
+
+ProjectOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--project",
+        "-p",
+        envvar="TIDEMILL_PROJECT",
+        help="The project's folder. Default: the current one, or feature_repo/ in it.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+def find_project(folder: Path | None) -> Path:
+    """The folder asked for; else the current one if it holds a project, else `feature_repo/` in it."""
+    from tidemill.settings import FILE_NAME
+
+    if folder is not None:
+        return folder
+    here = Path.cwd()
+    return here if (here / FILE_NAME).exists() or not (here / "feature_repo" / FILE_NAME).exists() else here / "feature_repo"
+
+
+def open_for_command(folder: Path | None) -> Project:
+    from tidemill.project import open_project
+
+    return open_project(find_project(folder))
+
+
+def output(as_json: bool) -> Output:
+    return Output(as_json=as_json)
+
+
+def instant(text: str) -> datetime:
+    """Read a date or an ISO instant; without a zone it is UTC."""
+    from tidemill.clock import as_utc
+
+    try:
+        return as_utc(datetime.fromisoformat(text.replace("Z", "+00:00")))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not an instant; write 2013-10-01 or 2013-10-01T06:30:00Z.") from None
+
+
+InstantOption = Annotated[datetime | None, typer.Option(parser=instant, metavar="INSTANT", show_default=False)]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

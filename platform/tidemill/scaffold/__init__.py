@@ -1,0 +1,5 @@
+"""New projects: `tidemill init`."""
+
+from tidemill.scaffold.project import MadeProject, create_project
+
+__all__ = ["MadeProject", "create_project"]
