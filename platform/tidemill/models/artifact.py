@@ -1,0 +1,186 @@
+"""A trained model as a folder: `manifest.json`, `model.skops` and the test part's predictions. No pickle is ever read.
+
+The folder appears at once or not at all, and is checked against its digests whenever it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tidemill.errors import DefinitionError, InputError, NotDefinedError
+from tidemill.models.encoding import Encoding
+from tidemill.models.manifest import Manifest, manifest_from_json
+
+MANIFEST, ESTIMATOR, PREDICTIONS = "manifest.json", "model.skops", "test_predictions.parquet"
+
+# Types inside scikit-learn's own estimators that skops does not know by itself. Each is plain data or a function of
+# scikit-learn without side effects; a partial is only as good as what it wraps, and that must be trusted as well.
+_TRUSTED = (
+    "functools.partial",
+    "numpy.dtype",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils.validation.check_array",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArtifact:
+    """A model version that can predict.
+
+    `predictions` are those of the test part, if they were kept: the spine's id, the label and the probability.
+    """
+
+    manifest: Manifest
+    estimator: Any
+    digest: str = ""
+    folder: Path | None = None
+
+    @classmethod
+    def load(cls, folder: Path, *, digest: str | None = None) -> ModelArtifact:
+        """Read an artifact. With `digest`, it must be that one, so that nobody can put another in its place.
+
+        Raises NotDefinedError where there is none, InputError where it is damaged or holds types that are not trusted.
+        """
+        manifest, found = read_manifest(folder)
+        if digest is not None and found != digest:
+            raise InputError(
+                f"The artifact in {folder} has digest {found[:12]}, and {digest[:12]} was registered.",
+                hint="It was changed since; restore it, or train again.",
+            )
+        for name, expected in manifest.files.items():
+            _check_file(folder / name, expected)
+        estimator = _read_estimator(folder / ESTIMATOR)
+        return cls(manifest=manifest, estimator=estimator, digest=found, folder=folder)
+
+    def save(self, folder: Path, *, predictions: pl.DataFrame | None = None) -> ModelArtifact:
+        """Write the artifact as a new folder, atomically; returns it with its digest and folder filled in.
+
+        Raises DefinitionError, before anything is written, for an estimator that could not be loaded again.
+        """
+        body = dump_estimator(self.estimator)
+        fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+        fresh.mkdir(parents=True)
+        try:
+            (fresh / ESTIMATOR).write_bytes(body)
+            if predictions is not None:
+                predictions.write_parquet(fresh / PREDICTIONS)
+            files = {file.name: _sha256(file.read_bytes()) for file in sorted(fresh.iterdir())}
+            manifest = replace(self.manifest, files=files)
+            (fresh / MANIFEST).write_text(manifest.to_json())
+            _flush(fresh)
+            fresh.rename(folder)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        return replace(self, manifest=manifest, digest=_sha256(manifest.to_json().encode()), folder=folder)
+
+    def predict(self, columns: pl.DataFrame | Mapping[str, Sequence[object]]) -> np.ndarray:
+        """The probability of the positive class for each row, float64.
+
+        `columns` is a frame or a dict of lists (None where a value is missing) with the features by name; their order
+        does not matter and further columns are ignored. Raises InputError for a missing or mistyped feature.
+        """
+        return self.predict_matrix(self.encoding.matrix(columns))
+
+    def predict_matrix(self, matrix: np.ndarray) -> np.ndarray:
+        """The same from the encoded matrix (rows, features)."""
+        if not len(matrix):
+            return np.empty(0)
+        return np.ascontiguousarray(self.estimator.predict_proba(matrix)[:, 1], dtype=np.float64)
+
+    def test_predictions(self) -> pl.DataFrame | None:
+        """Id, request time, label and prediction of the test part as it was when the model was trained."""
+        file = None if self.folder is None else self.folder / PREDICTIONS
+        return None if file is None or not file.exists() else pl.read_parquet(file)
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        return self.manifest.encoding
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """The manifest alone and the artifact's digest, without loading the estimator."""
+    try:
+        body = (folder / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotDefinedError("model artifact", str(folder), []) from None
+    try:
+        return manifest_from_json(body.decode()), _sha256(body)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / MANIFEST} is not a model's manifest: {error}.", hint="Train again.") from None
+
+
+def dump_estimator(estimator: Any) -> bytes:
+    """The estimator as skops writes it. Raises DefinitionError if it holds types that would not be read again."""
+    import skops.io
+
+    try:
+        body = skops.io.dumps(estimator)
+        unknown = _untrusted(body)
+    except Exception as error:
+        raise DefinitionError(
+            f"The estimator {type(estimator).__name__} cannot be written without pickle: {error}.", hint=_ADVICE
+        ) from error
+    if unknown:
+        raise DefinitionError(
+            f"The estimator {type(estimator).__name__} holds types that are not scikit-learn's: {', '.join(unknown)}.",
+            hint=_ADVICE,
+        )
+    return body
+
+
+_ADVICE = (
+    "Return an estimator or pipeline made of scikit-learn's own classes; compute anything else as a feature in an "
+    "on-demand feature view."
+)
+
+
+def _read_estimator(file: Path) -> Any:
+    import skops.io
+
+    body = file.read_bytes()
+    unknown = _untrusted(body)
+    if unknown:
+        raise InputError(
+            f"{file} holds types that are not trusted: {', '.join(unknown)}. It was not loaded.",
+            hint="Only scikit-learn's own classes are; train the model again with them.",
+        )
+    return skops.io.loads(body, trusted=list(_TRUSTED))
+
+
+def _untrusted(body: bytes) -> list[str]:
+    import skops.io
+
+    return sorted(set(skops.io.get_untrusted_types(data=body)) - set(_TRUSTED))
+
+
+def _check_file(file: Path, expected: str) -> None:
+    if not file.is_file():
+        raise InputError(f"{file} is missing.", hint="Restore the artifact, or train again.")
+    if _sha256(file.read_bytes()) != expected:
+        raise InputError(f"{file} is damaged: its content is not what its manifest says.", hint="Train again.")
+
+
+def _flush(folder: Path) -> None:
+    """Ask the disk to have everything before the folder gets its name."""
+    for file in folder.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
