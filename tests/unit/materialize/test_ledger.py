@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tidemill.clock import to_micros
+from tidemill.errors import ConflictError
+from tidemill.materialize.ledger import Ledger
+from tidemill.metadata.database import Database
+
+T0 = datetime(2013, 10, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path):
+    database = Database.embedded(tmp_path)
+    yield Ledger(database, "flights")
+    database.close()
+
+
+def finish(ledger: Ledger, view: str, start: datetime | None, end: datetime, at: datetime) -> None:
+    claim = ledger.claim(view, start=start, end=end, at=at)
+    assert claim is not None
+    ledger.succeed(claim, cutoff=end, rows_read=1, rows_written=1, rows_skipped=0, at=at)
+
+
+def test_an_interval_is_claimed_once(ledger: Ledger):
+    assert ledger.claim("weather", start=None, end=T0, at=T0, by="a") is not None
+    assert ledger.claim("weather", start=None, end=T0, at=T0, by="b") is None
+
+
+def test_a_finished_interval_is_never_done_again(ledger: Ledger):
+    finish(ledger, "weather", None, T0, T0)
+    assert ledger.claim("weather", start=None, end=T0, at=T0 + 9 * HOUR) is None
+
+
+def test_a_failed_interval_is_claimed_again_as_the_next_attempt(ledger: Ledger):
+    first = ledger.claim("weather", start=None, end=T0, at=T0)
+    assert first is not None
+    ledger.fail(first, error="disk full", at=T0)
+    second = ledger.claim("weather", start=None, end=T0, at=T0)
+    assert second is not None
+    assert [(run.attempt, run.state) for run in ledger.runs("weather")] == [(2, "claimed"), (1, "failed")]
+
+
+def test_a_silent_holder_loses_its_claim_after_the_lease_and_its_progress_is_kept(ledger: Ledger):
+    claim = ledger.claim("weather", start=None, end=T0, at=T0, by="a", lease=HOUR)
+    assert claim is not None
+    ledger.save_progress(claim, "half", at=T0)
+    assert ledger.claim("weather", start=None, end=T0, at=T0 + HOUR / 2, by="b") is None
+    taken = ledger.claim("weather", start=None, end=T0, at=T0 + HOUR, by="b")
+    assert taken is not None
+    assert taken.progress == "half"
+    with pytest.raises(ConflictError, match="taken over"):
+        ledger.succeed(claim, cutoff=T0, rows_read=0, rows_written=0, rows_skipped=0, at=T0 + HOUR)
+
+
+def test_a_holder_that_died_on_this_machine_loses_its_claim_at_once(ledger: Ledger):
+    from tidemill.materialize.ledger import this_worker
+
+    gone = this_worker().rsplit(":", 2)[0] + ":4194300:1.00"
+    assert ledger.claim("weather", start=None, end=T0, at=T0, by=gone) is not None
+    assert [run.view for run in ledger.unfinished("weather", at=T0)] == ["weather"]
+    assert ledger.claim("weather", start=None, end=T0, at=T0) is not None
+
+
+def test_the_cut_off_never_falls_and_is_ordered_by_finishing(ledger: Ledger):
+    finish(ledger, "weather", None, T0 + 2 * HOUR, T0 + 2 * HOUR)
+    finish(ledger, "weather", T0 - 9 * HOUR, T0, T0 + 3 * HOUR)
+    finish(ledger, "weather", T0 + 2 * HOUR, T0 + 4 * HOUR, T0 + 4 * HOUR)
+    finished, cutoffs = ledger.cutoffs("weather")
+    assert finished.tolist() == [to_micros(T0 + n * HOUR) for n in (2, 3, 4)]
+    assert cutoffs.tolist() == [to_micros(T0 + n * HOUR) for n in (2, 2, 4)]
+    assert ledger.last_cutoff("weather") == T0 + 4 * HOUR
+
+
+def test_a_view_that_never_ran_has_no_cut_off(ledger: Ledger):
+    finished, cutoffs = ledger.cutoffs("weather")
+    assert finished.dtype == cutoffs.dtype == np.int64
+    assert len(finished) == len(cutoffs) == 0
+    assert ledger.last_cutoff("weather") is None
+
+
+def test_of_many_workers_racing_for_one_interval_exactly_one_gets_it(ledger: Ledger):
+    ledger.runs()  # the tables exist before the race
+    won: list[datetime] = []
+
+    def race(worker: int) -> None:
+        ends = [T0 + tick * HOUR for tick in range(20)]
+        won.extend(end for end in ends if ledger.claim("weather", start=None, end=end, at=T0, by=f"w{worker}"))
+
+    threads = [threading.Thread(target=race, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [T0 + tick * HOUR for tick in range(20)]
+
+
+def test_projects_do_not_see_each_other_s_runs(tmp_path: Path):
+    database = Database.embedded(tmp_path)
+    finish(Ledger(database, "prod"), "weather", None, T0, T0)
+    assert Ledger(database, "my_prod").last_cutoff("weather") is None
+    database.close()
