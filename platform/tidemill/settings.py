@@ -19,7 +19,8 @@ FILE_NAME = "feature_store.yaml"
 _TOP_LEVEL = {
     "project", "project_description", "provider", "registry", "offline_store", "online_store", "batch_engine",
     "entity_key_serialization_version", "flags", "auth", "feature_server", "materialization", "coerce_tz_aware",
-    "repo_path", "openlineage", "vector_store", "tidemill", "mlflow", "dqm",
+    "repo_path", "openlineage", "vector_store", "tidemill", "mlflow",
+    "data_quality_monitoring", "embedding_model",
 }  # fmt: skip
 
 

@@ -44,6 +44,13 @@ def load(reference: CodeReference, root: Path) -> Callable[..., Any]:
     return getattr(module, reference.qualname)
 
 
+def import_file(file: Path, root: Path) -> Any:
+    """Import a module of the project as it is now; unchanged, it is imported once for each process."""
+    name = ".".join(file.relative_to(root).with_suffix("").parts)
+    folder = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+    return _import(file, f"_tidemill_user_{_digest(file)[:16]}_{folder}_{name.replace('.', '_')}", root)
+
+
 def _import(file: Path, name: str, root: Path) -> Any:
     """Import a file under a private name, with the project's folder importable meanwhile for its flat imports."""
     if name in sys.modules:
