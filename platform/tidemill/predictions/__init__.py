@@ -1,0 +1,7 @@
+"""What was served, kept: the prediction log."""
+
+from __future__ import annotations
+
+from tidemill.predictions.log import PredictionLog, PredictionRecord, TornLine
+
+__all__ = ["PredictionLog", "PredictionRecord", "TornLine"]

@@ -1,0 +1,250 @@
+"""The prediction log: every answer that was given, with what it was computed from.
+
+Records are JSON lines in segment files, one file for each process and hour of the project's clock, so that any number
+of serving processes write side by side and a reader of some hours opens only their files. Objects inside a line
+(`keys`, `request`, `features`, `statuses`) are JSON texts of their own: they come back exactly as they were written,
+whatever types a model's features have. A float that JSON cannot say is the text "NaN", "Infinity" or "-Infinity".
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+
+import orjson
+import polars as pl
+
+from tidemill.clock import as_utc, to_micros
+from tidemill.errors import UnavailableError
+from tidemill.predictions.segment import PARQUET_SUFFIX, SUFFIX, Segment, TornLine, hour_of_name, whole_lines
+
+_log = logging.getLogger("tidemill.predictions")
+
+SCHEMA = pl.Schema(
+    {
+        "prediction_id": pl.String(),
+        "model": pl.String(),
+        "version": pl.Int64(),
+        "service": pl.String(),
+        "catalog_digest": pl.String(),
+        "at": pl.Datetime("us", "UTC"),
+        "id": pl.String(),
+        "keys": pl.String(),
+        "request": pl.String(),
+        "features": pl.String(),
+        "statuses": pl.String(),
+        "prediction": pl.Float64(),
+    }
+)
+_STORED = pl.Schema({name: pl.Int64() if name == "at" else dtype for name, dtype in SCHEMA.items()})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRecord:
+    """One answered row. `at` is microseconds since 1970-01-01 UTC; the JSON fields are JSON objects as text."""
+
+    prediction_id: str
+    model: str
+    version: int
+    service: str
+    catalog_digest: str
+    at: int
+    id: str | None
+    keys: str
+    request: str
+    features: str
+    statuses: str
+    prediction: float
+
+
+class PredictionLog:
+    """Append-only segments below `folder`. Thread-safe; any number of processes may append and read.
+
+    Args:
+        folder: where the segments lie; made when first written to.
+        sync: make each append wait until the disk has it. Appends that arrive together share one wait.
+        segment_bytes: a segment that has grown beyond this is closed and another begun.
+    """
+
+    def __init__(self, folder: Path, *, sync: bool = False, segment_bytes: int = 64 * 2**20) -> None:
+        self.folder = folder
+        self._sync, self._segment_bytes = sync, segment_bytes
+        self._segment: Segment | None = None
+        self._writing = threading.Lock()
+        self._syncing = threading.Lock()
+        self._written = self._synced = 0
+        self._token, self._count = _process_token(), 0
+        self._pid = os.getpid()
+
+    def new_ids(self, count: int) -> list[str]:
+        """Names for the next records, unique over processes and restarts."""
+        with self._writing:
+            self._renew_after_fork()
+            first, self._count = self._count, self._count + count
+        return [f"{self._token}-{number:x}" for number in range(first, first + count)]
+
+    def append(self, records: Sequence[PredictionRecord]) -> None:
+        """Write the records, all of one instant. When this returns, a kill of the process cannot lose them.
+
+        Raises UnavailableError where the disk refuses; then none of the records may be answered.
+        """
+        if not records:
+            return
+        lines = b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
+        try:
+            ticket = self._write(lines, at=records[0].at)
+            if self._sync:
+                self._wait_until_synced(ticket)
+        except OSError as error:
+            self._abandon_segment()
+            raise UnavailableError(
+                f"The prediction log in {self.folder} cannot be written: {error.strerror}.",
+                hint="Answers are withheld until it can be; make room or mend the disk.",
+            ) from error
+
+    def scan(
+        self, model: str | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> pl.DataFrame:
+        """The records of a model (or of all) with `start <= at < end`, in the order of `at`.
+
+        Columns: prediction_id, model, version, service, catalog_digest, at (microseconds, UTC), id, keys, request,
+        features, statuses (the last four JSON objects as text), prediction. A torn last line, left behind by a killed
+        process, is skipped and reported as a warning: its answer was never sent.
+        """
+        parts = [self._read(file) for file in self._files(start, end)]
+        frame = pl.concat([pl.DataFrame(schema=SCHEMA), *parts])
+        return frame.filter(*_conditions(model, start, end)).sort("at", maintain_order=True)
+
+    def torn_lines(self) -> list[TornLine]:
+        """Lines that killed processes left unfinished."""
+        torn = (whole_lines(file)[1] for file in self._files(None, None) if file.suffix == SUFFIX)
+        return [line for line in torn if line is not None]
+
+    def compact(self, *, before: datetime) -> list[Path]:
+        """Turn the segments of hours that ended by `before` into Parquet files of the same name. Safe to repeat.
+
+        Only hours that no process appends to any more may be named.
+        """
+        last = _hour(before - timedelta(hours=1))
+        closed = [f for f in self._files(None, None) if f.suffix == SUFFIX and hour_of_name(f) <= last]
+        return [self._compact_one(file) for file in closed if not self._is_open(file)]
+
+    def close(self) -> None:
+        with self._writing:
+            segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.close()
+
+    def _write(self, lines: bytes, *, at: int) -> int:
+        with self._writing:
+            self._renew_after_fork()
+            self._segment_for(_hour_of_micros(at)).write(lines)
+            self._written += 1
+            return self._written
+
+    def _segment_for(self, hour: str) -> Segment:
+        current = self._segment
+        if current is not None and (current.hour != hour or current.size >= self._segment_bytes):
+            if self._sync:
+                current.sync()
+            current.close()
+            current = None
+        if current is None:
+            name = f"{hour}-{self._pid}-{secrets.token_hex(6)}{SUFFIX}"
+            current = self._segment = Segment(self.folder / name, hour)
+        return current
+
+    def _wait_until_synced(self, ticket: int) -> None:
+        """Group commit: whoever holds the lock syncs for everybody who wrote before."""
+        with self._syncing:
+            if self._synced >= ticket:
+                return
+            with self._writing:
+                segment, upto = self._segment, self._written
+            if segment is not None:
+                segment.sync()
+            self._synced = upto
+
+    def _abandon_segment(self) -> None:
+        """After a failed write the file may end in half a line; nothing may follow it."""
+        with self._writing:
+            segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.close()
+
+    def _renew_after_fork(self) -> None:
+        if os.getpid() != self._pid:
+            self._segment, self._pid = None, os.getpid()
+            self._token, self._count = _process_token(), 0
+
+    def _files(self, start: datetime | None, end: datetime | None) -> Iterator[Path]:
+        """Segments that may hold records of the interval; a compacted one stands for its lines."""
+        if not self.folder.is_dir():
+            return
+        files = sorted(file for file in self.folder.iterdir() if file.suffix in (SUFFIX, PARQUET_SUFFIX))
+        compacted = {file.stem for file in files if file.suffix == PARQUET_SUFFIX}
+        first, last = _hour(start) if start else "", _hour(end) if end else "9"
+        for file in files:
+            if first <= hour_of_name(file) <= last and not (file.suffix == SUFFIX and file.stem in compacted):
+                yield file
+
+    def _read(self, file: Path) -> pl.DataFrame:
+        if file.suffix == PARQUET_SUFFIX:
+            return pl.read_parquet(file)
+        content, torn = whole_lines(file)
+        if torn is not None and not self._is_open(file):
+            _log.warning("The last line of %s is torn (%d bytes); its answer was never sent.", torn.file, torn.bytes)
+        return parse_lines(content)
+
+    def _is_open(self, file: Path) -> bool:
+        segment = self._segment
+        return segment is not None and segment.file == file
+
+    def _compact_one(self, file: Path) -> Path:
+        target = file.with_suffix(PARQUET_SUFFIX)
+        fresh = file.with_suffix(".tmp")
+        self._read(file).write_parquet(fresh)
+        fresh.replace(target)
+        file.unlink()
+        return target
+
+
+def parse_lines(content: bytes) -> pl.DataFrame:
+    """Complete lines of a segment as a frame of `SCHEMA`."""
+    if not content:
+        return pl.DataFrame(schema=SCHEMA)
+    return pl.read_ndjson(BytesIO(content), schema=_STORED).cast({"at": SCHEMA["at"]})
+
+
+def _conditions(model: str | None, start: datetime | None, end: datetime | None) -> Iterable[pl.Expr]:
+    yield pl.lit(value=True)
+    if model is not None:
+        yield pl.col("model") == model
+    if start is not None:
+        yield pl.col("at") >= _instant(start)
+    if end is not None:
+        yield pl.col("at") < _instant(end)
+
+
+def _instant(at: datetime) -> pl.Expr:
+    return pl.lit(to_micros(at), dtype=pl.Int64).cast(SCHEMA["at"])
+
+
+def _hour(at: datetime) -> str:
+    return as_utc(at).strftime("%Y%m%dT%H")
+
+
+def _hour_of_micros(at: int) -> str:
+    return _hour(_EPOCH + timedelta(microseconds=at))
+
+
+def _process_token() -> str:
+    return secrets.token_hex(8)

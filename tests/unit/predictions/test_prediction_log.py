@@ -1,0 +1,193 @@
+"""The prediction log keeps every answered prediction, whatever happens to the process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tidemill.clock import to_micros
+from tidemill.errors import UnavailableError
+from tidemill.predictions import PredictionLog, PredictionRecord
+from tidemill.predictions.segment import Segment
+
+NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
+
+
+def record(
+    number: int, *, at: datetime = NOON, model: str = "delay", features: str = '{"temp":1.5}'
+) -> PredictionRecord:
+    return PredictionRecord(
+        prediction_id=f"p-{number}",
+        model=model,
+        version=3,
+        service="delay_v1",
+        catalog_digest="ab" * 32,
+        at=to_micros(at),
+        id=None if number % 2 else f"row-{number}",
+        keys='{"origin":"JFK"}',
+        request="{}",
+        features=features,
+        statuses='{"temp":"PRESENT"}',
+        prediction=number / 10,
+    )
+
+
+def test_what_was_appended_is_scanned_back_with_its_columns_and_types(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    log.append([record(0), record(1)])
+    frame = log.scan()
+    assert frame.columns == [
+        "prediction_id", "model", "version", "service", "catalog_digest", "at", "id", "keys", "request", "features",
+        "statuses", "prediction",
+    ]  # fmt: skip
+    assert frame.schema["at"] == pl.Datetime("us", "UTC")
+    assert frame["prediction_id"].to_list() == ["p-0", "p-1"]
+    assert frame["id"].to_list() == ["row-0", None]
+    assert frame["at"].to_list() == [NOON, NOON]
+    assert frame["prediction"].to_list() == [0.0, 0.1]
+
+
+@pytest.mark.parametrize("text", ['{"a":"b\\\\c\\"d\\u00e9\\n"}', '{"big":9223372036854775807}', '{"x":0.1,"n":null}'])
+def test_nested_json_comes_back_byte_for_byte(tmp_path: Path, text: str) -> None:
+    log = PredictionLog(tmp_path)
+    log.append([record(0, features=text)])
+    assert log.scan()["features"].to_list() == [text]
+
+
+def test_a_scan_is_limited_to_a_model_and_an_interval_that_excludes_its_end(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    for hour in range(5):
+        log.append([record(hour, at=NOON + timedelta(hours=hour))])
+    log.append([record(99, model="other")])
+    found = log.scan("delay", NOON + timedelta(hours=1), NOON + timedelta(hours=3))
+    assert found["prediction_id"].to_list() == ["p-1", "p-2"]
+    assert log.scan("nobody").is_empty()
+
+
+def test_an_empty_log_scans_to_an_empty_frame_with_the_same_columns(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path / "never_written")
+    assert log.scan().schema == PredictionLog(tmp_path).scan().schema
+    assert log.scan().is_empty()
+
+
+def test_there_is_one_file_for_each_hour(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    for minutes in (0, 10, 59, 60, 61):
+        log.append([record(minutes, at=NOON + timedelta(minutes=minutes))])
+    assert sorted(file.name[:11] for file in tmp_path.iterdir()) == ["20131001T12", "20131001T13"]
+
+
+def test_a_segment_that_has_grown_is_followed_by_another(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path, segment_bytes=500)
+    for number in range(6):
+        log.append([record(number)])
+    assert len(list(tmp_path.iterdir())) > 1
+    assert log.scan().height == 6
+
+
+def test_a_torn_last_line_is_skipped_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = PredictionLog(tmp_path)
+    log.append([record(0), record(1)])
+    log.close()
+    [segment] = tmp_path.iterdir()
+    with segment.open("ab") as file:
+        file.write(b'{"prediction_id":"half')
+    assert log.scan()["prediction_id"].to_list() == ["p-0", "p-1"]
+    assert [torn.bytes for torn in log.torn_lines()] == [22]
+    assert "torn" in caplog.text
+
+
+def test_threads_append_side_by_side_without_mixing_lines(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path, sync=True)
+
+    def work(first: int) -> None:
+        for number in range(first, first + 50):
+            log.append([record(number)])
+
+    threads = [threading.Thread(target=work, args=(100 * index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.scan()["prediction_id"].n_unique() == 400
+
+
+def test_names_of_records_are_unique_over_logs_and_calls(tmp_path: Path) -> None:
+    first, second = PredictionLog(tmp_path), PredictionLog(tmp_path)
+    names = first.new_ids(100) + first.new_ids(100) + second.new_ids(100)
+    assert len(set(names)) == 300
+
+
+_ENDLESS_WRITER = """
+import sys
+from pathlib import Path
+from tidemill.predictions import PredictionLog, PredictionRecord
+log = PredictionLog(Path(sys.argv[1]))
+number = 0
+while True:
+    log.append([PredictionRecord(prediction_id=str(number), model="m", version=1, service="s", catalog_digest="d",
+        at=1_380_628_800_000_000, id=None, keys="{}", request="{}", features="{}", statuses="{}", prediction=0.5)])
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", _ENDLESS_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    acknowledged = [int(writer.stdout.readline()) for _ in range(200)]
+    os.kill(writer.pid, signal.SIGKILL)
+    acknowledged += [int(line) for line in writer.stdout.read().split("\n")[:-1]]
+    writer.wait()
+    writer.stdout.close()
+    kept = set(PredictionLog(tmp_path).scan()["prediction_id"].cast(pl.Int64).to_list())
+    assert set(acknowledged) <= kept
+
+
+def test_a_full_disk_is_a_clear_error_and_writing_goes_on_in_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = PredictionLog(tmp_path)
+    log.append([record(0)])
+
+    def half_then_full(self: Segment, lines: bytes) -> None:
+        os.write(self._descriptor, lines[:20])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Segment, "write", half_then_full)
+        with pytest.raises(UnavailableError, match="No space left"):
+            log.append([record(1)])
+    log.append([record(2)])
+    assert log.scan()["prediction_id"].to_list() == ["p-0", "p-2"]
+
+
+def test_compaction_keeps_every_record_and_may_be_repeated(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    for hour in range(4):
+        log.append([record(hour, at=NOON + timedelta(hours=hour))])
+    before = log.scan()
+    written = log.compact(before=NOON + timedelta(hours=2))
+    assert len(written) == 2
+    assert log.compact(before=NOON + timedelta(hours=2)) == []
+    assert log.scan().equals(before)
+
+
+def test_a_compaction_killed_before_removing_the_lines_counts_nothing_twice(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    log.append([record(0)])
+    log.close()
+    [segment] = tmp_path.iterdir()
+    content = segment.read_bytes()
+    log.compact(before=NOON + timedelta(days=1))
+    segment.write_bytes(content)
+    assert log.scan().height == 1
