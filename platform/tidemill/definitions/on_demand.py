@@ -1,0 +1,156 @@
+"""Evaluating on-demand views: one call of the user's function for a whole batch, offline and online alike.
+
+A `python` view takes and returns a dict of lists; a `pandas` view takes and returns a DataFrame (only then is pandas
+imported). Inputs are given under the feature's name and under `view__feature`, as Feast does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tidemill.definitions.catalog import CodeReference, Feature, OnDemandView
+from tidemill.definitions.code import load
+from tidemill.definitions.types import ValueType
+from tidemill.errors import DefinitionError, InputError
+
+_EXACT: dict[ValueType, frozenset[type]] = {
+    ValueType.INT32: frozenset({int, type(None)}),
+    ValueType.INT64: frozenset({int, type(None)}),
+    ValueType.DOUBLE: frozenset({float, type(None)}),
+    ValueType.STRING: frozenset({str, type(None)}),
+    ValueType.BOOL: frozenset({bool, type(None)}),
+    ValueType.BYTES: frozenset({bytes, type(None)}),
+}
+
+
+def evaluate(view: OnDemandView, root: Path, inputs: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The view's features for a batch, as lists of plain Python values of the declared types.
+
+    Args:
+        view: the on-demand view.
+        root: the project's folder, where the function's module lies.
+        inputs: equally long lists, see `gather_inputs`.
+
+    Raises DefinitionError where the function fails or does not return what the view declares: every feature, one value
+    for each row, of the declared type.
+    """
+    rows = len(next(iter(inputs.values()), ()))
+    function = _function(view.function, root)
+    try:
+        found = _call_pandas(function, inputs) if view.mode == "pandas" else function(dict(inputs))
+    except Exception as error:  # the user's code may raise anything
+        raise DefinitionError(
+            f"On-demand view {view.name!r} failed on a batch of {rows} rows: {type(error).__name__}: {error}.",
+            hint=f"Its function is {view.function.qualname!r} in module {view.function.module!r}.",
+        ) from error
+    return {feature.name: _declared(view, feature, found, rows) for feature in view.features}
+
+
+def gather_inputs(
+    view: OnDemandView, features: Mapping[tuple[str, str], Sequence[Any]], request: Mapping[str, Sequence[Any]]
+) -> dict[str, list[Any]]:
+    """A batch's inputs under the names that the function uses.
+
+    `features` maps (view, feature) to values, `request` a request field's name to values. Raises InputError where a
+    request field is missing, and where two inputs share a name without being told apart by `view__feature`.
+    """
+    inputs: dict[str, list[Any]] = {}
+    for source in view.inputs:
+        values = list(features[source.view, source.feature])
+        inputs[source.feature] = values
+        inputs[f"{source.view}__{source.feature}"] = values
+    for field in view.request:
+        if field.name not in request:
+            raise InputError(
+                f"On-demand view {view.name!r} needs the request field {field.name!r}, which was not given.",
+                hint=f"It needs: {', '.join(item.name for item in view.request)}.",
+            )
+        inputs[field.name] = list(request[field.name])
+    return inputs
+
+
+@lru_cache(maxsize=256)
+def _function(reference: CodeReference, root: Path) -> Callable[..., Any]:
+    return load(reference, root)
+
+
+def _call_pandas(function: Callable[..., Any], inputs: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    import pandas as pd
+
+    found = function(pd.DataFrame({name: list(values) for name, values in inputs.items()}))
+    if not isinstance(found, pd.DataFrame):
+        raise TypeError(f"a pandas view returns a DataFrame, not {type(found).__name__}")
+    return {str(name): _without_missing(found[name]) for name in found.columns}
+
+
+def _without_missing(column: Any) -> list[Any]:
+    """Plain values of a pandas column. A float column cannot tell a missing value from NaN, so there NaN stays."""
+    if column.dtype.kind == "f":
+        return column.tolist()
+    if column.dtype.kind == "M":
+        return [None if value is None or value != value else value.to_pydatetime() for value in column]
+    return [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
+
+
+def _declared(view: OnDemandView, feature: Feature, found: Any, rows: int) -> list[Any]:
+    if not isinstance(found, Mapping):
+        raise DefinitionError(
+            f"On-demand view {view.name!r} returned {type(found).__name__}.", hint="Return a dict of lists."
+        )
+    if feature.name not in found:
+        raise DefinitionError(
+            f"On-demand view {view.name!r} did not return its feature {feature.name!r}; it returned: "
+            f"{', '.join(map(str, found)) or 'nothing'}."
+        )
+    values = found[feature.name]
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise DefinitionError(
+            f"On-demand feature {view.name}:{feature.name} is a {type(values).__name__}.",
+            hint="Return a list with one value for each row.",
+        )
+    if len(values) != rows:
+        raise DefinitionError(
+            f"On-demand feature {view.name}:{feature.name} has {len(values)} values for {rows} rows.",
+            hint="Return one value for each row, in the rows' order.",
+        )
+    return _cast(view, feature, list(values))
+
+
+def _cast(view: OnDemandView, feature: Feature, values: list[Any]) -> list[Any]:
+    """The declared type exactly, so that what is trained on and what is served cannot differ in the last bits."""
+    exact = _EXACT.get(feature.dtype)
+    if exact is not None and feature.dtype is not ValueType.INT32 and exact.issuperset(map(type, values)):
+        return values
+    dtype = feature.dtype.polars()
+    if dtype is None:
+        return values
+    try:
+        column = pl.Series(feature.name, [_plain(value) for value in values], strict=True)
+        if feature.dtype.is_integer and column.dtype.is_float():
+            column = column.fill_nan(None)  # pandas writes a missing integer so
+            _refuse_fractions(column)
+        return column.cast(dtype, strict=True).to_list()
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
+        raise DefinitionError(
+            f"On-demand feature {view.name}:{feature.name} is declared {feature.dtype.name}, but its values are not: "
+            f"{error}."
+        ) from error
+
+
+def _refuse_fractions(column: pl.Series) -> None:
+    broken = column.drop_nulls().filter(column.drop_nulls() % 1 != 0)
+    if len(broken):
+        raise ValueError(f"{broken[0]} is not a whole number")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime) or not hasattr(value, "item"):
+        return value
+    return value.item()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tidemill.definitions import Feature, OnDemandInput, OnDemandView, RequestField, ValueType
+from tidemill.definitions.catalog import CodeReference
+from tidemill.definitions.code import _digest
+from tidemill.definitions.on_demand import evaluate, gather_inputs
+from tidemill.errors import DefinitionError, InputError
+
+MODULE = """
+def double(inputs):
+    xs = inputs["x"]
+    return {"twice": [None if x is None else 2 * x for x in xs], "half": [None if x is None else x / 2 for x in xs]}
+
+def with_pandas(frame):
+    frame["twice"] = frame["x"] * 2
+    frame["half"] = frame["x"] / 2
+    return frame
+
+def tenth(inputs):
+    return {"twice": inputs["x"], "half": [x / 10 for x in inputs["x"]]}
+
+def short(inputs):
+    return {"twice": [1], "half": [1.0]}
+
+def forgetful(inputs):
+    return {"twice": inputs["x"]}
+
+def texts(inputs):
+    return {"twice": ["a" for _ in inputs["x"]], "half": inputs["x"]}
+
+def broken(inputs):
+    raise KeyError("y")
+
+def fractions(inputs):
+    return {"twice": [0.5 for _ in inputs["x"]], "half": inputs["x"]}
+"""
+
+
+@pytest.fixture
+def view(tmp_path: Path):
+    (tmp_path / "functions.py").write_text(MODULE)
+
+    def make(function: str, *, mode: str = "python", half: ValueType = ValueType.DOUBLE) -> OnDemandView:
+        return OnDemandView(
+            name="computed",
+            features=(Feature(name="twice", dtype=ValueType.INT64), Feature(name="half", dtype=half)),
+            function=CodeReference(module="functions", qualname=function, digest=_digest(tmp_path / "functions.py")),
+            mode=mode,
+            inputs=(OnDemandInput(view="weather", feature="x"),),
+            request=(RequestField(name="hour", dtype=ValueType.INT64),),
+        )
+
+    return make
+
+
+def test_a_batch_is_evaluated_in_one_call(view, tmp_path: Path):
+    assert evaluate(view("double"), tmp_path, {"x": [1, 2, None]}) == {"twice": [2, 4, None], "half": [0.5, 1.0, None]}
+
+
+def test_a_pandas_function_gives_the_declared_types_with_missing_values(view, tmp_path: Path):
+    found = evaluate(view("with_pandas", mode="pandas"), tmp_path, {"x": [1, 2, None]})
+    assert found["twice"] == [2, 4, None]
+    assert [type(value) for value in found["twice"]] == [int, int, type(None)]
+
+
+def test_a_float_is_rounded_to_the_width_it_is_declared_with(view, tmp_path: Path):
+    found = evaluate(view("tenth", half=ValueType.FLOAT), tmp_path, {"x": [1]})
+    assert found["half"] == [0.10000000149011612]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("short", "1 values for 2 rows"),
+        ("forgetful", "did not return its feature 'half'"),
+        ("texts", "declared INT64"),
+        ("broken", "failed on a batch of 2 rows: KeyError"),
+        ("fractions", "not a whole number"),
+    ],
+)
+def test_a_function_that_breaks_its_declaration_is_named_with_the_reason(view, tmp_path: Path, function, message):
+    with pytest.raises(DefinitionError, match=message):
+        evaluate(view(function), tmp_path, {"x": [1, 2]})
+
+
+def test_inputs_come_under_both_of_feast_s_names(view):
+    inputs = gather_inputs(view("double"), {("weather", "x"): [1]}, {"hour": [7]})
+    assert inputs == {"x": [1], "weather__x": [1], "hour": [7]}
+
+
+def test_a_missing_request_field_is_asked_for(view):
+    with pytest.raises(InputError, match="needs the request field 'hour'"):
+        gather_inputs(view("double"), {("weather", "x"): [1]}, {})
+
+
+def test_an_empty_batch_gives_empty_columns(view, tmp_path: Path):
+    assert evaluate(view("double"), tmp_path, {"x": []}) == {"twice": [], "half": []}
