@@ -49,7 +49,7 @@ def extract(
             end=end or opened.clock.now(),
             sources=source,
             every=every,
-            progress=lambda steps: advance(steps),
+            progress=advance,
         )
     out.table(
         "Extracted",
@@ -100,7 +100,7 @@ def backfill(
             start=_needed(start, "--start"),
             end=end or opened.clock.now(),
             parallel=parallel,
-            progress=lambda steps: advance(steps),
+            progress=advance,
         )
     _print_runs(out, reports)
 

@@ -51,23 +51,24 @@ class Output:
             sys.stdout.write(json.dumps(document, default=_plain, indent=2) + "\n")
 
     @contextmanager
-    def progress(self, label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """A progress bar on standard error; yields `advance(steps)`. Silent in JSON mode."""
-        if self.as_json:
-            yield lambda _steps: None
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    def progress(self, label: str) -> Iterator[Callable[..., None]]:
+        """A progress bar on standard error; yields `advance(share, text="")` with shares of the whole, 0 to 1.
 
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=_console(error=True),
-        )
-        with bar:
-            task = bar.add_task(label, total=total)
-            yield lambda steps: bar.advance(task, steps)
+        Silent in JSON mode. `text` is shown behind the label, such as the simulated time of a replay.
+        """
+        if self.as_json:
+            yield lambda _share=0.0, _text="": None
+            return
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+        with Progress(*columns, console=_console(error=True), transient=True) as bar:
+            task = bar.add_task(label, total=1.0)
+
+            def advance(share: float = 0.0, text: str = "") -> None:
+                bar.update(task, advance=share, description=f"{label} {text}" if text else label)
+
+            yield advance
 
 
 def _console(*, error: bool = False) -> Any:

@@ -144,8 +144,8 @@ def _events(project: Project, start: datetime, end: datetime) -> dict[str, tuple
 def _requests(project: Project, model: Model, start: datetime, end: datetime) -> _Requests:
     """The spine's rows of the interval, in the order of their request times."""
     spine = model.spine
-    inside = pl.col(spine.time_column) > start, pl.col(spine.time_column) <= end
-    frame = fetch(project, spine.source, start=start, end=end).filter(*inside)
+    inside = pl.col(spine.time_column).is_between(start, end, closed="left")
+    frame = fetch(project, spine.source, start=start, end=end).filter(inside)
     frame = frame.sort(spine.time_column, maintain_order=True)
     columns = [pl.col(column).alias(key) for key, column in spine.keys]
     wanted = frame.select(*columns, *spine.request, spine.id_column)
