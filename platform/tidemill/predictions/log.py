@@ -81,8 +81,8 @@ class PredictionLog:
         self._writing = threading.Lock()
         self._syncing = threading.Lock()
         self._written = self._synced = 0
-        self._token, self._count = _process_token(), 0
-        self._pid = os.getpid()
+        self._token, self._pid = _process_token(), os.getpid()
+        self._count = self._segments = 0
 
     def new_ids(self, count: int) -> list[str]:
         """Names for the next records, unique over processes and restarts."""
@@ -158,7 +158,8 @@ class PredictionLog:
             current.close()
             current = None
         if current is None:
-            name = f"{hour}-{self._pid}-{secrets.token_hex(6)}{SUFFIX}"
+            self._segments += 1
+            name = f"{hour}-{self._token}-{self._segments:06d}{SUFFIX}"
             current = self._segment = Segment(self.folder / name, hour)
         return current
 
@@ -182,8 +183,8 @@ class PredictionLog:
 
     def _renew_after_fork(self) -> None:
         if os.getpid() != self._pid:
-            self._segment, self._pid = None, os.getpid()
-            self._token, self._count = _process_token(), 0
+            self._token, self._pid = _process_token(), os.getpid()
+            self._segment, self._count, self._segments = None, 0, 0
 
     def _files(self, start: datetime | None, end: datetime | None) -> Iterator[Path]:
         """Segments that may hold records of the interval; a compacted one stands for its lines."""
