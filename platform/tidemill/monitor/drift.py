@@ -8,7 +8,7 @@ the index to be beyond what chance gives once in a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tidemill.monitor.baseline import shares_like
+from tidemill.models.baseline import Baseline
 
 WATCH_PSI, DRIFTED_PSI = 0.1, 0.2
 _FEWEST_ROWS = 50
@@ -53,9 +53,9 @@ class Drift:
         return asdict(self)
 
 
-def drift_of(baseline: Mapping[str, Mapping[str, Any]], served: pl.DataFrame) -> tuple[Drift, ...]:
+def drift_of(baselines: Iterable[Baseline], served: pl.DataFrame) -> tuple[Drift, ...]:
     """Drift of every column that both sides have, the furthest moved first."""
-    found = [_drift(name, baseline[name], served[name]) for name in baseline if name in served.columns]
+    found = [_drift(baseline, served[baseline.name]) for baseline in baselines if baseline.name in served.columns]
     return tuple(sorted(found, key=lambda drift: -drift.psi))
 
 
@@ -89,22 +89,23 @@ def psi_by_chance(bins: int, rows_then: int, rows_now: int) -> float:
     return chi_squared * (1 / max(rows_then, 1) + 1 / max(rows_now, 1))
 
 
-def _drift(name: str, baseline: Mapping[str, Any], column: pl.Series) -> Drift:
-    then, now = shares_like(baseline, column)
-    rows_then, rows_now = int(baseline["count"]), len(column)
-    index = psi(then, now, rows_then=rows_then, rows_now=rows_now) if rows_now else 0.0
-    chance = psi_by_chance(int(((then > 0) | (now > 0)).sum()), rows_then, rows_now)
+def _drift(baseline: Baseline, column: pl.Series) -> Drift:
+    shares, nulls = baseline.shares_of(column)
+    then, now = np.append(baseline.shares, baseline.null_share), np.append(shares, nulls)
+    rows = len(column)
+    index = psi(then, now, rows_then=baseline.rows, rows_now=rows) if rows else 0.0
+    chance = psi_by_chance(int(((then > 0) | (now > 0)).sum()), baseline.rows, rows)
     return Drift(
-        name=name,
+        name=baseline.name,
         psi=index,
-        js=jensen_shannon(then, now) if rows_now else 0.0,
+        js=jensen_shannon(then, now) if rows else 0.0,
         chance=chance,
-        rows=rows_now,
-        baseline_rows=rows_then,
-        nulls_then=float(then[-1]),
-        nulls_now=float(now[-1]),
-        verdict=_verdict(index, chance, rows_now),
-        moved=_most_moved(baseline, then, now) if rows_now else "",
+        rows=rows,
+        baseline_rows=baseline.rows,
+        nulls_then=baseline.null_share,
+        nulls_now=float(nulls),
+        verdict=_verdict(index, chance, rows),
+        moved=_most_moved(baseline, then, now) if rows else "",
     )
 
 
@@ -116,21 +117,6 @@ def _verdict(index: float, chance: float, rows: int) -> Verdict:
     return Verdict.WATCH if index < DRIFTED_PSI else Verdict.DRIFTED
 
 
-def _most_moved(baseline: Mapping[str, Any], then: np.ndarray, now: np.ndarray) -> str:
+def _most_moved(baseline: Baseline, then: np.ndarray, now: np.ndarray) -> str:
     place = int(np.argmax(np.abs(now - then)))
-    return f"{_bin_name(baseline, place)}: {then[place]:.1%} to {now[place]:.1%}"
-
-
-def _bin_name(baseline: Mapping[str, Any], place: int) -> str:
-    if baseline["kind"] == "categorical":
-        return [*baseline["shares"], "other values", "nulls"][place]
-    edges = baseline["edges"]
-    if place == len(edges) + 1:
-        return "nulls"
-    if not edges:
-        return "all values"
-    if place == 0:
-        return f"up to {edges[0]:g}"
-    if place == len(edges):
-        return f"above {edges[-1]:g}"
-    return f"{edges[place - 1]:g} to {edges[place]:g}"
+    return f"{(*baseline.labels, 'missing')[place]}: {then[place]:.1%} to {now[place]:.1%}"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tidemill.monitor.baseline import baseline_of, shares_like
+from tidemill.models.baseline import describe_all
 from tidemill.monitor.drift import Verdict, drift_of, jensen_shannon, psi, worst
 
 
@@ -42,7 +39,7 @@ def test_jensen_shannon_runs_from_0_to_1() -> None:
 
 
 def test_a_population_that_stayed_is_stable_at_every_sample_size() -> None:
-    baseline = baseline_of(sample(20_000, seed=1))
+    baseline = describe_all(sample(20_000, seed=1))
     for rows in (60, 200, 1_000, 20_000):
         for seed in range(10):
             found = drift_of(baseline, sample(rows, seed=100 + seed))
@@ -50,7 +47,7 @@ def test_a_population_that_stayed_is_stable_at_every_sample_size() -> None:
 
 
 def test_a_population_that_moved_is_found_and_named_first() -> None:
-    baseline = baseline_of(sample(20_000, seed=1))
+    baseline = describe_all(sample(20_000, seed=1))
     found = drift_of(baseline, sample(2_000, seed=2, shift=1.0))
     assert found[0].name == "delay"
     assert found[0].verdict is Verdict.DRIFTED
@@ -62,33 +59,13 @@ def test_a_population_that_moved_is_found_and_named_first() -> None:
 def test_new_categories_and_new_nulls_count_as_drift() -> None:
     then = pl.DataFrame({"origin": ["JFK"] * 500 + ["LGA"] * 500, "delay": [1.0, 2.0] * 500})
     now = pl.DataFrame({"origin": ["JFK"] * 500 + ["SFO"] * 500, "delay": [1.0, None] * 500})
-    found = {drift.name: drift for drift in drift_of(baseline_of(then), now)}
+    found = {drift.name: drift for drift in drift_of(describe_all(then), now)}
     assert found["origin"].verdict is Verdict.DRIFTED
     assert found["delay"].verdict is Verdict.DRIFTED
     assert found["delay"].nulls_now == 0.5
 
 
 def test_a_handful_of_rows_gives_no_verdict() -> None:
-    baseline = baseline_of(sample(1_000, seed=1))
+    baseline = describe_all(sample(1_000, seed=1))
     assert {drift.verdict for drift in drift_of(baseline, sample(10, seed=2, shift=5))} == {Verdict.TOO_FEW}
     assert {drift.verdict for drift in drift_of(baseline, sample(0, seed=2))} == {Verdict.TOO_FEW}
-
-
-def test_a_baseline_survives_json_and_lists_are_left_out() -> None:
-    frame = sample(500, seed=3).with_columns(vector=pl.Series([[1.0]] * 500), nothing=pl.lit(None, dtype=pl.Float64))
-    baseline = json.loads(json.dumps(baseline_of(frame)))
-    assert set(baseline) == {"delay", "origin", "hour", "weekend", "nothing"}
-    assert all(drift.psi == 0 for drift in drift_of(baseline, frame))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(float("nan"))), max_size=80),
-    st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(float("inf"))), max_size=80),
-)
-def test_shares_always_sum_to_one(then: list[float | None], now: list[float | None]) -> None:
-    baseline = baseline_of(pl.DataFrame({"x": pl.Series(then, dtype=pl.Float64)}))["x"]
-    p, q = shares_like(baseline, pl.Series("x", now, dtype=pl.Float64))
-    assert p.size == q.size
-    assert p.sum() == pytest.approx(1 if then else 0)
-    assert q.sum() == pytest.approx(1 if now else 0)
