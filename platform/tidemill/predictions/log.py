@@ -169,9 +169,10 @@ class PredictionLog:
             if self._synced >= ticket:
                 return
             with self._writing:
-                segment, upto = self._segment, self._written
-            if segment is not None:
-                segment.sync()
+                upto = self._written
+                sync = None if self._segment is None else self._segment.later_sync()
+            if sync is not None:
+                sync()
             self._synced = upto
 
     def _abandon_segment(self) -> None:

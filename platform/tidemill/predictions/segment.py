@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,18 @@ class Segment:
 
     def sync(self) -> None:
         os.fsync(self._descriptor)
+
+    def later_sync(self) -> Callable[[], None]:
+        """A `sync` of what is written now, to be called once, that works even if the segment is closed meanwhile."""
+        descriptor = os.dup(self._descriptor)
+
+        def sync() -> None:
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+        return sync
 
     def close(self) -> None:
         os.close(self._descriptor)
