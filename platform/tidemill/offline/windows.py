@@ -1,0 +1,297 @@
+"""Windowed aggregations over history: for every row (keys, cut-off) the view's features as they stood.
+
+One pass reads the events once; `timeline` brings them into order of key and time, `slices` aggregates any number of
+windows over them. Which events count is said in `tidemill.definitions.windows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from tidemill.clock import to_micros
+from tidemill.definitions.catalog import Aggregation, AggregationFunction, View
+from tidemill.definitions.partials import Partials, declared, finish
+from tidemill.definitions.types import ValueType
+from tidemill.definitions.windows import longest_window, lower_bound, micros, needs_of
+from tidemill.errors import SourceError
+from tidemill.offline.timeline import Labels, Reach, Timeline, in_time_order, reaches, timelines
+from tidemill.offline.window_columns import Column, newest_ranks, partials_of
+
+_CODE = "__tidemill_code"
+_EVENT = "__tidemill_event"
+_KNOWN = "__tidemill_known"
+_INSTANT = pl.Datetime("us", "UTC")
+_EARLIEST = to_micros(datetime(1, 1, 1, tzinfo=UTC))
+_LATEST = to_micros(datetime(9999, 12, 31, tzinfo=UTC))
+
+
+def window_values(
+    view: View,
+    events: pl.LazyFrame,
+    keys: pl.DataFrame,
+    upto: np.ndarray,
+    known_upto: np.ndarray,
+    *,
+    timestamp_field: str,
+    known_field: str | None = None,
+    with_event_time: bool = False,
+    features: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """The view's features for every row of `keys`, in its order, in the declared types.
+
+    An event counts where its keys are equal, `lower bound <= event <= upto` and `known <= known_upto`.
+
+    Args:
+        view: a windowed view.
+        events: the source's rows: join keys, timestamp, known time, aggregated columns, event id (others are not read).
+            Times are UTC. Rows without an event time are left out; a null known time is read as the event time. Of
+            events with the same id only the one known first counts.
+        keys: n rows with the view's join keys. A null matches nothing.
+        upto: int64 microseconds, length n: the windows' leading edges.
+        known_upto: int64 microseconds, length n: what had been learned by then counts.
+        with_event_time: add `__event_time`, the newest event that counted in the longest window.
+        features: only these, in this order; all of the view's unless given.
+
+    Raises:
+        SourceError: a column is missing. InputError: a column cannot be aggregated as declared.
+    """
+    wanted = _aggregations(view, features)
+    code, distinct = _code_keys(keys, view.join_keys)
+    labels = Labels.of(code, np.asarray(upto, dtype=np.int64), np.asarray(known_upto, dtype=np.int64))
+    history = _read(view, events, distinct, labels, wanted, timestamp_field, known_field)
+    found = _evaluate(view, history, labels, wanted, len(keys))
+    if with_event_time:
+        found.append(_event_times(view, history, labels, len(keys)))
+    return pl.DataFrame(found)
+
+
+def latest_windows(
+    view: View,
+    events: pl.LazyFrame,
+    *,
+    start: datetime | None,
+    end: datetime,
+    timestamp_field: str,
+    known_field: str | None = None,
+) -> pl.DataFrame:
+    """The view's features at the cut-off `end`, for every key that has an event in its longest window.
+
+    Keys whose windows have emptied since `start` (the last cut-off) are among them, so that their values are brought up
+    to date as well. Columns: join keys, features, `__event_time` and `__known_time`, both `end`.
+    """
+    cutoff = to_micros(end)
+    since = lower_bound(cutoff if start is None else min(to_micros(start), cutoff), *_longest_with_hop(view))
+    time = _utc(events, timestamp_field)
+    inside = events.filter(time.is_between(_instant(since), _instant(cutoff)))
+    keys = inside.select(view.join_keys).unique().drop_nulls().sort(view.join_keys).collect()
+    at = np.full(len(keys), cutoff)
+    values = window_values(view, events, keys, at, at, timestamp_field=timestamp_field, known_field=known_field)
+    stamps = [_instant(cutoff).alias("__event_time"), _instant(cutoff).alias("__known_time")]
+    return pl.concat([keys, values], how="horizontal").with_columns(stamps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _History:
+    """Events in time order: arrays and columns of equal length."""
+
+    code: np.ndarray
+    event: np.ndarray
+    known: np.ndarray | None
+    columns: pl.DataFrame
+
+    def classes(self) -> list[Timeline]:
+        return timelines(self.code, self.event, self.known)
+
+
+def _aggregations(view: View, features: Sequence[str] | None) -> tuple[Aggregation, ...]:
+    by_name = {item.name: item for item in view.aggregations}
+    names = [item.name for item in view.features] if features is None else features
+    return tuple(by_name[view.feature(name).name] for name in names)
+
+
+def _code_keys(keys: pl.DataFrame, join_keys: tuple[str, ...]) -> tuple[np.ndarray, pl.DataFrame]:
+    """Dense codes of the key rows, -1 for a null key; and the distinct keys with their codes."""
+    if not join_keys:
+        return np.zeros(len(keys), dtype=np.int64), pl.DataFrame()
+    distinct = keys.select(join_keys).unique().drop_nulls().with_row_index(_CODE)
+    coded = keys.select(join_keys).join(distinct, on=list(join_keys), how="left", maintain_order="left")
+    return coded[_CODE].cast(pl.Int64).fill_null(-1).to_numpy(), distinct
+
+
+def _read(
+    view: View,
+    events: pl.LazyFrame,
+    distinct: pl.DataFrame,
+    labels: Labels,
+    wanted: tuple[Aggregation, ...],
+    timestamp_field: str,
+    known_field: str | None,
+) -> _History:
+    """The events that can matter to these labels, in time order, each once."""
+    schema = events.collect_schema()
+    needed = _needed_columns(view, wanted)
+    _check_columns(view, schema, [*view.join_keys, timestamp_field, *needed], known_field)
+    frame = _select(view, events, schema, distinct, labels, needed, timestamp_field, known_field)
+    if view.event_id is not None:
+        frame = _each_event_once(frame, view.event_id, known_field is not None)
+    return _in_order(frame, wanted, needed, bool(view.join_keys), known_field is not None)
+
+
+def _needed_columns(view: View, wanted: tuple[Aggregation, ...]) -> list[str]:
+    columns = {item.column for item in wanted if item.column}
+    return sorted(columns | ({view.event_id} if view.event_id else set()))
+
+
+def _check_columns(view: View, schema: pl.Schema, needed: Sequence[str], known_field: str | None) -> None:
+    missing = [name for name in (*needed, *([known_field] if known_field else [])) if name not in schema]
+    if missing:
+        raise SourceError(
+            f"Source {view.source!r} of view {view.name!r} has no column {', '.join(map(repr, missing))}.",
+            hint=f"It has: {', '.join(schema.names())}.",
+        )
+
+
+def _select(
+    view: View,
+    events: pl.LazyFrame,
+    schema: pl.Schema,
+    distinct: pl.DataFrame,
+    labels: Labels,
+    needed: list[str],
+    timestamp_field: str,
+    known_field: str | None,
+) -> pl.DataFrame:
+    time = _utc(events, timestamp_field)
+    earliest, latest = _span(view, labels)
+    columns = [time.dt.epoch("us").alias(_EVENT), *needed]
+    if known_field is not None:
+        known = _utc(events, known_field).dt.epoch("us")
+        columns.append(pl.coalesce(known, time.dt.epoch("us")).alias(_KNOWN))
+    inside = events.filter(time.is_between(_instant(earliest), _instant(latest)))
+    extra = [name for name in view.join_keys if name not in needed]
+    inside = inside.select(*extra, *columns)
+    if not view.join_keys:
+        return inside.collect()
+    matching = distinct.select(_CODE, *(pl.col(name).cast(schema[name], strict=False) for name in view.join_keys))
+    joined = inside.join(matching.lazy(), on=list(view.join_keys), how="inner", maintain_order="left")
+    return joined.drop(extra).collect()
+
+
+def _span(view: View, labels: Labels) -> tuple[int, int]:
+    """The stretch of event time that can matter; empty where there is nobody to ask."""
+    asking = np.clip(labels.upto[labels.upto > _EARLIEST], _EARLIEST, _LATEST)
+    if len(asking) == 0:
+        return _LATEST, _EARLIEST
+    windows = {_window(item) for item in view.aggregations}
+    earliest = min(int(lower_bound(int(asking.min()), *window)) for window in windows)
+    return max(earliest, _EARLIEST), int(asking.max())
+
+
+def _each_event_once(frame: pl.DataFrame, event_id: str, has_known: bool) -> pl.DataFrame:
+    """Of several deliveries of one event the one that was known first. A null id names no event."""
+    repeated = frame[event_id].is_duplicated() & frame[event_id].is_not_null()
+    if not repeated.any():
+        return frame
+    rows = frame.select(event_id, *([_KNOWN] if has_known else [])).with_row_index("row").filter(repeated)
+    if has_known:
+        rows = rows.sort(_KNOWN, maintain_order=True)
+    kept = rows.unique(event_id, keep="first")["row"]
+    keep = (~repeated).to_numpy().copy()
+    keep[kept.to_numpy()] = True
+    return frame.filter(pl.Series(keep))
+
+
+def _in_order(
+    frame: pl.DataFrame, wanted: tuple[Aggregation, ...], needed: list[str], has_keys: bool, has_known: bool
+) -> _History:
+    event = frame[_EVENT].to_numpy()
+    known = frame[_KNOWN].to_numpy() if has_known else None
+    ordered = {AggregationFunction.FIRST, AggregationFunction.LAST} & {item.function for item in wanted}
+    order = in_time_order(event, known if ordered else None)
+    if order is not None:
+        frame = frame[order]
+        event = event[order]
+        known = None if known is None else known[order]
+    code = frame[_CODE].to_numpy() if has_keys else np.zeros(len(frame), dtype=np.int64)
+    return _History(code=code, event=event, known=known, columns=frame.select(needed))
+
+
+def _evaluate(
+    view: View, history: _History, labels: Labels, wanted: tuple[Aggregation, ...], size: int
+) -> list[pl.Series]:
+    classes = history.classes()
+    windows = list(dict.fromkeys((micros(item.window), micros(item.hop)) for item in wanted))
+    bounds = [lower_bound(labels.upto, *window) for window in windows]
+    slices = [reaches(timeline, labels, bounds) for timeline in classes]
+    found: dict[str, pl.Series] = {}
+    for needs in needs_of(view, wanted):
+        mine = [item for item in wanted if item.column == needs.column]
+        used = [number for number, window in enumerate(windows) if window in {_window(item) for item in mine}]
+        column = Column.of(needs, history.columns)
+        by_window = partials_of(column, classes, _only(slices, used), labels, [windows[number] for number in used])
+        partials = {windows[number]: answer for number, answer in zip(used, by_window, strict=True)}
+        for item in mine:
+            found[item.name] = _feature(item, view.feature(item.name).dtype, partials[_window(item)], labels, size)
+    return [found[item.name] for item in wanted]
+
+
+def _only(slices: list[list[Reach]], used: list[int]) -> list[list[Reach]]:
+    return [[of_class[number] for number in used] for of_class in slices]
+
+
+def _feature(item: Aggregation, dtype: ValueType, partials: Partials, labels: Labels, size: int) -> pl.Series:
+    """One feature in the rows' order."""
+    values, present = finish(item.function, partials)
+    values = declared(values, dtype)
+    in_rows = np.zeros(size, dtype=values.dtype)
+    in_rows[labels.order] = values
+    is_null = np.full(size, item.function is not AggregationFunction.COUNT)
+    is_null[labels.order] = ~present
+    return _series(item.name, in_rows, is_null, dtype)
+
+
+def _series(name: str, values: np.ndarray, is_null: np.ndarray, dtype: ValueType) -> pl.Series:
+    series = pl.Series(name, pa.array(values, mask=is_null))
+    polars = dtype.polars()
+    return series if polars is None or series.dtype == polars else series.cast(polars)
+
+
+def _event_times(view: View, history: _History, labels: Labels, size: int) -> pl.Series:
+    classes = history.classes()
+    bound = lower_bound(labels.upto, *_longest_with_hop(view))
+    slices = [reaches(timeline, labels, [bound])[0] for timeline in classes]
+    newest = newest_ranks(classes, slices, labels)
+    values, is_null = np.zeros(size, dtype=np.int64), np.ones(size, dtype=bool)
+    some = newest >= 0
+    values[labels.order[some]] = history.event[newest[some]]
+    is_null[labels.order] = ~some
+    return _series("__event_time", values, is_null, ValueType.UNIX_TIMESTAMP)
+
+
+def _longest_with_hop(view: View) -> tuple[int, int]:
+    longest = longest_window(view)
+    return longest, max(micros(item.hop) for item in view.aggregations if micros(item.window) == longest)
+
+
+def _window(item: Aggregation) -> tuple[int, int]:
+    return micros(item.window), micros(item.hop)
+
+
+def _utc(events: pl.LazyFrame, name: str) -> pl.Expr:
+    dtype = events.collect_schema()[name]
+    if dtype == _INSTANT:
+        return pl.col(name)
+    if not isinstance(dtype, pl.Datetime):
+        raise SourceError(f"Column {name!r} is {dtype}, expected an instant.", hint="Store it as a timestamp in UTC.")
+    aware = pl.col(name) if dtype.time_zone else pl.col(name).dt.replace_time_zone("UTC")
+    return aware.cast(_INSTANT)
+
+
+def _instant(at: int) -> pl.Expr:
+    return pl.lit(at, dtype=pl.Int64).cast(_INSTANT)
