@@ -180,7 +180,7 @@ def _flights() -> pl.DataFrame:
         .with_columns(
             flight_id=pl.format(
                 "{}-{}-{}{}-{}-{}",
-                pl.date("year", "month", "day").dt.strftime("%Y%m%d"),
+                pl.col("year") * 10_000 + pl.col("month") * 100 + pl.col("day"),
                 pl.col("sched_dep_time").cast(pl.String).str.zfill(4),
                 "carrier",
                 "flight",
@@ -215,11 +215,11 @@ def _scheduled_departure() -> pl.Expr:
 
 def _with_scheduled_arrival(flights: pl.DataFrame) -> pl.DataFrame:
     """Add `scheduled_arrival`: the first time after departure that the destination's clocks show the timetable's time."""
-    by_zone = [
-        part.with_columns(scheduled_arrival=_first_after("scheduled_departure", "sched_arr_time", zone))
-        for (zone,), part in flights.with_row_index("row").partition_by("zone", as_dict=True).items()
+    places = {zone: pl.col("zone") == zone for zone in flights.get_column("zone").unique().sort()}
+    candidates = [
+        pl.when(here).then(_first_after("scheduled_departure", "sched_arr_time", zone)) for zone, here in places.items()
     ]
-    return pl.concat(by_zone).sort("row").drop("row")
+    return flights.with_columns(scheduled_arrival=pl.coalesce(candidates))
 
 
 def _first_after(departure: str, clock: str, zone: object) -> pl.Expr:
@@ -246,4 +246,4 @@ def _read(name: str) -> pl.DataFrame:
     if file.suffix == ".zip":
         with ZipFile(BytesIO(content)) as archive:
             content = archive.read(archive.namelist()[0])
-    return pl.read_csv(content, null_values=["NA", ""], infer_schema_length=None)
+    return pl.read_csv(content, null_values=["NA", ""], infer_schema_length=1_000)

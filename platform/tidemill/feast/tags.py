@@ -1,0 +1,82 @@
+"""What `tidemill.tags(...)` wrote beside a Feast object, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tidemill.definitions.catalog import Freshness, Schedule, StalePolicy
+from tidemill.definitions.declare import TAG_PREFIX
+from tidemill.definitions.duration import parse_duration
+from tidemill.errors import DefinitionError, NotDefinedError, TidemillError
+from tidemill.schedule.ticks import check_schedule
+
+if TYPE_CHECKING:
+    from feast import FeatureView
+
+_KNOWN = ("schedule", "every", "timezone", "lag", "max_age", "when_stale", "event_id")
+
+
+def schedule_of(tags: Mapping[str, str], place: str) -> Schedule | None:
+    """When the tagged object is brought up to date; None where the tags do not say. Raises DefinitionError."""
+    found = _ours(tags, place)
+    if "schedule" not in found and "every" not in found:
+        return None
+    with _found_in(place):
+        schedule = Schedule(
+            cron=found.get("schedule"),
+            every=parse_duration(found["every"]) if "every" in found else None,
+            timezone=found.get("timezone", "UTC"),
+            lag=parse_duration(found.get("lag", "0s")),
+        )
+        check_schedule(schedule)
+    return schedule
+
+
+def freshness_of(tags: Mapping[str, str], place: str) -> Freshness | None:
+    found = _ours(tags, place)
+    if "max_age" not in found:
+        return None
+    policy = found.get("when_stale", "serve")
+    if policy not in list(StalePolicy):
+        raise DefinitionError(
+            f"In the {place}: {NotDefinedError('policy for stale values', policy, list(StalePolicy))}"
+        )
+    with _found_in(place):
+        return Freshness(max_age=parse_duration(found["max_age"]), policy=StalePolicy(policy))
+
+
+def event_id_of(view: FeatureView) -> str | None:
+    """The column that names an event: a tag of the view, of its stream, or of the source behind it."""
+    for tagged in (view, view.stream_source, view.batch_source):
+        name = (tagged.tags if tagged is not None else {}).get(TAG_PREFIX + "event_id")
+        if name:
+            return name
+    return None
+
+
+def own_tags(tags: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The user's own tags, without ours."""
+    return tuple(sorted((name, text) for name, text in tags.items() if not name.startswith(TAG_PREFIX)))
+
+
+def _ours(tags: Mapping[str, str], place: str) -> dict[str, str]:
+    found = {name.removeprefix(TAG_PREFIX): text for name, text in tags.items() if name.startswith(TAG_PREFIX)}
+    for name in found:
+        if name not in _KNOWN:
+            raise DefinitionError(f"In the {place}: {NotDefinedError('tag', TAG_PREFIX + name, _tag_names())}")
+    return found
+
+
+def _tag_names() -> list[str]:
+    return [TAG_PREFIX + name for name in _KNOWN]
+
+
+@contextmanager
+def _found_in(place: str) -> Iterator[None]:
+    """Say of an error where its cause was found."""
+    try:
+        yield
+    except TidemillError as error:
+        raise DefinitionError(f"In the {place}: {error}") from error
