@@ -70,14 +70,18 @@ class Project:
     def catalog(self) -> Catalog:
         return self.applied.catalog
 
-    def reload(self) -> bool:
-        """Take up a newer catalog, if there is one; the stores are then made anew. True if anything changed."""
+    def reload(self, *, close: bool = True) -> bool:
+        """Take up a newer catalog, if there is one; the stores are then made anew. True if anything changed.
+
+        With `close=False` the old stores stay open for whoever still holds them, and closing them is theirs to do.
+        """
         if self._applied is not None and self.catalogs.newest_version() == self._applied.version:
             return False
         self._applied = None
         for part in ("offline", "online"):
-            if part in self.__dict__:
-                _close(self.__dict__.pop(part))
+            old = self.__dict__.pop(part, None)
+            if close:
+                _close(old)
         return True
 
     @cached_property
