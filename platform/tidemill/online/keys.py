@@ -222,7 +222,7 @@ _ENCODERS: dict[ValueType, Callable[[str, Sequence[Any]], list[bytes | None]]] =
 def _whole_number(name: str, dtype: ValueType, value: Any) -> int:
     if dtype is ValueType.UNIX_TIMESTAMP and isinstance(value, datetime):
         return to_micros(value) // 1_000_000
-    if isinstance(value, bool) or isinstance(value, str | bytes):
+    if isinstance(value, bool | str | bytes):
         raise _wrong_type(name, dtype, value)
     if hasattr(value, "item"):  # a numpy scalar
         value = value.item()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.online.embedded import EmbeddedRedis
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tidemill.definitions import Feature, OnDemandInput, OnDemandView, RequestField, ValueType
 from tidemill.definitions.catalog import CodeReference
 from tidemill.definitions.code import _digest

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from tidemill.errors import ConfigurationError, OnlineStoreUnavailableError
+from tidemill.online.resp import AsyncRespClient, RedisReplyError, RespClient, Script, pack_command
+
+
+@pytest.fixture
+def client(address: str):
+    client = RespClient(address)
+    yield client
+    client.close()
+
+
+def test_a_pipeline_answers_in_order(client: RespClient):
+    assert client.pipeline([("SET", "a", 1), ("GET", "a"), ("GET", "b")]) == [b"OK", b"1", None]
+
+
+def test_a_refused_command_is_an_error_and_the_connection_stays_usable(client: RespClient):
+    with pytest.raises(RedisReplyError, match="unknown command"):
+        client.pipeline([("SET", "a", 1), ("NONSENSE",)])
+    assert client.call("GET", "a") == b"1"
+
+
+def test_threads_do_not_mix_up_their_replies(client: RespClient):
+    def ask(number: int) -> bool:
+        client.call("SET", f"k{number}", number)
+        return client.call("GET", f"k{number}") == str(number).encode()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(200)))
+
+
+def test_a_script_is_loaded_again_after_redis_forgot_it(client: RespClient):
+    script = Script("return ARGV[1]")
+    assert script.run(client, [], ["x"]) == b"x"
+    client.call("SCRIPT", "FLUSH")
+    assert script.run(client, [], ["y"]) == b"y"
+
+
+def test_replies_of_a_stream_come_back_complete(client: RespClient):
+    with client.stream() as stream:
+        for number in range(2_000):
+            stream.send(pack_command("SET", f"k{number}", b"x" * 100), 1)
+        assert stream.finish() == [b"OK"] * 2_000
+
+
+def test_redis_gone_is_told_and_redis_back_is_used(own_server):
+    client = RespClient(own_server.ensure_started())
+    assert client.call("PING") == b"PONG"
+    own_server.stop()
+    for _ in range(2):
+        with pytest.raises(OnlineStoreUnavailableError, match="does not answer"):
+            client.call("PING")
+    own_server.ensure_started()
+    assert client.call("PING") == b"PONG"
+    client.close()
+
+
+def test_a_restart_between_two_reads_is_not_noticed(own_server):
+    client = RespClient(own_server.ensure_started())
+    assert client.call("PING") == b"PONG"
+    own_server.stop()
+    own_server.ensure_started()
+    assert client.call("PING") == b"PONG"
+    client.close()
+
+
+def test_a_command_that_must_not_happen_twice_fails_on_a_dead_connection(own_server):
+    client = RespClient(own_server.ensure_started())
+    client.call("INCR", "n", retry=False)
+    own_server.stop()
+    own_server.ensure_started()
+    with pytest.raises(OnlineStoreUnavailableError):
+        client.call("INCR", "n", retry=False)
+    assert client.call("INCR", "n", retry=False) == 2
+    client.close()
+
+
+def test_a_slow_redis_is_given_up_on(address: str):
+    client = RespClient(address, timeout=0.05)
+    with redis.Redis.from_url(address) as other:
+        other.client_pause(300)
+        with pytest.raises(OnlineStoreUnavailableError, match=r"within 0\.05 s"):
+            client.call("GET", "a")
+        other.ping()
+    assert client.call("GET", "a") is None
+    client.close()
+
+
+def test_a_full_redis_says_what_to_do(own_server):
+    client = RespClient(own_server.ensure_started())
+    client.call("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(OnlineStoreUnavailableError, match="redis_maxmemory"):
+        client.call("SET", "a", 1)
+    client.close()
+
+
+def test_nonsense_is_not_an_address():
+    with pytest.raises(ConfigurationError, match="not the address of a Redis"):
+        RespClient("http://localhost")
+
+
+def test_concurrent_requests_share_one_connection_and_get_their_own_replies(address: str):
+    async def run() -> None:
+        client = AsyncRespClient(address)
+        await client.execute(b"".join(pack_command("SET", f"k{n}", n) for n in range(100)), 100)
+        found = await asyncio.gather(*(client.execute(pack_command("GET", f"k{n}"), 1) for n in range(100)))
+        assert found == [[str(n).encode()] for n in range(100)]
+        listed = (await client.execute(pack_command("CLIENT", "LIST"), 1))[0]
+        await client.close()
+        assert listed.count(b"cmd=") == 1
+
+    with redis.Redis.from_url(address) as other:
+        other.client_kill_filter(skipme=True, _type="normal")
+        other.connection_pool.disconnect()
+    asyncio.run(run())
+
+
+def test_asyncio_survives_a_restart_and_reports_an_absence(own_server):
+    async def run() -> None:
+        client = AsyncRespClient(own_server.ensure_started(), timeout=0.5)
+        assert await client.execute(pack_command("PING"), 1) == [b"PONG"]
+        own_server.stop()
+        with pytest.raises(OnlineStoreUnavailableError):
+            await client.execute(pack_command("PING"), 1)
+        own_server.ensure_started()
+        assert await client.execute(pack_command("PING"), 1) == [b"PONG"]
+        await client.execute(pack_command("CLIENT", "PAUSE", 2000), 1)
+        with pytest.raises(OnlineStoreUnavailableError, match="within"):
+            await client.execute(pack_command("GET", "a"), 1)
+        await client.close()
+
+    asyncio.run(run())
