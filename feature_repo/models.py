@@ -3,7 +3,6 @@
 from estimators import gradient_boosting
 from services import delay_v1
 from sources import outcomes, scheduled_flights
-
 from tidemill import (
     AtLeast,
     Label,

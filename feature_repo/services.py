@@ -1,6 +1,7 @@
 """The vectors that models read."""
 
 from feast import FeatureService
+
 from views.aircraft import aircraft_facts
 from views.arrivals import carrier_arrivals, destination_arrivals, origin_arrivals, route_arrivals
 from views.departures import carrier_departures, destination_departures, origin_departures, route_departures

@@ -1,11 +1,11 @@
 """The aeroplane that is to fly."""
 
-from entities import aircraft
 from feast import FeatureView, Field
 from feast.types import Int64, String
-from sources import aircraft_register
 
 import tidemill
+from entities import aircraft
+from sources import aircraft_register
 
 aircraft_facts = FeatureView(
     name="aircraft_facts",

@@ -1,11 +1,11 @@
 """How punctually flights have been arriving, over sliding windows."""
 
-from entities import carrier, destination, origin, route
 from feast import Entity, StreamFeatureView
-from sources import arrivals
-from windows import fields_of, over_windows
 
 import tidemill
+from entities import carrier, destination, origin, route
+from sources import arrivals
+from windows import fields_of, over_windows
 
 
 def arrivals_of(entity: Entity) -> StreamFeatureView:

@@ -1,15 +1,15 @@
 """How punctually flights have been leaving, over sliding windows."""
 
-from entities import carrier, destination, origin, route
 from feast import Entity, StreamFeatureView
+
+import tidemill
+from entities import carrier, destination, origin, route
 from sources import departures
 from windows import fields_of, over_windows
 
-import tidemill
-
 
 def departures_of(entity: Entity) -> StreamFeatureView:
-    """Departures with the same `entity`: their delays, the share 15 minutes late or more, how many, how many cancelled."""
+    """Departures with the same `entity`: delays, the share 15 minutes late or more, how many left or were cancelled."""
     aggregations = [
         *over_windows(f"{entity.name}_dep_delay", "mean", "dep_delay"),
         *over_windows(f"{entity.name}_dep_late", "mean", "dep_late"),

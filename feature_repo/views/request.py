@@ -3,6 +3,7 @@
 from feast import Field
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Int64
+
 from local_time import departure_facts
 from sources import flight_request
 

@@ -2,12 +2,12 @@
 
 from datetime import timedelta
 
-from entities import origin
 from feast import FeatureView, Field
 from feast.types import Float64, Int64
-from sources import weather_hourly
 
 import tidemill
+from entities import origin
+from sources import weather_hourly
 
 weather = FeatureView(
     name="weather",

@@ -1,4 +1,4 @@
-"""Raw data into the offline store: functions that yield what became known in an interval, landed once and atomically."""
+"""Raw data into the offline store: what became known in an interval, landed once and atomically."""
 
 from tidemill.extract.declare import Extraction, extracts
 from tidemill.extract.run import ExtractReport, extract, fetch

@@ -59,10 +59,12 @@ def extract(
     intervals = list(split(start, end, parse_duration(every)))
     chosen = _chosen(project, sources)
     share = 1 / (len(chosen) * len(intervals)) if chosen else 0.0
-    reports = []
-    for extraction in chosen:
-        reports.append(_extract_source(project, extraction, intervals, lambda: progress(share) if progress else None))
-    return reports
+
+    def advance() -> None:
+        if progress is not None:
+            progress(share)
+
+    return [_extract_source(project, extraction, intervals, advance) for extraction in chosen]
 
 
 def fetch(project: Project, source: str, *, start: datetime, end: datetime) -> pl.DataFrame:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from feast import Entity as FeastEntity
 from feast import FeatureService, FeatureView, OnDemandFeatureView

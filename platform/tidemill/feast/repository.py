@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,7 +113,7 @@ def _models_among(modules: dict[str, ModuleType], root: Path) -> tuple[Model, ..
     for module in modules.values():
         found |= {id(item): item for item in vars(module).values() if isinstance(item, Model)}
     models = sorted(found.values(), key=lambda model: model.name)
-    for one, other in zip(models, models[1:], strict=False):
+    for one, other in pairwise(models):
         if one.name == other.name:
             raise DefinitionError(f"Two models in {root} are named {one.name!r}.", hint="Give each its own name.")
     return tuple(models)

@@ -1,0 +1,99 @@
+"""`tidemill plan` and `tidemill apply`: definitions compared, registered with Feast, and put in force as a catalog."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from datetime import datetime
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feast.feature_store import FeatureStore
+from feast.repo_operations import apply_total_with_repo_instance
+
+from tidemill.errors import TidemillError, UnavailableError
+from tidemill.feast.changes import Change, Plan, plan_between
+from tidemill.feast.compile import catalog_of, compile_repository
+from tidemill.feast.repository import Repository, opened_repository
+
+if TYPE_CHECKING:
+    from tidemill.definitions.catalog import Catalog
+    from tidemill.project import Project
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyResult:
+    """What was put in force: the catalog's version, which is the old one where nothing changed."""
+
+    version: int
+    digest: str
+    changes: tuple[Change, ...]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        done = f"Version {self.version} of the definitions is in force ({self.digest[:12]})."
+        return (*(change.line for change in self.changes), done)
+
+
+def plan(project: Project) -> Plan:
+    """What `apply` would change. Raises ConfigurationError or DefinitionError where it would refuse."""
+    return plan_between(_in_force(project), compile_repository(project.root))
+
+
+def apply(project: Project, *, at: datetime) -> ApplyResult:
+    """Check the definitions, register them with Feast, and put their catalog in force.
+
+    Wrong definitions change nothing. Two processes that apply at once do so one after the other, and an apply that was
+    cut off is completed by the next.
+
+    Raises ConfigurationError or DefinitionError for definitions that cannot be kept, UnavailableError where Feast's
+    registry or the online store does not answer.
+    """
+    with _one_at_a_time(project.state / "apply.lock"), opened_repository(project.root) as repository:
+        catalog = catalog_of(repository)
+        before = _in_force(project)
+        _register(repository)
+        applied = project.catalogs.add(catalog, at=at)
+    project.reload()
+    changes = plan_between(before, catalog).changes
+    return ApplyResult(version=applied.version, digest=catalog.digest, changes=changes)
+
+
+def _in_force(project: Project) -> Catalog | None:
+    newest = project.catalogs.newest()
+    return None if newest is None else newest.catalog
+
+
+def _register(repository: Repository) -> None:
+    """Feast's apply, which also deletes the online data of views that are gone (through our online store)."""
+    try:
+        with redirect_stdout(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            store = FeatureStore(config=repository.config)
+            apply_total_with_repo_instance(
+                store, store.project, store.registry, repository.contents, skip_source_validation=True
+            )
+    except TidemillError:
+        raise
+    except Exception as error:  # Feast raises whatever its registry's driver raises
+        raise UnavailableError(
+            f"Feast could not register the definitions: {type(error).__name__}: {error}.",
+            hint="Nothing was put in force; apply again once the cause is gone.",
+        ) from error
+
+
+@contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """Held by one process of this machine at a time, and let go of however that process ends."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
