@@ -1,0 +1,170 @@
+"""Adding rows to a source: a new file, complete before it can be seen. What is there is never written again."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tidemill.definitions.catalog import Source
+from tidemill.errors import InputError, SourceError
+from tidemill.offline.files import APPENDED, SourceFiles, family, parquet_files, resolve
+
+_HIDDEN = "."
+
+
+def append_rows(source: Source, root: Path, frame: pl.DataFrame, *, name: str | None = None) -> Path:
+    """Write a frame, in the names of the definitions, as a new file of the source; returns where.
+
+    With a `name` the file is written once and replaced if it is written again, so that a repeated extraction changes
+    nothing. A source that is a single file gets its further rows in a folder beside it, `<file>.d`. A folder with hive
+    partitions gets one file in each partition the frame has rows of.
+
+    Raises InputError where the frame lacks a column of the source or holds another type; nothing is written then.
+    """
+    if source.file_format == "delta":
+        raise SourceError(f"Source {source.name!r} is a Delta table.", hint="Write to it with a Delta writer.")
+    where = resolve(source.path, root)
+    if "://" in where:
+        raise SourceError(f"Source {source.name!r} at {where} is remote.", hint="Write to it where it is made.")
+    folder = _folder(Path(where))
+    present = SourceFiles.open(source, root) if Path(where).exists() else None
+    stored = _stored(source, frame)
+    if present is not None and present.files:
+        stored = _like(stored, present)
+        partitions = list(present.files[0].partition)
+    else:
+        partitions = []
+    written = [
+        _write(folder / part, rows, name or _next_name(folder)) for part, rows in _by_partition(stored, partitions)
+    ]
+    return written[0] if len(written) == 1 else folder
+
+
+def _folder(where: Path) -> Path:
+    single = where.is_file() or (not where.exists() and where.suffix in {".parquet", ".pq"})
+    return where.with_name(where.name + APPENDED) if single and where.exists() else where.parent if single else where
+
+
+def _stored(source: Source, frame: pl.DataFrame) -> pl.DataFrame:
+    back = {defined: stored for stored, defined in source.field_mapping if defined in frame.columns}
+    return frame.rename(back)
+
+
+def _like(frame: pl.DataFrame, present: SourceFiles) -> pl.DataFrame:
+    """The frame with the source's columns, in its order and types."""
+    file = present.files[0]
+    wanted = pl.DataFrame(pl.from_arrow(file.schema.empty_table())).schema
+    needed = [*wanted, *file.partition]
+    missing = [name for name in needed if name not in frame.columns]
+    extra = [name for name in frame.columns if name not in needed]
+    if missing or extra:
+        raise InputError(
+            f"Rows for source {present.source.name!r} "
+            + " and ".join(
+                text
+                for text, names in (
+                    ("lack " + ", ".join(missing), missing),
+                    ("have unknown " + ", ".join(extra), extra),
+                )
+                if names
+            )
+            + ".",
+            hint=f"The source's columns are: {', '.join(needed)}.",
+        )
+    return frame.select(
+        [_cast(frame[name], dtype, file.schema.field(name).type, present.source) for name, dtype in wanted.items()]
+        + [frame[name] for name in file.partition]
+    )
+
+
+def _cast(series: pl.Series, dtype: pl.DataType, stored: pa.DataType, source: Source) -> pl.Series:
+    if series.dtype == dtype:
+        return series
+    given = series.to_arrow(compat_level=pl.CompatLevel.oldest()).type
+    if family(given) not in {family(stored), "null"}:
+        raise InputError(
+            f"Column {series.name!r} for source {source.name!r} is {series.dtype}, but the source holds {dtype}.",
+            hint="Give the source's type.",
+        )
+    try:
+        if isinstance(dtype, pl.Datetime) and isinstance(series.dtype, pl.Datetime):
+            series = series.dt.replace_time_zone("UTC") if series.dtype.time_zone is None else series
+            zoned = series.dt.convert_time_zone(dtype.time_zone or "UTC").dt.cast_time_unit(dtype.time_unit)
+            return zoned if dtype.time_zone else zoned.dt.replace_time_zone(None)
+        cast = series.cast(dtype)
+        if (
+            series.dtype.is_float()
+            and dtype.is_integer()
+            and not series.equals(cast.cast(series.dtype), null_equal=True)
+        ):
+            raise InputError(f"Column {series.name!r} for source {source.name!r} holds fractions; the source {dtype}.")
+        return cast
+    except pl.exceptions.PolarsError as error:
+        raise InputError(
+            f"Column {series.name!r} for source {source.name!r} does not fit {dtype}: {str(error).splitlines()[0]}."
+        ) from None
+
+
+def _by_partition(frame: pl.DataFrame, partitions: list[str]) -> Iterator[tuple[str, pl.DataFrame]]:
+    if not partitions:
+        yield "", frame
+        return
+    for values, rows in frame.group_by(partitions, maintain_order=True):
+        parts = (f"{name}={value}" for name, value in zip(partitions, values, strict=True))
+        yield "/".join(parts), rows.drop(partitions)
+
+
+def _next_name(folder: Path) -> str:
+    """Names rise, so that rows appended later have later positions."""
+    numbers = [_number(path.name) for path in parquet_files(folder)] if folder.is_dir() else []
+    return f"part-{max(numbers, default=0) + 1:010d}-{uuid.uuid4().hex[:8]}.parquet"
+
+
+def _number(name: str) -> int:
+    digits = name.removeprefix("part-").split("-")[0].split(".")[0]
+    return int(digits) if name.startswith("part-") and digits.isdigit() else 0
+
+
+def _write(folder: Path, rows: pl.DataFrame, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / (name if name.endswith(".parquet") else f"{name}.parquet")
+    fresh = folder / f"{_HIDDEN}{final.name}.{os.getpid()}.tmp"
+    try:
+        pq.write_table(rows.to_arrow(compat_level=pl.CompatLevel.oldest()), fresh, compression="zstd")
+        _sync(fresh)
+        fresh.replace(final)
+    except OSError as error:
+        raise SourceError(
+            f"{final} cannot be written: {error.strerror or error}.", hint="Nothing was added."
+        ) from error
+    finally:
+        fresh.unlink(missing_ok=True)
+    return final
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def as_frame(found: Any) -> pl.DataFrame:
+    """Rows as Polars, from Polars, pandas, Arrow or a list of dicts. Raises InputError for anything else."""
+    if isinstance(found, pl.DataFrame):
+        return found
+    if isinstance(found, pl.LazyFrame):
+        return found.collect()
+    try:
+        if isinstance(found, pa.Table | pa.RecordBatch):
+            return pl.DataFrame(pl.from_arrow(found))
+        if type(found).__module__.split(".")[0] == "pandas":
+            return pl.DataFrame(pl.from_pandas(found))
+        return pl.DataFrame(found)
+    except (TypeError, ValueError, pl.exceptions.PolarsError, pa.ArrowException) as error:
+        raise InputError(f"A {type(found).__name__} cannot be read as rows: {error}.") from None

@@ -1,0 +1,188 @@
+"""The rows of one chunk, ordered by entity and event time as packed integers, and the search in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import scipy.sparse as sparse
+
+from tidemill.offline.exact_search import last_known
+from tidemill.offline.instants import Instants
+
+_RANK_BITS = 32
+_RANK = (1 << _RANK_BITS) - 1
+_STEPS = 12
+"""How far a label walks back over rows not yet known, or through a tie, before the exact search takes over."""
+
+Integers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matches:
+    """Rows found in a chunk: global position, event time, known time."""
+
+    position: Integers
+    event: Instants
+    known: Instants
+
+    def where(self, mask: Mask) -> Matches:
+        return Matches(position=self.position[mask], event=self.event[mask], known=self.known[mask])
+
+
+class ChunkIndex:
+    """Searchable rows of a chunk. `codes` hold no -1; `known` is None where the source has no known time.
+
+    `ranked` arrays are in event order. `packed` rises; its entry i stands for the row of rank `self._rank(i)`.
+    """
+
+    def __init__(
+        self, *, codes: Integers, event: Instants, known: Instants | None, position: Integers, size: int
+    ) -> None:
+        self._size = size
+        self._empty = len(codes) == 0
+        if self._empty:
+            return
+        self._present = np.zeros(size, bool)
+        self._present[codes] = True
+        if not _rises(event):
+            if _rises(codes) and self._pack_by_time(codes, event):
+                self._codes, self._event, self._known, self._position = codes, event, known, position
+                return
+            order = np.argsort(event, kind="stable")
+            codes, event, position = codes[order], event[order], position[order]
+            known = None if known is None else known[order]
+        self._codes, self._event, self._known, self._position = codes, event, known, position
+        self._pack_by_rank(codes)
+
+    def holds(self, codes: Integers) -> Mask:
+        """Which of these entities have any row here."""
+        return np.zeros(len(codes), bool) if self._empty else self._present[codes]
+
+    def match(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> tuple[Integers, Matches]:
+        """The winner within this chunk of each label that has one: the labels' places, and their rows."""
+        needles = self._needles(codes, cutoff)
+        order = pl.Series(needles).arg_sort().to_numpy()
+        needles, codes = needles[order], codes[order]
+        place = np.searchsorted(self._packed, needles, side="left") - 1
+        found = (place >= 0) & ((self._packed[place] >> self._shift) == codes)
+        order, place, codes = order[found], place[found], codes[found]
+        if self._known is None:
+            rank = self._rank(place)
+            return order, Matches(position=self._position[rank], event=self._event[rank], known=self._event[rank])
+        return self._among_known(self._known, order, place, codes, cutoff[order], known_cutoff[order])
+
+    def _among_known(
+        self,
+        known: Instants,
+        order: Integers,
+        place: Integers,
+        codes: Integers,
+        cutoff: Instants,
+        known_cutoff: Instants,
+    ) -> tuple[Integers, Matches]:
+        """Walk back over rows that were not known yet, then through rows of an equal event time."""
+        hard = self._skip_unknown(known, place, codes, known_cutoff)
+        hard |= self._settle_ties(known, place, codes, known_cutoff)
+        if hard.any():
+            place[hard] = self._search_exactly(known, codes[hard], cutoff[hard], known_cutoff[hard])
+        found = place >= 0
+        rank = self._rank(place[found])
+        return order[found], Matches(position=self._position[rank], event=self._event[rank], known=known[rank])
+
+    def _skip_unknown(self, known: Instants, place: Integers, codes: Integers, known_cutoff: Instants) -> Mask:
+        """Move `place` to the newest known row, -1 where there is none; the mask tells who gave up."""
+        hard = np.zeros(len(place), bool)
+        late = np.flatnonzero(known[self._rank(place)] > known_cutoff)
+        for _ in range(_STEPS):
+            if not len(late):
+                return hard
+            before = place[late] - 1
+            inside = (before >= 0) & ((self._packed[before] >> self._shift) == codes[late])
+            place[late[~inside]] = -1
+            late, before = late[inside], before[inside]
+            place[late] = before
+            late = late[known[self._rank(before)] > known_cutoff[late]]
+        hard[late] = True
+        return hard
+
+    def _settle_ties(self, known: Instants, place: Integers, codes: Integers, known_cutoff: Instants) -> Mask:
+        """Among rows of the same event time take the one known last; the mask tells who gave up."""
+        hard = np.zeros(len(place), bool)
+        tied = np.flatnonzero(place >= 1)
+        before = place[tied] - 1
+        event = self._event[self._rank(place[tied])]
+        for _ in range(_STEPS):
+            same = (self._event[self._rank(before)] == event) & ((self._packed[before] >> self._shift) == codes[tied])
+            tied, before, event = tied[same], before[same], event[same]
+            if not len(tied):
+                return hard
+            here = known[self._rank(before)]
+            better = (here <= known_cutoff[tied]) & (here > known[self._rank(place[tied])])
+            place[tied[better]] = before[better]
+            before = before - 1
+            inside = before >= 0
+            tied, before, event = tied[inside], before[inside], event[inside]
+        hard[tied] = True
+        return hard
+
+    def _search_exactly(self, known: Instants, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> Integers:
+        """For the few (deep ties, long delays): order their entities' rows completely, then search by known time."""
+        asked = np.zeros(self._size, bool)
+        asked[codes] = True
+        rows = np.flatnonzero(asked[self._packed >> self._shift])
+        rank = self._rank(rows)
+        owner, event, when = self._packed[rows] >> self._shift, self._event[rank], known[rank]
+        order = np.lexsort((self._position[rank], when, event, owner))
+        found = last_known(owner[order], event[order], when[order], codes, cutoff, known_cutoff)
+        return np.where(found >= 0, rows[order[found]], -1)
+
+    def _pack_by_rank(self, codes: Integers) -> None:
+        """`code << 32 | rank`. Grouping by code is a counting sort, which a sparse matrix does in one pass."""
+        rows = len(codes)
+        marks = sparse.coo_array((np.ones(rows, np.int8), (codes, np.arange(rows))), shape=(self._size, rows)).tocsr()
+        counts = np.diff(marks.indptr)
+        self._packed = np.repeat(np.arange(self._size, dtype=np.int64) << _RANK_BITS, counts)
+        self._packed |= marks.indices
+        self._shift = _RANK_BITS
+        self._by_rank = True
+
+    def _pack_by_time(self, codes: Integers, event: Instants) -> bool:
+        """`code << bits | time`, for rows that are already in this order: nothing is sorted. False if they are not."""
+        base, last = int(event.min()), int(event.max())
+        step = 1_000_000 if not ((event - base) % 1_000_000).any() else 1
+        bits = max(1, ((last - base) // step + 1).bit_length())
+        if bits + self._size.bit_length() > 62:
+            return False
+        packed = (codes << bits) | ((event - base) // step)
+        if not _rises(packed):
+            return False
+        self._packed, self._shift, self._by_rank = packed, bits, False
+        self._base, self._step, self._last = base, step, (last - base) // step
+        return True
+
+    def _needles(self, codes: Integers, cutoff: Instants) -> Integers:
+        """For each label the packed value just above all it may see."""
+        if self._by_rank:
+            return (codes << self._shift) | self._rank_after(cutoff)
+        offset = np.clip(cutoff, self._base - self._step, self._base + (self._last + 1) * self._step) - self._base
+        return (codes << self._shift) + np.clip(offset // self._step, -1, self._last) + 1
+
+    def _rank_after(self, cutoff: Instants) -> Integers:
+        """How many rows have `event <= cutoff`; equal times are searched once."""
+        starts = np.flatnonzero(self._event[1:] != self._event[:-1]) + 1
+        if len(starts) > len(self._event) // 8:
+            return np.searchsorted(self._event, cutoff, side="right")
+        times = self._event[np.concatenate([[0], starts])]
+        ends = np.concatenate([[0], starts, [len(self._event)]])
+        return ends[np.searchsorted(times, cutoff, side="right")]
+
+    def _rank(self, place: Integers) -> Integers:
+        return self._packed[place] & _RANK if self._by_rank else place
+
+
+def _rises(values: npt.NDArray[np.int64]) -> bool:
+    return bool((values[1:] >= values[:-1]).all())

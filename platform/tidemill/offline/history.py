@@ -1,0 +1,223 @@
+"""A view's history: its source opened for lookups. Pass one finds winners, pass two gathers their features.
+
+Pass one reads keys, event and known times only. Pass two reads the feature columns of just those row groups that hold
+a winner. Features are never sorted, joined or copied twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from tidemill.definitions.catalog import Source
+from tidemill.definitions.types import ValueType
+from tidemill.errors import InvariantError, SourceError
+from tidemill.offline.casting import cast_column
+from tidemill.offline.chunk_index import ChunkIndex
+from tidemill.offline.files import RowGroup, SourceFiles, family
+from tidemill.offline.instants import FOREVER, NEVER, Instants, Unit, finer, is_instant, is_text, to_instants
+from tidemill.offline.keys import KeyCoder, KeyTypeError
+from tidemill.offline.lookup import Chunk, Labels, Winners, find_winners
+
+CHUNK_ROWS = 1 << 20
+"""Row groups are taken together up to this many rows: large enough for array work, small enough for the caches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeColumns:
+    """The columns of a source that say when, and the unit in which both compare without loss."""
+
+    event: str
+    known: str | None
+    unit: Unit
+
+
+class History:
+    """The rows of one source as a view sees them. Raises SourceError for a source of another shape than declared."""
+
+    def __init__(self, source: Source, files: SourceFiles, *, threads: int = 2) -> None:
+        self.source = source
+        self.files = files
+        self._threads = threads
+        mapping = dict(source.field_mapping)
+        event = mapping.get(source.timestamp_field, source.timestamp_field)
+        known = None if source.known_field is None else mapping.get(source.known_field, source.known_field)
+        files.require([event] if known is None else [event, known])
+        self.times = TimeColumns(
+            event=event,
+            known=known,
+            unit=finer(files.unit_of(column) for column in (event, known) if column is not None),
+        )
+        self._check_times()
+
+    @classmethod
+    def open(cls, source: Source, root: Path) -> History:
+        return cls(source, SourceFiles.open(source, root))
+
+    def find(
+        self, keys: pl.DataFrame, join_keys: Sequence[str], types: Sequence[ValueType], *, asked: Asked, unit: Unit
+    ) -> Winners:
+        """The winning row of each key at its cut-off. `unit` is that of `asked`, at least as fine as the source's.
+
+        Raises KeyTypeError where `keys` are of another type than declared.
+        """
+        self.files.require(join_keys)
+        coder, codes = KeyCoder.fit(keys, types)
+        labels = Labels(codes=codes, cutoff=asked.cutoff, known_cutoff=asked.known_cutoff, floor=asked.floor)
+        return find_winners(self._chunks(coder, join_keys, unit), labels, threads=self._threads)
+
+    def gather(self, positions: npt.NDArray[np.int64], columns: Mapping[str, ValueType | None]) -> pl.DataFrame:
+        """The columns at these positions, in their order, as declared; null where a position is -1."""
+        self.files.require(columns)
+        empty = self._empty(columns)
+        held = positions >= 0
+        if not held.any() or not columns:
+            return empty.clear(len(positions)) if columns else pl.DataFrame(height=len(positions))
+        order = np.argsort(positions, kind="stable")[int((~held).sum()) :]
+        parts = list(self._gather_groups(positions[order], columns))
+        rows = pl.concat(parts, how="vertical", rechunk=False) if len(parts) > 1 else parts[0]
+        place = np.full(len(positions), rows.height, np.int64)
+        place[order] = np.arange(len(order))
+        return rows.select(pl.all().gather(pl.Series(place), null_on_oob=True))
+
+    def instants(self, table: pa.Table, unit: Unit) -> tuple[Instants, Instants | None]:
+        """Event and known times of rows that were read."""
+        event = self._instants(table, self.times.event, unit)
+        return event, None if self.times.known is None else self._instants(table, self.times.known, unit)
+
+    @property
+    def time_columns(self) -> list[str]:
+        known = [] if self.times.known is None else [self.times.known]
+        return list(dict.fromkeys([self.times.event, *known]))
+
+    def _chunks(self, coder: KeyCoder, join_keys: Sequence[str], unit: Unit) -> list[Chunk]:
+        return [self._chunk(groups, coder, list(join_keys), unit) for groups in self.grouped()]
+
+    def _chunk(self, groups: list[RowGroup], coder: KeyCoder, join_keys: list[str], unit: Unit) -> Chunk:
+        least, greatest = self.bounds(groups, unit)
+        return Chunk(least=least, greatest=greatest, load=lambda: self._index(groups, coder, join_keys, unit))
+
+    def _index(self, groups: list[RowGroup], coder: KeyCoder, join_keys: list[str], unit: Unit) -> ChunkIndex:
+        columns = list(dict.fromkeys([*join_keys, *self.time_columns]))
+        table = self.files.read(groups, columns, dictionary=join_keys)
+        event, known = self.instants(table, unit)
+        try:
+            codes = coder.codes([table.column(key) for key in join_keys], table.num_rows)
+        except KeyTypeError as error:
+            raise SourceError(
+                f"A key column ({', '.join(join_keys)}) of source {self.source.name!r} {error}.",
+                hint="Correct the entity's value type, or write the source with the declared type.",
+            ) from None
+        position = np.arange(groups[0].offset, groups[0].offset + len(codes))
+        use = (codes >= 0) & (event != NEVER)
+        if not use.all():
+            codes, event, position = codes[use], event[use], position[use]
+            known = None if known is None else known[use]
+        return ChunkIndex(codes=codes, event=event, known=known, position=position, size=coder.size)
+
+    def grouped(self) -> Iterator[list[RowGroup]]:
+        """Consecutive row groups, taken together up to CHUNK_ROWS rows."""
+        together: list[RowGroup] = []
+        rows = 0
+        for group in self.files.row_groups:
+            if together and rows + group.rows > CHUNK_ROWS:
+                yield together
+                together, rows = [], 0
+            together.append(group)
+            rows += group.rows
+        if together:
+            yield together
+
+    def bounds(self, groups: list[RowGroup], unit: Unit) -> tuple[int, int]:
+        """The least and greatest event time in some row groups, as far as statistics tell."""
+        bounds = [self.files.bounds(group, self.times.event, unit) for group in groups]
+        return min(least for least, _ in bounds), max(greatest for _, greatest in bounds)
+
+    def _gather_groups(
+        self, positions: npt.NDArray[np.int64], columns: Mapping[str, ValueType | None]
+    ) -> Iterator[pl.DataFrame]:
+        """The columns at risen positions, row group by row group."""
+        work: list[tuple[RowGroup, npt.NDArray[np.int64]]] = []
+        for group in self.files.row_groups:
+            first, after = np.searchsorted(positions, [group.offset, group.offset + group.rows])
+            if after > first:
+                work.append((group, positions[first:after] - group.offset))
+        if sum(len(rows) for _, rows in work) != len(positions):
+            raise InvariantError("A winner lies at a position that the source does not have.")
+        with ThreadPoolExecutor(self._threads) as readers:
+            yield from readers.map(lambda item: self._frame([item[0]], columns, item[1]), work)
+
+    def _frame(
+        self, groups: list[RowGroup], columns: Mapping[str, ValueType | None], rows: npt.NDArray[np.int64] | None = None
+    ) -> pl.DataFrame:
+        return self.typed(self.files.read(groups, list(columns)), columns, rows)
+
+    def typed(
+        self, table: pa.Table, columns: Mapping[str, ValueType | None], rows: npt.NDArray[np.int64] | None = None
+    ) -> pl.DataFrame:
+        """Rows that were read, or some, in declared types. Raises SourceError where a value would be lost."""
+        if not columns:
+            return pl.DataFrame(height=table.num_rows if rows is None else len(rows))
+        frame = pl.DataFrame(pl.from_arrow(table, rechunk=False))
+        if rows is not None:
+            frame = frame.select(pl.all().gather(pl.Series(rows)))
+        return frame.select(
+            cast_column(frame[name], dtype, wanted, where=f"source {self.source.name!r}")
+            for (name, dtype), wanted in zip(columns.items(), self._empty(columns).dtypes, strict=True)
+        )
+
+    def _empty(self, columns: Mapping[str, ValueType | None]) -> pl.DataFrame:
+        """No rows of the declared types; a type that Polars has no one name for is as the first file has it."""
+        series = []
+        for name, dtype in columns.items():
+            wanted = None if dtype is None else dtype.polars()
+            if wanted is None:
+                stored = pa.table({name: pa.array([], self.files.type_of(name))})
+                series.append(pl.DataFrame(pl.from_arrow(stored)).to_series())
+            else:
+                series.append(pl.Series(name, [], wanted))
+        return pl.DataFrame(series)
+
+    def _instants(self, table: pa.Table, column: str, unit: Unit) -> Instants:
+        try:
+            return to_instants(table.column(column), unit, null=NEVER)
+        except ValueError as error:
+            raise SourceError(
+                f"Column {column!r} of source {self.source.name!r} does not hold times: {error}.",
+                hint="Write it as a timestamp.",
+            ) from None
+
+    def _check_times(self) -> None:
+        for column in self.time_columns:
+            dtype = self.files.type_of(column)
+            if self.files.rows and not is_instant(dtype) and not is_text(dtype):
+                raise SourceError(
+                    f"Column {column!r} of source {self.source.name!r} is {family(dtype)} ({dtype}), not a time.",
+                    hint="Name the source's timestamp column, or write it as a timestamp.",
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """When each row asks: cut-offs for event and known time, and the oldest event its ttl lets through."""
+
+    cutoff: Instants
+    known_cutoff: Instants
+    floor: Instants | None
+
+    @classmethod
+    def at(cls, at: Instants, cutoff: Instants, *, ttl: int, filter_known: bool = True) -> Asked:
+        """The ttl is counted from `at`, in the same unit; zero means none."""
+        cutoff = np.minimum(at, cutoff)
+        return cls(
+            cutoff=cutoff,
+            known_cutoff=cutoff if filter_known else np.full(len(cutoff), FOREVER, np.int64),
+            floor=np.where(at < NEVER + ttl + 1, NEVER, at - ttl) if ttl else None,
+        )

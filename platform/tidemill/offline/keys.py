@@ -1,0 +1,230 @@
+"""Entity keys as dense integers: the keys that occur in a spine get codes, every other key is -1.
+
+Rows of a source whose key nobody asks about fall out here, before anything is sorted or searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidemill.definitions.types import ValueType
+from tidemill.offline.files import family
+from tidemill.offline.instants import is_instant, to_instants
+
+Codes = npt.NDArray[np.int64]
+
+_NARROW = 1 << 24
+"""Integers within this range are looked up in a table; wider ones are joined by hash."""
+
+
+class KeyTypeError(ValueError):
+    """A key column's type cannot hold keys of the declared type."""
+
+
+class _Coder(Protocol):
+    size: int
+
+    def codes(self, column: pa.ChunkedArray) -> Codes: ...
+
+
+class KeyCoder:
+    """Codes of key tuples, fitted to those of a spine. Codes rise with the keys' order, column by column."""
+
+    def __init__(self, coders: Sequence[_Coder], stages: Sequence[_IntegerCoder], *, size: int) -> None:
+        self._coders = tuple(coders)
+        self._stages = tuple(stages)
+        self.size = size
+
+    @classmethod
+    def fit(cls, keys: pl.DataFrame, types: Sequence[ValueType]) -> tuple[KeyCoder, Codes]:
+        """A coder for the distinct rows of `keys`, and the code of each row; -1 where any key is null.
+
+        Raises KeyTypeError where a column's type cannot hold keys of its declared type.
+        """
+        if keys.width == 0:
+            return cls((), (), size=1), np.zeros(keys.height, np.int64)
+        coders: list[_Coder] = []
+        columns: list[Codes] = []
+        for series, dtype in zip(keys.get_columns(), types, strict=True):
+            coder, codes = _fit_column(series, dtype)
+            coders.append(coder)
+            columns.append(codes)
+        combined, size = columns[0], coders[0].size
+        stages: list[_IntegerCoder] = []
+        for codes, coder in zip(columns[1:], coders[1:], strict=True):
+            mixed = _mix(combined, codes, coder.size)
+            stage = _IntegerCoder(mixed[mixed >= 0])
+            stages.append(stage)
+            combined, size = stage.codes_of(mixed), stage.size
+            combined[mixed < 0] = -1
+        return cls(coders, stages, size=size), combined
+
+    def codes(self, columns: Sequence[pa.ChunkedArray], rows: int) -> Codes:
+        """The codes of a source's rows, -1 for keys that are null or not in the spine."""
+        if not self._coders:
+            return np.zeros(rows, np.int64)
+        combined = self._coders[0].codes(columns[0])
+        for column, coder, stage in zip(columns[1:], self._coders[1:], self._stages, strict=True):
+            mixed = _mix(combined, coder.codes(column), coder.size)
+            combined = stage.codes_of(mixed)
+            combined[mixed < 0] = -1
+        return combined
+
+
+class _IntegerCoder:
+    """Codes of whole numbers: a table for a narrow range, a hash join for a wide one."""
+
+    def __init__(self, values: npt.NDArray[np.int64]) -> None:
+        self._least = int(values.min()) if len(values) else 0
+        greatest = int(values.max()) if len(values) else -1
+        span = greatest - self._least + 1
+        self._table: npt.NDArray[np.int32] | None = None
+        self._join: pl.DataFrame | None = None
+        if span <= max(_NARROW, 4 * len(values)):
+            present = np.zeros(span + 1, bool)
+            present[values - self._least] = True
+            self.size = int(present.sum())
+            self._table = np.where(present, np.cumsum(present, dtype=np.int32) - 1, np.int32(-1)).astype(np.int32)
+        else:
+            distinct = pl.Series("key", values).unique().sort()
+            self.size = len(distinct)
+            self._join = pl.DataFrame([distinct]).with_columns(code=pl.int_range(pl.len(), dtype=pl.Int64))
+
+    def codes_of(self, values: npt.NDArray[np.int64]) -> Codes:
+        if self._table is not None:
+            # The table's last cell is -1: everything outside the range is sent there.
+            places = values - self._least
+            last = len(self._table) - 1
+            if len(places) and (places.min() < 0 or places.max() > last):
+                # A difference that wrapped around is caught by comparing the values themselves.
+                outside = (values < self._least) | (values > self._least + last)
+                places = np.where(outside, last, places)
+            return self._table[places].astype(np.int64)
+        assert self._join is not None  # noqa: S101 - one of both is always set
+        asked = pl.DataFrame({"key": values})
+        found = asked.join(self._join, on="key", how="left", maintain_order="left")["code"]
+        return found.fill_null(-1).to_numpy().copy()
+
+    def codes(self, column: pa.ChunkedArray) -> Codes:
+        values, missing = _whole_numbers(column)
+        found = self.codes_of(values)
+        if missing is not None:
+            found[missing] = -1
+        return found
+
+
+class _TextCoder:
+    """Codes of text or bytes: each distinct value of a Parquet dictionary is looked up once."""
+
+    def __init__(self, distinct: pl.Series) -> None:
+        self.size = len(distinct)
+        self._binary = distinct.dtype == pl.Binary
+        self._join = pl.DataFrame([distinct.alias("key")]).with_columns(code=pl.int_range(pl.len(), dtype=pl.Int64))
+
+    def codes(self, column: pa.ChunkedArray) -> Codes:
+        kind = family(column.type)
+        if kind == "null":
+            return np.full(len(column), -1, np.int64)
+        if kind != ("bytes" if self._binary else "text"):
+            raise KeyTypeError(f"is {column.type}, but the keys are {'bytes' if self._binary else 'text'}")
+        chunks = [chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode() for chunk in column.chunks]
+        if not chunks:
+            return np.empty(0, np.int64)
+        tables = self._look_up([chunk.dictionary for chunk in chunks])
+        parts = [table[_indices(chunk)] for chunk, table in zip(chunks, tables, strict=True)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _look_up(self, dictionaries: list[pa.Array]) -> list[Codes]:
+        """One table of codes for each dictionary, with -1 as its last cell for nulls."""
+        wide = pa.large_binary() if self._binary else pa.large_string()
+        asked = pl.DataFrame({"key": pl.from_arrow(pa.chunked_array([item.cast(wide) for item in dictionaries], wide))})
+        found = asked.join(self._join, on="key", how="left", maintain_order="left")["code"].fill_null(-1).to_numpy()
+        ends = np.cumsum([len(item) for item in dictionaries])[:-1]
+        return [np.append(part, -1) for part in np.split(found, ends)]
+
+
+def _fit_column(series: pl.Series, dtype: ValueType) -> tuple[_Coder, Codes]:
+    column = _as_arrow(series, dtype)
+    if dtype in (ValueType.STRING, ValueType.BYTES):
+        wanted = pl.Binary if dtype is ValueType.BYTES else pl.String
+        values = pl.Series("key", pl.from_arrow(column)).cast(wanted)
+        coder: _Coder = _TextCoder(values.drop_nulls().unique().sort())
+        return coder, coder.codes(pa.chunked_array([values.to_arrow(compat_level=pl.CompatLevel.oldest())]))
+    numbers, missing = _whole_numbers(column)
+    coder = _IntegerCoder(numbers if missing is None else numbers[~missing])
+    return coder, coder.codes(column)
+
+
+def _as_arrow(series: pl.Series, dtype: ValueType) -> pa.ChunkedArray:
+    """A spine's key column as Arrow, once its type is seen to fit the entity's."""
+    if series.dtype == pl.Null:
+        empty = pa.string() if dtype is ValueType.STRING else pa.binary() if dtype is ValueType.BYTES else pa.int64()
+        return pa.chunked_array([pa.nulls(len(series), empty)])
+    if isinstance(series.dtype, pl.Categorical | pl.Enum):
+        series = series.cast(pl.String)
+    column = pa.chunked_array([series.to_arrow(compat_level=pl.CompatLevel.oldest())])
+    expected = {ValueType.STRING: "text", ValueType.BYTES: "bytes", ValueType.BOOL: "boolean"}.get(dtype, "number")
+    if dtype is ValueType.UNIX_TIMESTAMP:
+        expected = "instant"
+    if family(column.type) != expected:
+        raise KeyTypeError(f"is {series.dtype}, but the entity's keys are {dtype.name}")
+    return column
+
+
+def _whole_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_] | None]:
+    """A column of integers, booleans, instants or whole floats as int64, and which rows are missing."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_null(column.type):
+        return np.zeros(len(column), np.int64), np.ones(len(column), bool)
+    missing = np.asarray(pc.is_null(column, nan_is_null=True)) if _may_miss(column) else None
+    if is_instant(column.type):
+        return to_instants(column, "us", null=0), missing
+    if pa.types.is_floating(column.type):
+        numbers = np.nan_to_num(pc.fill_null(column, 0.0).to_numpy(), nan=0.0)
+        if not np.array_equal(numbers, np.floor(numbers)):
+            raise KeyTypeError("holds fractions, but the keys are whole numbers")
+        return numbers.astype(np.int64), missing
+    if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type):
+        filled = (
+            pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0) if missing is not None else column
+        )
+        try:
+            return filled.cast(pa.int64()).to_numpy(), missing
+        except pa.ArrowInvalid as error:
+            raise KeyTypeError(f"holds numbers beyond 64 bits with a sign ({error})") from None
+    if family(column.type) == "text":
+        return _numbers_in_text(column), missing
+    raise KeyTypeError(f"is {column.type}, but the keys are whole numbers")
+
+
+def _numbers_in_text(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Keys named by folders (hive partitions) are text; a file's own text column never comes here with number keys."""
+    try:
+        return pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+    except pa.ArrowInvalid:
+        raise KeyTypeError(f"is {column.type}, but the keys are whole numbers") from None
+
+
+def _may_miss(column: pa.ChunkedArray) -> bool:
+    return bool(column.null_count) or pa.types.is_floating(column.type)
+
+
+def _indices(chunk: pa.DictionaryArray) -> npt.NDArray[np.integer]:
+    indices = chunk.indices
+    if indices.null_count:
+        indices = pc.fill_null(indices, len(chunk.dictionary))
+    return indices.to_numpy(zero_copy_only=False)
+
+
+def _mix(first: Codes, second: Codes, size: int) -> Codes:
+    mixed = first * max(size, 1) + second
+    mixed[(first < 0) | (second < 0)] = -1
+    return mixed

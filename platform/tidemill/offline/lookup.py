@@ -1,0 +1,174 @@
+"""The point-in-time lookup: for each label, the position of the source row that wins.
+
+A label asks for one entity (its code) at one cut-off. Its candidates are the rows of that entity with
+`event <= cutoff`, `known <= known_cutoff` and `event >= floor`; the winner has the greatest event time, then the
+greatest known time, then the last position (semantics, section 2).
+
+The source is gone through in chunks, newest first. Within a chunk the rows of each entity lie side by side in event
+order as packed integers, `code << shift | rank`, and each label finds its row by one binary search. A label that has
+its winner asks no older chunk, so a time-ordered source costs each label about one search whatever its depth, and
+memory is labels and one or two chunks. Chunks whose times overlap (a file in any order) are compared by their winners.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tidemill.offline.chunk_index import ChunkIndex, Matches
+from tidemill.offline.instants import NEVER, Instants
+
+_AHEAD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What is asked, one entry for each row of a spine. A code of -1 (a null key) matches nothing."""
+
+    codes: npt.NDArray[np.int64]
+    cutoff: Instants
+    known_cutoff: Instants
+    floor: Instants | None = None
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winners:
+    """For each label the winning row: its position in the source (-1: none), its event time and known time."""
+
+    position: npt.NDArray[np.int64]
+    event: Instants
+    known: Instants
+
+    @classmethod
+    def none(cls, labels: int) -> Winners:
+        return cls(
+            position=np.full(labels, -1, np.int64),
+            event=np.full(labels, NEVER, np.int64),
+            known=np.full(labels, NEVER, np.int64),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some row groups of a source, with the bounds of their event times; `load` reads and indexes them."""
+
+    least: int
+    greatest: int
+    load: Callable[[], ChunkIndex]
+
+
+def find_winners(chunks: Sequence[Chunk], labels: Labels, *, threads: int = 2) -> Winners:
+    """The winner of every label. Exact for any order of rows and chunks."""
+    winners = Winners.none(len(labels))
+    asking = np.flatnonzero((labels.codes >= 0) & (labels.cutoff != NEVER))
+    if not len(asking):
+        return winners
+    wanted = _that_can_matter(chunks, labels, asking)
+    queue = _Queue(labels, asking)
+    for place, (chunk, index) in enumerate(_loaded(wanted, threads)):
+        older = wanted[place + 1].greatest if place + 1 < len(wanted) else None
+        waiting = queue.admit(chunk.least)
+        if not len(waiting):
+            continue
+        _search(index, labels, waiting, winners)
+        queue.keep(_still_asking(labels, winners, waiting, older))
+    return winners
+
+
+class _Queue:
+    """Labels that still ask. A label joins at the first chunk that is not wholly after its cut-off."""
+
+    def __init__(self, labels: Labels, asking: npt.NDArray[np.int64]) -> None:
+        cutoffs = labels.cutoff[asking]
+        order = pl.Series(cutoffs).arg_sort().to_numpy()
+        self._by_cutoff = asking[order]
+        self._cutoffs = cutoffs[order]
+        self._joined = len(asking)
+        self._waiting = np.empty(0, np.int64)
+
+    def admit(self, least: int) -> npt.NDArray[np.int64]:
+        first = int(np.searchsorted(self._cutoffs, least, side="left"))
+        if first < self._joined:
+            fresh = self._by_cutoff[first : self._joined]
+            self._waiting = np.concatenate([self._waiting, fresh]) if len(self._waiting) else fresh
+            self._joined = first
+        return self._waiting
+
+    def keep(self, waiting: npt.NDArray[np.int64]) -> None:
+        self._waiting = waiting
+
+
+def _that_can_matter(chunks: Sequence[Chunk], labels: Labels, asking: npt.NDArray[np.int64]) -> list[Chunk]:
+    """The chunks that hold times anybody may see, newest first."""
+    last = int(labels.cutoff[asking].max())
+    first = NEVER if labels.floor is None else int(labels.floor[asking].min())
+    wanted = [chunk for chunk in chunks if chunk.least <= last and chunk.greatest >= first]
+    return sorted(wanted, key=lambda chunk: chunk.greatest, reverse=True)
+
+
+def _loaded(chunks: Sequence[Chunk], threads: int) -> Iterator[tuple[Chunk, ChunkIndex]]:
+    """The chunks with their indexes, in order, the next ones being read meanwhile."""
+    if len(chunks) <= 1 or threads <= 1:
+        yield from ((chunk, chunk.load()) for chunk in chunks)
+        return
+    with ThreadPoolExecutor(threads) as readers:
+        reading: deque[tuple[Chunk, Future[ChunkIndex]]] = deque()
+        rest = iter(chunks)
+        try:
+            for chunk in rest:
+                reading.append((chunk, readers.submit(chunk.load)))
+                if len(reading) > _AHEAD:
+                    ready, future = reading.popleft()
+                    yield ready, future.result()
+            while reading:
+                ready, future = reading.popleft()
+                yield ready, future.result()
+        finally:
+            for _, future in reading:
+                future.cancel()
+
+
+def _search(index: ChunkIndex, labels: Labels, waiting: npt.NDArray[np.int64], winners: Winners) -> None:
+    """Let the waiting labels look into a chunk, and take what beats what they have."""
+    waiting = waiting[index.holds(labels.codes[waiting])]
+    if not len(waiting):
+        return
+    place, found = index.match(labels.codes[waiting], labels.cutoff[waiting], labels.known_cutoff[waiting])
+    asked = waiting[place]
+    if labels.floor is not None:
+        alive = found.event >= labels.floor[asked]
+        asked, found = asked[alive], found.where(alive)
+    better = _beats(found, winners, asked)
+    if not better.all():
+        asked, found = asked[better], found.where(better)
+    winners.position[asked] = found.position
+    winners.event[asked] = found.event
+    winners.known[asked] = found.known
+
+
+def _beats(found: Matches, winners: Winners, asked: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Greater by event time, then by known time, then by position."""
+    had, event, known = winners.position[asked], winners.event[asked], winners.known[asked]
+    by_known = (found.known > known) | ((found.known == known) & (found.position > had))
+    return (had < 0) | (found.event > event) | ((found.event == event) & by_known)
+
+
+def _still_asking(
+    labels: Labels, winners: Winners, waiting: npt.NDArray[np.int64], older: int | None
+) -> npt.NDArray[np.int64]:
+    """Labels for which an older chunk may hold something better: events up to `older`."""
+    if older is None:
+        return waiting[:0]
+    least = winners.event[waiting]
+    if labels.floor is not None:
+        least = np.maximum(least, labels.floor[waiting])
+    return waiting[least <= older]

@@ -1,0 +1,198 @@
+"""The spine of a training set: who is asked about, and when. Read from whatever the caller has.
+
+A spine may be a Polars frame (lazy or not), a pandas frame, an Arrow table, the path of a Parquet file, or SQL text
+over the project's sources. Its columns come back untouched; only what keys and times mean is read here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from tidemill.clock import as_utc
+from tidemill.definitions.types import ValueType
+from tidemill.errors import SpineError
+from tidemill.offline.files import family, resolve
+from tidemill.offline.instants import NEVER, Instants, Unit, is_instant, is_text, rescale, to_instants, unit_of
+
+CONVENTIONAL_TIME = "event_timestamp"
+"""The request time's column where a spine has several and none is named: Feast's convention."""
+
+_SQL = re.compile(r"^\s*(select|with|from|values)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spine:
+    """Rows in the caller's order, and the instant each of them asks at."""
+
+    frame: pl.DataFrame
+    time_column: str
+    instants: Instants
+    unit: Unit
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @property
+    def columns(self) -> list[str]:
+        return self.frame.columns
+
+    def instants_in(self, unit: Unit) -> Instants:
+        return rescale(self.instants, self.unit, unit)
+
+    def keys(self, columns: dict[str, str], *, view: str) -> pl.DataFrame:
+        """The join keys of a view (as named by the view), from the spine's columns. Raises SpineError without one."""
+        missing = [column for column in columns.values() if column not in self.frame.columns]
+        if missing:
+            raise SpineError(
+                f"The spine has no column {', '.join(map(repr, missing))}, which view {view!r} is keyed by.",
+                hint=f"The spine has: {', '.join(self.frame.columns)}.",
+            )
+        return pl.DataFrame([self.frame[column].alias(key) for key, column in columns.items()])
+
+
+def read_spine(found: Any, *, root: Path, tables: Callable[[], pl.SQLContext], time_column: str | None = None) -> Spine:
+    """Read a spine and its request times.
+
+    Raises SpineError where it is nothing that can be read, has no time column, several without one being named, or a
+    time that is null or cannot be understood.
+    """
+    frame = _frame(found, root, tables)
+    if len(set(frame.columns)) != len(frame.columns):
+        raise SpineError("The spine has two columns of one name.")
+    column = _time_column(frame, time_column)
+    arrow = frame[column].to_arrow(compat_level=pl.CompatLevel.oldest())
+    unit = unit_of(arrow.type)
+    try:
+        instants = to_instants(arrow, unit, null=NEVER)
+    except ValueError as error:
+        raise SpineError(
+            f"The spine's time column {column!r} cannot be read: {error}.",
+            hint="Give timestamps, dates or ISO 8601 text; a time without a zone is read as UTC.",
+        ) from None
+    nulls = int((instants == NEVER).sum())
+    if nulls:
+        raise SpineError(
+            f"{nulls} of {len(instants)} rows of the spine have no time in {column!r}.",
+            hint="Every row must say when it asks: drop these rows, or fill in their times.",
+        )
+    return Spine(frame=frame, time_column=column, instants=instants, unit=unit)
+
+
+def key_error(error: Exception, *, view: str, keys: Sequence[str], types: Sequence[ValueType]) -> SpineError:
+    declared = ", ".join(f"{key}: {dtype.name}" for key, dtype in zip(keys, types, strict=True))
+    return SpineError(
+        f"A key column of the spine ({', '.join(keys)}) for view {view!r} {error}.", hint=f"Declared: {declared}."
+    )
+
+
+def _frame(found: Any, root: Path, tables: Callable[[], pl.SQLContext]) -> pl.DataFrame:
+    if isinstance(found, pl.DataFrame):
+        return found
+    if isinstance(found, pl.LazyFrame):
+        return found.collect()
+    if isinstance(found, pa.Table | pa.RecordBatch):
+        return pl.DataFrame(pl.from_arrow(found))
+    if isinstance(found, str) and _SQL.match(found):
+        return _query(found, tables())
+    if isinstance(found, str | Path):
+        return _file(found, root)
+    if type(found).__module__.split(".")[0] == "pandas" and hasattr(found, "columns"):
+        return _pandas(found)
+    if hasattr(found, "__arrow_c_stream__"):
+        return pl.DataFrame(found)
+    raise SpineError(
+        f"A spine cannot be a {type(found).__name__}.",
+        hint="Give a Polars or pandas frame, an Arrow table, the path of a Parquet file, or SQL text.",
+    )
+
+
+def _query(text: str, context: pl.SQLContext) -> pl.DataFrame:
+    try:
+        return context.execute(text, eager=True)
+    except pl.exceptions.PolarsError as error:
+        raise SpineError(
+            f"The spine's SQL cannot be run: {str(error).splitlines()[0]}.",
+            hint=f"Its tables are the project's sources: {', '.join(context.tables())}.",
+        ) from None
+
+
+def _file(found: str | Path, root: Path) -> pl.DataFrame:
+    where = resolve(str(found), root)
+    if "://" not in where and not Path(where).exists():
+        raise SpineError(
+            f"There is no spine at {where}.",
+            hint="Relative paths start at the project's folder; SQL begins with SELECT.",
+        )
+    try:
+        return pl.read_parquet(where)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise SpineError(f"The spine at {where} is not readable Parquet: {str(error).splitlines()[0]}.") from None
+
+
+def _pandas(found: Any) -> pl.DataFrame:
+    """A pandas frame without its index. Columns of Python datetimes may mix zones, which Polars would refuse."""
+    columns: dict[str, pl.Series] = {}
+    for name in found.columns:
+        column = found[name]
+        try:
+            columns[str(name)] = _pandas_column(str(name), column)
+        except (pl.exceptions.PolarsError, pa.ArrowException, TypeError, ValueError) as error:
+            raise SpineError(f"Column {name!r} of the spine cannot be read: {error}.") from None
+    if len(columns) != len(found.columns):
+        raise SpineError("The spine has two columns of one name.")
+    return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(found))
+
+
+def _pandas_column(name: str, column: Any) -> pl.Series:
+    if column.dtype == object:
+        values = column.tolist()
+        if any(isinstance(value, datetime) for value in values):
+            plain = [as_utc(value) if isinstance(value, datetime) and value == value else None for value in values]
+            return pl.Series(
+                name, [None if value is None else _plain(value) for value in plain], pl.Datetime("us", "UTC")
+            )
+    return pl.Series(name, pl.from_arrow(pa.array(column, from_pandas=column.dtype.kind != "f")))
+
+
+def _plain(value: datetime) -> datetime:
+    return value.to_pydatetime(warn=False) if hasattr(value, "to_pydatetime") else value  # type: ignore[attr-defined]
+
+
+def _time_column(frame: pl.DataFrame, named: str | None) -> str:
+    if named is not None:
+        if named not in frame.columns:
+            raise SpineError(f"The spine has no column {named!r}.", hint=f"It has: {', '.join(frame.columns)}.")
+        _check_time(frame, named)
+        return named
+    if CONVENTIONAL_TIME in frame.columns:
+        _check_time(frame, CONVENTIONAL_TIME)
+        return CONVENTIONAL_TIME
+    times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime)]
+    if len(times) == 1:
+        return times[0]
+    if not times:
+        raise SpineError(
+            f"The spine has no time column; its columns are {', '.join(frame.columns) or 'none'}.",
+            hint=f"Add when each row asks as a timestamp (by convention {CONVENTIONAL_TIME!r}), or name its column.",
+        )
+    raise SpineError(
+        f"The spine has several time columns: {', '.join(times)}.",
+        hint=f"Name the request time's: time_column={times[0]!r}, or call it {CONVENTIONAL_TIME!r}.",
+    )
+
+
+def _check_time(frame: pl.DataFrame, column: str) -> None:
+    dtype = frame[column].head(0).to_arrow(compat_level=pl.CompatLevel.oldest()).type
+    if frame.height and not (is_instant(dtype) or is_text(dtype) or pa.types.is_null(dtype)):
+        raise SpineError(
+            f"The spine's time column {column!r} is {family(dtype)} ({frame.schema[column]}), not a time.",
+            hint="Give timestamps, dates or ISO 8601 text.",
+        )

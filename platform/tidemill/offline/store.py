@@ -1,0 +1,289 @@
+"""The offline store: history on files, answered point in time. See `docs/` for what a value means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from tidemill.definitions.catalog import Catalog, Feature, View
+from tidemill.definitions.on_demand import evaluate, gather_inputs
+from tidemill.errors import InputError
+from tidemill.offline.append import append_rows, as_frame
+from tidemill.offline.cutoffs import served_cutoffs
+from tidemill.offline.files import SourceFiles
+from tidemill.offline.history import Asked, History
+from tidemill.offline.instants import FOREVER, NEVER, Instants, Unit, finer, rescale, to_unit
+from tidemill.offline.invariants import check_types, check_winners
+from tidemill.offline.keys import KeyTypeError
+from tidemill.offline.latest import EVENT_TIME, Latest, interval_of, newest_rows
+from tidemill.offline.lookup import Winners
+from tidemill.offline.scan import as_datetimes, declared_types, scan_source
+from tidemill.offline.selection import Selection, ViewSelection, select
+from tidemill.offline.spine import Spine, key_error, read_spine
+from tidemill.offline.training_set import TrainingSet
+
+if TYPE_CHECKING:
+    from tidemill.materialize.ledger import Ledger
+    from tidemill.settings import Settings
+
+MODES = ("served", "event")
+
+
+class OfflineStore:
+    """Point-in-time retrieval over the sources of one catalog. Holds nothing open between calls."""
+
+    def __init__(
+        self, *, root: Path, catalog: Catalog, ledger: Ledger | None = None, settings: Settings | None = None
+    ) -> None:
+        self.root = root
+        self.catalog = catalog
+        self._ledger = ledger
+        self._settings = settings
+
+    def training_set(
+        self,
+        features: str | Sequence[str],
+        spine: Any,
+        *,
+        mode: str = "served",
+        time_column: str | None = None,
+        full_feature_names: bool = False,
+        filter_known: bool = True,
+    ) -> TrainingSet:
+        """The features of a service, or of references `view:feature`, for each row of a spine.
+
+        Args:
+            features: a service's name, or references.
+            spine: rows with join keys, request columns and a request time: a Polars or pandas frame, an Arrow table,
+                the path of a Parquet file, or SQL over the project's sources.
+            mode: `served` gives what the online store held at each row's time, `event` what the sources held.
+            time_column: the request time's column; found by itself where the spine has one, or `event_timestamp`.
+            full_feature_names: name columns `{view}__{feature}`.
+            filter_known: look only at rows known by the cut-off; without it known times only break ties.
+
+        Raises SpineError, NotDefinedError, DefinitionError or SourceError before any value is read where possible.
+        """
+        if mode not in MODES:
+            raise InputError(f"{mode!r} is not a mode.", hint="Ask for mode='served' or mode='event'.")
+        selection = select(self.catalog, features, full_names=full_feature_names)
+        read = read_spine(spine, root=self.root, tables=self._tables, time_column=time_column)
+        self._check_before(selection, read)
+
+        def compute(part: Spine) -> pl.DataFrame:
+            return self._compute(selection, part, mode, filter_known)
+
+        def describe() -> dict[str, Any]:
+            from tidemill.offline.datasets import describe_inputs
+
+            return describe_inputs(self, selection)
+
+        return TrainingSet(
+            spine=read, selection=selection, mode=mode, compute=compute, describe=describe, settings=self._settings
+        )
+
+    def values_at(
+        self,
+        view: str,
+        keys: pl.DataFrame,
+        at: Instants,
+        cutoff: Instants,
+        features: Sequence[str] | None = None,
+        *,
+        filter_known: bool = True,
+    ) -> pl.DataFrame:
+        """Features of one view for each row of keys: rows with event and known time up to `cutoff`, ttl from `at`.
+
+        `at` and `cutoff` are int64 microseconds; `keys` has the view's join keys. Columns: the features, and
+        `__event_time` (null where nothing was found).
+        """
+        found = self.catalog.view(view)
+        wanted = found.features if features is None else tuple(found.feature(name) for name in features)
+        asked = keys.select(found.join_keys) if found.join_keys else keys.select()
+        rows = len(at)
+        return self._values(found, asked, rows, np.asarray(at), np.asarray(cutoff), "us", wanted, filter_known)
+
+    def cutoffs(self, view: str, at: Instants) -> Instants:
+        """What the online store had seen of a view at each instant (int64 microseconds); NEVER before its first run."""
+        return served_cutoffs(self.catalog.view(view), np.asarray(at, np.int64), self._ledger)
+
+    def latest(
+        self, view: str, *, start: datetime | None = None, end: datetime, known_after: datetime | None = None
+    ) -> pl.DataFrame:
+        """The newest row of each key among events in `(start, end]` known by `end`, and late ones.
+
+        Late rows have an older event, but became known after `known_after`. Columns: join keys, features,
+        `__event_time`, `__known_time`. Rows with a null key are left out; see `latest_rows` for how many.
+        """
+        return self.latest_rows(view, start=start, end=end, known_after=known_after).frame
+
+    def latest_rows(
+        self, view: str, *, start: datetime | None = None, end: datetime, known_after: datetime | None = None
+    ) -> Latest:
+        """`latest`, with the number of rows looked at and of rows that had a null key."""
+        found = self.catalog.view(view)
+        if found.is_windowed:
+            return self._latest_windows(found, start, end)
+        history = self._history(found)
+        unit = history.times.unit
+        interval = interval_of(
+            None if start is None else to_unit(start, unit),
+            to_unit(end, unit),
+            None if known_after is None else to_unit(known_after, unit),
+        )
+        return newest_rows(history, found, self.catalog, interval)
+
+    def scan(self, source: str) -> pl.LazyFrame:
+        """A whole source, lazily: names after field mapping, times as UTC microseconds, rows in their order.
+
+        Raises SourceError where the source is missing, corrupt or still empty.
+        """
+        return self._scan(source)
+
+    def append(self, source: str, frame: Any, *, name: str | None = None) -> Path:
+        """Add rows to a source as a new file, which appears at once and complete. See `append.append_rows`."""
+        return append_rows(self.catalog.source(source), self.root, as_frame(frame), name=name)
+
+    def source_files(self, source: str) -> SourceFiles:
+        """The files of a source with their footers read."""
+        return SourceFiles.open(self.catalog.source(source), self.root)
+
+    def _scan(self, source: str, *, round_up: bool = False) -> pl.LazyFrame:
+        return scan_source(self.source_files(source), declared_types(self.catalog, source), round_up=round_up)
+
+    def _tables(self) -> pl.SQLContext:
+        context = pl.SQLContext()
+        for source in self.catalog.sources:
+            if self._has_data(source.name):
+                context.register(source.name, self.scan(source.name))
+        return context
+
+    def _has_data(self, source: str) -> bool:
+        from tidemill.errors import SourceError
+
+        try:
+            return bool(self.source_files(source).files)
+        except SourceError:
+            return False
+
+    def _history(self, view: View) -> History:
+        return History.open(self.catalog.source(view.source), self.root)
+
+    def _check_before(self, selection: Selection, spine: Spine) -> None:
+        """What can be seen to fail before the work: columns of the spine, and of the sources."""
+        from tidemill.offline.checks import check_request, check_sources, check_spine
+
+        check_spine(self.catalog, selection, spine)
+        check_request(selection, spine)
+        check_sources(self, selection)
+
+    def _compute(self, selection: Selection, spine: Spine, mode: str, filter_known: bool) -> pl.DataFrame:
+        found: dict[tuple[str, str], pl.Series] = {}
+        for item in selection.views:
+            values = self._view_values(item, spine, mode, filter_known)
+            found |= {(item.alias, feature.name): values[feature.name] for feature in item.features}
+        found |= self._on_demand_values(selection, spine, found)
+        columns = [found[output.source, output.feature.name].alias(output.name) for output in selection.outputs]
+        return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(spine))
+
+    def _view_values(self, item: ViewSelection, spine: Spine, mode: str, filter_known: bool) -> pl.DataFrame:
+        keys = spine.keys(dict(item.keys), view=item.view.name)
+        cutoff = spine.instants
+        if mode == "served" and item.view.schedule is not None:
+            micros = rescale(spine.instants, spine.unit, "us")
+            cutoff = rescale(served_cutoffs(item.view, micros, self._ledger), "us", spine.unit)
+        return self._values(
+            item.view, keys, len(spine), spine.instants, cutoff, spine.unit, item.features, filter_known
+        )
+
+    def _values(
+        self,
+        view: View,
+        keys: pl.DataFrame,
+        rows: int,
+        at: Instants,
+        cutoff: Instants,
+        unit: Unit,
+        features: Sequence[Feature],
+        filter_known: bool,
+    ) -> pl.DataFrame:
+        if view.is_windowed:
+            return self._windows(view, keys, rescale(cutoff, unit, "us"), features, filter_known)
+        history = self._history(view)
+        exact = finer([unit, history.times.unit])
+        asked = Asked.at(
+            rescale(at, unit, exact),
+            rescale(cutoff, unit, exact),
+            ttl=int(rescale(np.array([_micros(view)]), "us", exact)[0]),
+            filter_known=filter_known,
+        )
+        types = self.catalog.key_types(view)
+        try:
+            winners = history.find(keys, view.join_keys, types, asked=asked, unit=exact)
+        except KeyTypeError as error:
+            raise key_error(error, view=view.name, keys=view.join_keys, types=types) from None
+        check_winners(winners, asked, rows, has_known=history.times.known is not None)
+        frame = history.gather(winners.position, {feature.name: feature.dtype for feature in features})
+        check_types(frame, features)
+        return frame.with_columns(_event_times(winners, exact))
+
+    def _windows(
+        self, view: View, keys: pl.DataFrame, upto: Instants, features: Sequence[Feature], filter_known: bool
+    ) -> pl.DataFrame:
+        from tidemill.offline.windows import window_values
+
+        return window_values(
+            view,
+            self._scan(view.source, round_up=True),
+            keys,
+            upto,
+            upto if filter_known else np.full(len(upto), FOREVER, np.int64),
+            features=[feature.name for feature in features],
+            with_event_time=True,
+            **self._time_fields(view.source),
+        )
+
+    def _latest_windows(self, view: View, start: datetime | None, end: datetime) -> Latest:
+        from tidemill.offline.windows import latest_windows
+
+        events = self._scan(view.source, round_up=True)
+        frame = latest_windows(view, events, start=start, end=end, **self._time_fields(view.source))
+        return Latest(frame=frame, rows_read=frame.height, null_keys=0)
+
+    def _time_fields(self, source: str) -> dict[str, Any]:
+        """The names of a source's event and known times after field mapping."""
+        found = self.catalog.source(source)
+        mapping = dict(found.field_mapping)
+        known = None if found.known_field is None else mapping.get(found.known_field, found.known_field)
+        return {"timestamp_field": mapping.get(found.timestamp_field, found.timestamp_field), "known_field": known}
+
+    def _on_demand_values(
+        self, selection: Selection, spine: Spine, found: dict[tuple[str, str], pl.Series]
+    ) -> dict[tuple[str, str], pl.Series]:
+        results: dict[tuple[str, str], pl.Series] = {}
+        for item in selection.on_demand:
+            inputs = {
+                (needed.view, needed.feature): found[needed.view, needed.feature].to_list()
+                for needed in item.view.inputs
+            }
+            request = {field.name: spine.frame[field.name].to_list() for field in item.view.request}
+            values = evaluate(item.view, self.root, gather_inputs(item.view, inputs, request))
+            for feature in item.features:
+                results[item.view.name, feature.name] = pl.Series(
+                    feature.name, values[feature.name], feature.dtype.polars()
+                )
+        return results
+
+
+def _micros(view: View) -> int:
+    ttl = view.ttl
+    return (ttl.days * 86_400 + ttl.seconds) * 1_000_000 + ttl.microseconds
+
+
+def _event_times(winners: Winners, unit: Unit) -> pl.Series:
+    instants = np.where(winners.position >= 0, winners.event, NEVER)
+    return as_datetimes(instants, name=EVENT_TIME, unit=unit)

@@ -1,0 +1,83 @@
+"""The kernel against the oracle, on chunks of every shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import Row, winner
+
+from tidemill.offline import chunk_index
+from tidemill.offline.chunk_index import ChunkIndex
+from tidemill.offline.instants import FOREVER, NEVER
+from tidemill.offline.lookup import Chunk, Labels, find_winners
+
+ENTITIES = 3
+row = st.tuples(st.integers(0, ENTITIES - 1), st.integers(0, 8), st.one_of(st.none(), st.integers(0, 12)))
+label = st.tuples(st.integers(-1, ENTITIES - 1), st.integers(-1, 12))
+
+
+def _chunks(rows, size, *, has_known, order):
+    rows = sorted(enumerate(rows), key=order)
+    rows = [item for _, item in rows]
+    chunks = []
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        codes = np.array([item[0] for item in part], np.int64)
+        event = np.array([item[1] for item in part], np.int64)
+        known = np.array([NEVER if item[2] is None else item[2] for item in part], np.int64) if has_known else None
+        position = np.arange(start, start + len(part))
+
+        def load(codes=codes, event=event, known=known, position=position):
+            return ChunkIndex(codes=codes, event=event, known=known, position=position, size=ENTITIES)
+
+        chunks.append(Chunk(least=int(event.min()), greatest=int(event.max()), load=load))
+    return rows, chunks
+
+
+ORDERS = {
+    "as given": lambda item: item[0],
+    "by time": lambda item: item[1][1],
+    "by key and time": lambda item: (item[1][0], item[1][1]),
+    "by key": lambda item: item[1][0],
+}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 12])
+@pytest.mark.parametrize("order", ORDERS)
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(row, max_size=40),
+    labels=st.lists(label, max_size=12),
+    size=st.integers(1, 50),
+    ttl=st.sampled_from([0, 1, 3]),
+    has_known=st.booleans(),
+    filter_known=st.booleans(),
+)
+def test_every_label_gets_the_row_the_oracle_gives(order, steps, rows, labels, size, ttl, has_known, filter_known):
+    rows, chunks = _chunks(rows, size, has_known=has_known, order=ORDERS[order])
+    at = np.array([item[1] for item in labels], np.int64)
+    asked = Labels(
+        codes=np.array([item[0] for item in labels], np.int64),
+        cutoff=at,
+        known_cutoff=at if filter_known else np.full(len(at), FOREVER),
+        floor=at - ttl if ttl else None,
+    )
+    had, chunk_index._STEPS = chunk_index._STEPS, steps
+    try:
+        found = find_winners(chunks, asked)
+    finally:
+        chunk_index._STEPS = had
+    history = [Row(keys=(code,), event=event, known=known, values={}) for code, event, known in rows]
+    for place, (code, instant) in enumerate(labels):
+        expected = winner(
+            history,
+            (None if code < 0 else code,),
+            at=instant,
+            cutoff=instant,
+            ttl=ttl,
+            has_known=has_known,
+            filter_known=filter_known,
+        )
+        assert found.position[place] == (-1 if expected is None else expected)
