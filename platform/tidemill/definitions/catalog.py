@@ -90,6 +90,17 @@ class Source(_Named):
     schedule: Schedule | None = None
     description: str = ""
 
+    @property
+    def event_column(self) -> str:
+        """The event time's column after field mapping."""
+        return dict(self.field_mapping).get(self.timestamp_field, self.timestamp_field)
+
+    @property
+    def known_column(self) -> str:
+        """The known time's column after field mapping; the event time's where the source has none."""
+        known = self.known_field or self.timestamp_field
+        return dict(self.field_mapping).get(known, known)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stream(_Named):
@@ -361,7 +372,7 @@ class Catalog:
         return MappingProxyType({kind: {item.name: item for item in getattr(self, kind)} for kind in kinds})
 
 
-def _find(kind: str, items: Mapping[str, _Named], name: str):  # noqa: ANN202 - typed by its callers
+def _find(kind: str, items: Mapping[str, _Named], name: str):
     try:
         return items[name]
     except KeyError:

@@ -42,6 +42,12 @@ class CatalogRepository:
             row = session.scalar(self._newest_first().where(CatalogRow.digest == digest).limit(1))
         return None if row is None else catalog_from_json(row.body)
 
+    def history(self, *, limit: int = 100) -> list[AppliedCatalog]:
+        """The newest applied catalogs, the one in force first."""
+        with self._database.reading() as session:
+            rows = list(session.scalars(self._newest_first().limit(limit)))
+        return [AppliedCatalog(version=row.version, catalog=catalog_from_json(row.body)) for row in rows]
+
     def add(self, catalog: Catalog, *, at: datetime) -> AppliedCatalog:
         """Put a catalog in force. The same content again changes nothing and keeps its version."""
         with self._database.writing() as session:
@@ -60,7 +66,7 @@ class CatalogRepository:
             )
         return AppliedCatalog(version=version, catalog=catalog)
 
-    def _newest_first(self):  # noqa: ANN202 - SQLAlchemy's own generic type says less than the name
+    def _newest_first(self):
         return (
             select(CatalogRow).where(CatalogRow.project == self._project).order_by(CatalogRow.version.desc())
         )

@@ -95,17 +95,23 @@ class OfflineStore:
         features: Sequence[str] | None = None,
         *,
         filter_known: bool = True,
+        known: Instants | None = None,
     ) -> pl.DataFrame:
         """Features of one view for each row of keys: rows with event and known time up to `cutoff`, ttl from `at`.
 
         `at` and `cutoff` are int64 microseconds; `keys` has the view's join keys. Columns: the features, and
-        `__event_time` (null where nothing was found).
+        `__event_time` (null where nothing was found). With `known`, windows still end at `cutoff`, while events known
+        later than `known` are left out; a plain view then takes the earlier of the two as its cut-off.
         """
         found = self.catalog.view(view)
         wanted = found.features if features is None else tuple(found.feature(name) for name in features)
         asked = keys.select(found.join_keys) if found.join_keys else keys.select()
         rows = len(at)
-        return self._values(found, asked, rows, np.asarray(at), np.asarray(cutoff), "us", wanted, filter_known)
+        at, cutoff = np.asarray(at), np.asarray(cutoff)
+        if found.is_windowed:
+            return self._windows(found, asked, cutoff, wanted, filter_known, known)
+        cutoff = cutoff if known is None else np.minimum(cutoff, known)
+        return self._values(found, asked, rows, at, cutoff, "us", wanted, filter_known)
 
     def cutoffs(self, view: str, at: Instants) -> Instants:
         """What the online store had seen of a view at each instant (int64 microseconds); NEVER before its first run."""
@@ -232,7 +238,13 @@ class OfflineStore:
         return frame.with_columns(_event_times(winners, exact))
 
     def _windows(
-        self, view: View, keys: pl.DataFrame, upto: Instants, features: Sequence[Feature], filter_known: bool
+        self,
+        view: View,
+        keys: pl.DataFrame,
+        upto: Instants,
+        features: Sequence[Feature],
+        filter_known: bool,
+        known: Instants | None = None,
     ) -> pl.DataFrame:
         from tidemill.offline.windows import window_values
 
@@ -241,7 +253,7 @@ class OfflineStore:
             self._scan(view.source, round_up=True),
             keys,
             upto,
-            upto if filter_known else np.full(len(upto), FOREVER, np.int64),
+            (upto if known is None else known) if filter_known else np.full(len(upto), FOREVER, np.int64),
             features=[feature.name for feature in features],
             with_event_time=True,
             **self._time_fields(view.source),

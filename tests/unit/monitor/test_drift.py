@@ -7,6 +7,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+
 from tidemill.models.baseline import describe_all
 from tidemill.monitor.drift import Verdict, drift_of, jensen_shannon, psi, worst
 

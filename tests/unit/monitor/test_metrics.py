@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as peers
+
 from tidemill.errors import NotDefinedError
 from tidemill.monitor.metrics import evaluate, loss_of_quality, standard_errors
 
