@@ -29,7 +29,7 @@ arrival_delay = Model(
     ),
     label=Label(source=outcomes, column="late", id="flight_id"),
     estimator=gradient_boosting,
-    split=LastPart(test="30d", validation="30d"),
+    split=LastPart(test="60d", validation="30d"),
     metrics=("roc_auc", "average_precision", "log_loss", "brier"),
     gates=(AtLeast("roc_auc", 0.68), NotWorseThanChampion("average_precision", by=0.005)),
     retrain=(
