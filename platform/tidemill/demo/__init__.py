@@ -1,0 +1,1 @@
+"""`tidemill demo`: the whole loop as one story on real flights."""
