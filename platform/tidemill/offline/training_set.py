@@ -51,6 +51,11 @@ class TrainingSet:
         return self._spine.columns
 
     @property
+    def spine(self) -> pl.DataFrame:
+        """The spine's rows as they were given."""
+        return self._spine.frame
+
+    @property
     def time_column(self) -> str:
         """The spine's column of request times."""
         return self._spine.time_column
