@@ -69,7 +69,7 @@ class History:
         Raises KeyTypeError where `keys` are of another type than declared.
         """
         self.files.require(join_keys)
-        coder, codes = KeyCoder.fit(keys, types)
+        coder, codes = KeyCoder.fit(keys, types, rows=len(asked.cutoff))
         labels = Labels(codes=codes, cutoff=asked.cutoff, known_cutoff=asked.known_cutoff, floor=asked.floor)
         return find_winners(self._chunks(coder, join_keys, unit), labels, threads=self._threads)
 

@@ -43,13 +43,15 @@ class KeyCoder:
         self.size = size
 
     @classmethod
-    def fit(cls, keys: pl.DataFrame, types: Sequence[ValueType]) -> tuple[KeyCoder, Codes]:
+    def fit(cls, keys: pl.DataFrame, types: Sequence[ValueType], *, rows: int) -> tuple[KeyCoder, Codes]:
         """A coder for the distinct rows of `keys`, and the code of each row; -1 where any key is null.
+
+        Without keys (an entity-less view) all `rows` have one code.
 
         Raises KeyTypeError where a column's type cannot hold keys of its declared type.
         """
         if keys.width == 0:
-            return cls((), (), size=1), np.zeros(keys.height, np.int64)
+            return cls((), (), size=1), np.zeros(rows, np.int64)
         coders: list[_Coder] = []
         columns: list[Codes] = []
         for series, dtype in zip(keys.get_columns(), types, strict=True):

@@ -85,7 +85,7 @@ def _rows(
     elif interval.known_after is not None:
         fresh |= event > interval.known_after
     place = np.flatnonzero(use & fresh)
-    columns = history.typed(table.select(keys), types).select(pl.all().gather(pl.Series(place)))
+    columns = history.typed(table.select(keys), types, place)
     return columns.with_columns(
         pl.Series(_EVENT, event[place]),
         pl.Series(_KNOWN, (event if known is None else known)[place]),

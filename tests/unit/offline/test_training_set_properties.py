@@ -1,0 +1,172 @@
+"""Whole training sets against the oracle: random sources, spines, units, zones, orders, files and views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from oracle import Row, winner
+from workshop import EPOCH, Workshop
+
+from tidemill.definitions.types import ValueType
+from tidemill.offline import chunk_index, history
+
+START = int(EPOCH.timestamp()) * 10**9
+STEP = {"ms": 10**6, "us": 10**3, "ns": 1}
+KEYS = {
+    ValueType.INT64: st.sampled_from([0, 1, -(2**63), 2**63 - 1, 10**12]),
+    ValueType.INT32: st.integers(0, 3),
+    ValueType.STRING: st.sampled_from(["", "a", "A", "aé", "a\x00"]),
+    ValueType.BYTES: st.sampled_from([b"", b"\x00", b"\xff"]),
+    ValueType.BOOL: st.booleans(),
+}
+VALUES = {
+    ValueType.INT64: st.sampled_from([0, -1, 2**53 + 1, 2**62 + 1]),
+    ValueType.DOUBLE: st.sampled_from([0.0, float("nan"), float("inf"), 1e-300]),
+    ValueType.STRING: st.sampled_from(["", "x", "long text that does not fit into a view"]),
+    ValueType.INT64_LIST: st.lists(st.one_of(st.none(), st.integers(0, 3)), max_size=2),
+    ValueType.BYTES: st.binary(max_size=3),
+    ValueType.BOOL: st.booleans(),
+}
+
+
+@st.composite
+def sources(draw: st.DrawFn) -> dict[str, Any]:
+    keys = draw(st.lists(st.sampled_from(list(KEYS)), max_size=2))
+    feature = draw(st.sampled_from(list(VALUES)))
+    unit = draw(st.sampled_from(list(STEP)))
+    row = st.tuples(
+        st.tuples(*(st.one_of(st.none(), KEYS[dtype]) if draw(st.booleans()) else KEYS[dtype] for dtype in keys)),
+        st.one_of(st.none(), st.integers(0, 6)) if draw(st.booleans()) else st.integers(0, 6),
+        st.one_of(st.none(), st.integers(0, 9)),
+        st.one_of(st.none(), VALUES[feature]),
+    )
+    rows = draw(st.lists(row, max_size=25))
+    order = draw(st.sampled_from(["given", "time", "clustered"]))
+    if order == "time":
+        rows.sort(key=lambda item: (item[1] is None, item[1] or 0))
+    if order == "clustered":
+        rows.sort(key=lambda item: (repr(item[0]), item[1] is None, item[1] or 0))
+    return {
+        "keys": keys,
+        "feature": feature,
+        "unit": unit,
+        "zone": draw(st.sampled_from([None, "UTC", "America/New_York"])),
+        "rows": rows,
+        "has_known": draw(st.booleans()),
+        "ttl": draw(st.sampled_from([0, 1, 2, 5])),
+        "group": draw(st.sampled_from([1, 3, 100])),
+        "files": draw(st.sampled_from([1, 2])),
+    }
+
+
+def times(values: list[int | None], unit: str, zone: str | None) -> pl.Series:
+    """Ticks of a unit after the tests' first instant."""
+    base = START // STEP[unit]
+    found = pl.Series([None if value is None else base + value for value in values], dtype=pl.Int64)
+    naive = found.cast(pl.Datetime(unit))  # type: ignore[arg-type]
+    return naive if zone is None else naive.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+
+
+def write(workshop: Workshop, number: int, made: dict[str, Any]) -> None:
+    columns = {
+        f"k{number}{place}": pl.Series([row[0][place] for row in made["rows"]], dtype=dtype.polars())
+        for place, dtype in enumerate(made["keys"])
+    }
+    columns["event"] = times([row[1] for row in made["rows"]], made["unit"], made["zone"])
+    if made["has_known"]:
+        columns["known"] = times([row[2] for row in made["rows"]], made["unit"], made["zone"])
+    columns["value"] = pl.Series([row[3] for row in made["rows"]], dtype=made["feature"].polars())
+    frame = pl.DataFrame(columns)
+    folder = workshop.root / f"s{number}"
+    folder.mkdir()
+    size = max(1, -(-frame.height // made["files"]))
+    for part in range(made["files"]):
+        frame.slice(part * size, size).write_parquet(folder / f"{part}.parquet", row_group_size=made["group"])
+    source = workshop.source(f"s{number}", path=f"s{number}", known_field="known" if made["has_known"] else None)
+    workshop.view(
+        f"v{number}",
+        source,
+        {"value": made["feature"]},
+        keys={f"k{number}{place}": dtype for place, dtype in enumerate(made["keys"])},
+        ttl=timedelta(microseconds=made["ttl"]),
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 12])
+@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_training_set_is_what_the_oracle_says(make_workshop: Callable[[], Workshop], steps: int, data: st.DataObject):
+    workshop = make_workshop()
+    made = data.draw(st.lists(sources(), min_size=1, max_size=3))
+    for number, source in enumerate(made):
+        write(workshop, number, source)
+    unit = data.draw(st.sampled_from(list(STEP)))
+    key_values = st.tuples(
+        *(st.one_of(st.none(), KEYS[dtype]) for source in made for dtype in source["keys"]), st.integers(-1, 9)
+    )
+    labels = data.draw(st.lists(key_values, max_size=8))
+    names = [f"k{number}{place}" for number, source in enumerate(made) for place in range(len(source["keys"]))]
+    dtypes = [dtype for source in made for dtype in source["keys"]]
+    spine = pl.DataFrame(
+        {
+            **{
+                name: pl.Series([row[place] for row in labels], dtype=dtypes[place].polars())
+                for place, name in enumerate(names)
+            },
+            "event": times([row[-1] for row in labels], unit, data.draw(st.sampled_from([None, "UTC", "Asia/Tokyo"]))),
+        }
+    )
+    filter_known = data.draw(st.booleans())
+    refs = [f"v{number}:value" for number in range(len(made))]
+    had = chunk_index._STEPS, history.CHUNK_ROWS
+    chunk_index._STEPS, history.CHUNK_ROWS = steps, data.draw(st.sampled_from([2, 1 << 20]))
+    try:
+        training_set = workshop.store.training_set(
+            refs, spine, mode="event", time_column="event", full_feature_names=True, filter_known=filter_known
+        )
+        found = training_set.collect()
+    finally:
+        chunk_index._STEPS, history.CHUNK_ROWS = had
+    assert found.select(spine.columns).equals(spine, null_equal=True)
+    for number, source in enumerate(made):
+        column = found[f"v{number}__value"]
+        assert column.dtype == source["feature"].polars()
+        assert list(map(repr, column.to_list())) == list(
+            map(repr, expected(source, names, number, labels, unit, filter_known))
+        )
+
+
+def expected(
+    source: dict[str, Any], names: list[str], number: int, labels: list[tuple], unit: str, filter_known: bool
+) -> list[Any]:
+    step = STEP[source["unit"]]
+    rows = [
+        Row(
+            keys=row[0],
+            event=None if row[1] is None else START + row[1] * step,
+            known=None if row[2] is None else START + row[2] * step,
+            values={"value": row[3]},
+        )
+        for row in source["rows"]
+    ]
+    mine = [place for place, name in enumerate(names) if name.startswith(f"k{number}")]
+    answers = []
+    for label in labels:
+        when = START + label[-1] * STEP[unit]
+        place = winner(
+            rows,
+            tuple(label[key] for key in mine),
+            at=when,
+            cutoff=when,
+            ttl=source["ttl"] * 1_000,
+            has_known=source["has_known"],
+            filter_known=filter_known,
+        )
+        answers.append(None if place is None else rows[place].values["value"])
+    return answers
