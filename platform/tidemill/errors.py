@@ -12,7 +12,8 @@
     │   └── TrainingDataError     a training set that nothing can be learned from
     ├── InvariantError            a retrieval broke a promise of the semantics: our defect, never returned as data
     ├── UnavailableError          a part that is needed does not answer
-    │   └── OnlineStoreUnavailableError
+    │   ├── OnlineStoreUnavailableError
+    │   └── StaleFeaturesError    a view's policy refuses values this old
     ├── ConflictError             somebody else is doing this already
     └── NotReproducibleError      a rebuilt dataset or model differs from what was recorded
 
@@ -87,6 +88,10 @@ class UnavailableError(TidemillError):
 
 class OnlineStoreUnavailableError(UnavailableError):
     """The online store does not answer; it is asked again at the next request."""
+
+
+class StaleFeaturesError(UnavailableError):
+    """A feature is older than its view's freshness objective, and the view's policy is to refuse then."""
 
 
 class ConflictError(TidemillError):
