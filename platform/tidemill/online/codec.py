@@ -283,6 +283,10 @@ def _decode_scalar(dtype: ValueType, payload: Any) -> Any:
     return _DECODERS[dtype](payload)
 
 
+def instant_of_micros(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
+
+
 def instant(seconds: int) -> datetime | None:
     return None if seconds == _NO_TIME else _EPOCH + timedelta(seconds=seconds)
 

@@ -55,6 +55,27 @@ def constant(text: bytes) -> Narrow:
     return Narrow(width=len(text), lengths=None, fill=fill)
 
 
+def chosen(texts: Sequence[bytes], index: np.ndarray) -> Narrow:
+    """In each row one of a few short texts: `texts[index]`."""
+    if len(texts) == 1:
+        return constant(texts[0])
+    width = max(map(len, texts))
+    table = np.frombuffer(b"".join(text.ljust(width, b"\0") for text in texts), dtype=np.uint8).reshape(-1, width)
+
+    def fill(target: np.ndarray) -> None:
+        target[:] = table[index]
+
+    return Narrow(width=width, lengths=np.array([len(text) for text in texts])[index], fill=fill)
+
+
+def total_length(pieces: Sequence[Piece], rows: int) -> np.ndarray:
+    """How many bytes the pieces take together in each row."""
+    total = np.zeros(rows, dtype=np.int64)
+    for piece in pieces:
+        total += piece.width if isinstance(piece, Narrow) and piece.lengths is None else piece.lengths
+    return total
+
+
 def numbers(values: np.ndarray, dtype: str) -> Narrow:
     """Each number in a fixed number of bytes, e.g. `>i8`."""
     kind = np.dtype(dtype)
@@ -78,7 +99,7 @@ def feature_pieces(dtype: ValueType, column: pl.Series) -> tuple[list[Piece], st
 
     Raises InputError where the column's values are not of the type.
     """
-    column = _as_declared(dtype, column)
+    column = as_declared(dtype, column)
     if dtype in _FIXED_NUMBERS:
         return [_fixed_numbers(dtype, column)], "Bc0"
     if dtype in (ValueType.INT64, ValueType.INT32, ValueType.BOOL, ValueType.UNIX_TIMESTAMP):
@@ -93,7 +114,7 @@ def key_pieces(dtype: ValueType, column: pl.Series) -> list[Piece]:
 
     Raises InputError where the column's values are not of the type.
     """
-    column = _as_declared(dtype, column)
+    column = as_declared(dtype, column)
     if dtype in (ValueType.STRING, ValueType.BYTES):
         flat, lengths = _flat(column)
         head = constant(np.array([dtype], dtype="<u4").tobytes())
@@ -334,7 +355,13 @@ def _seconds(column: pl.Series) -> np.ndarray:
     return column.cast(pl.Int64).fill_null(0).to_numpy()
 
 
-def _as_declared(dtype: ValueType, column: pl.Series) -> pl.Series:
+def micros_of(column: pl.Series) -> np.ndarray:
+    """Microseconds since 1970 UTC; null is 0."""
+    return column.cast(pl.Datetime("us", "UTC")).to_physical().fill_null(0).to_numpy()
+
+
+def as_declared(dtype: ValueType, column: pl.Series) -> pl.Series:
+    """The column in its declared type. Raises InputError where a value would change by that."""
     wanted = dtype.polars()
     if wanted is None or column.dtype == wanted:
         return column

@@ -1,0 +1,366 @@
+"""Writing rows so that the newest fact wins, in whatever order runs, backfills, retries and pushes arrive.
+
+What is stored for a view of an entity carries three instants: when the fact happened (event), when the store could have
+known it (known), and when we learned this value of it (learned: the end of a run's interval, the moment of a push). A
+row replaces the stored one if its (event, known) is greater, or if they are equal, the value differs and it was not
+learned earlier. The comparison and the write are one Lua script over a batch of rows, so that no other writer comes
+between; the batches are small, so that readers are not kept waiting.
+
+Feast's layout: a hash for each entity with a field for each feature, `_ts:{view}` for the event time, and beside them
+our `_kt:{view}`: event, known and learned as three big-endian 64-bit integers, in microseconds. A row that Feast wrote
+itself has none, or one that does not fit its event time; its known time counts as the earliest.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tidemill.definitions.catalog import Catalog, View
+from tidemill.errors import InputError
+from tidemill.online.columns import (
+    Piece,
+    chosen,
+    constant,
+    feature_pieces,
+    join_rows,
+    key_pieces,
+    numbers,
+    timestamps,
+    total_length,
+)
+from tidemill.online.keys import hash_field, key_layout, known_field, packed_field, time_field
+from tidemill.online.packed import packed_pieces
+from tidemill.online.resp import RedisReplyError, RespClient, Script
+
+EVENT_TIME, KNOWN_TIME = "__event_time", "__known_time"
+
+_ROWS_ENCODED = 20_000  # rows turned into bytes at once: what fits the processor's cache
+_ROWS_ATOMIC = 64  # rows of one script: well under a millisecond in which a reader waits
+_FEW_ROWS = 2_000  # up to here one round trip is simpler than a stream of them
+_UNKNOWN = -(2**63)
+_EXPIRY_SLACK = 3_600
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteResult:
+    """What became of the rows. `unchanged` rows were there already; their keys' expiry was renewed all the same."""
+
+    written: int = 0
+    unchanged: int = 0
+    skipped_older: int = 0
+    null_keys: int = 0
+
+    def __add__(self, other: WriteResult) -> WriteResult:
+        return WriteResult(
+            written=self.written + other.written,
+            unchanged=self.unchanged + other.unchanged,
+            skipped_older=self.skipped_older + other.skipped_older,
+            null_keys=self.null_keys + other.null_keys,
+        )
+
+
+def write_rows(
+    client: RespClient,
+    catalog: Catalog,
+    view: View,
+    frame: pl.DataFrame,
+    *,
+    learned: int,
+    layout: str = "feast",
+    expires: bool = True,
+    first_load: bool = False,
+) -> WriteResult:
+    """Write a view's rows under the newest-wins rule.
+
+    Args:
+        frame: join keys, features, `__event_time` and `__known_time` (UTC; a null known time loses).
+        learned: microseconds since 1970 UTC.
+        layout: `feast` or `packed`.
+        expires: False leaves the keys without an expiry, for projects that live on a simulated clock.
+        first_load: the view is known to be empty and nobody else writes it, so nothing is compared.
+
+    Raises InputError where the frame does not fit the view (nothing is written then), OnlineStoreUnavailableError.
+    """
+    frame, nulls = _with_keys(view, _checked(view, frame))
+    script = _script(view.name, tuple(feature.name for feature in view.features), layout)
+    expiry = expiry_seconds(catalog, view) if expires else None
+    options = (struct.pack(">q", learned), expiry or 0, 0 if first_load else 1)
+    commands = _commands(catalog, view, frame, script=script, layout=layout, options=options)
+    counts = _send(client, script, commands, few=frame.height <= _FEW_ROWS)
+    written, unchanged, older = (int(sum(column)) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
+    return WriteResult(written=written, unchanged=unchanged, skipped_older=older, null_keys=nulls)
+
+
+def expiry_seconds(catalog: Catalog, view: View) -> int | None:
+    """How long Redis keeps a key of this view after a write; None is for ever.
+
+    Views with equal keys share a hash, so it lives as long as the longest-lived of them needs. The slack lets a reader
+    be told that a value is too old for a while, before it is told that there is none.
+    """
+    layout = key_layout(catalog, view)
+    ttls = [other.ttl for other in catalog.views if other.online and key_layout(catalog, other) == layout]
+    if not ttls or not all(ttls):
+        return None
+    longest = max(ttl.total_seconds() for ttl in ttls)
+    return int(longest + max(_EXPIRY_SLACK, longest / 10)) + 1
+
+
+def _checked(view: View, frame: pl.DataFrame) -> pl.DataFrame:
+    wanted = [*view.join_keys, *(feature.name for feature in view.features), EVENT_TIME, KNOWN_TIME]
+    missing = [name for name in wanted if name not in frame.columns]
+    if missing:
+        raise InputError(
+            f"Rows for view {view.name!r} lack {', '.join(map(repr, missing))}; they have {', '.join(frame.columns)}."
+        )
+    if frame[EVENT_TIME].null_count():
+        raise InputError(f"Rows for view {view.name!r} have no event time in {frame[EVENT_TIME].null_count()} rows.")
+    return frame.select(wanted)
+
+
+def _with_keys(view: View, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Without the rows that have a null key, and how many those were."""
+    if not view.join_keys or not any(frame[name].null_count() for name in view.join_keys):
+        return frame, 0
+    kept = frame.drop_nulls(list(view.join_keys))
+    return kept, frame.height - kept.height
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Commands:
+    packed: bytes
+    replies: int
+
+
+def _commands(
+    catalog: Catalog, view: View, frame: pl.DataFrame, *, script: Script, layout: str, options: Sequence[Any]
+) -> Iterator[_Commands]:
+    for part in frame.iter_slices(_ROWS_ENCODED):
+        keys, key_starts = join_rows(_key_pieces(catalog, view, part), part.height)
+        pieces, spelled = _row_pieces(view, part, layout)
+        rows, row_starts = join_rows(pieces, part.height)
+        yield _eval_all(script, (keys, key_starts), (rows, row_starts), (spelled, *options))
+
+
+def _eval_all(
+    script: Script, keys: tuple[np.ndarray, np.ndarray], rows: tuple[np.ndarray, np.ndarray], options: Sequence[Any]
+) -> _Commands:
+    """One EVALSHA for each batch: its keys, the batch's rows as one blob, and what holds for all of them."""
+    key_bytes, row_bytes = memoryview(keys[0]), memoryview(rows[0])
+    key_starts, row_starts = keys[1], rows[1]
+    count = len(row_starts) - 1
+    tail = b"".join(_bulk(option) for option in options)
+    out: list[bytes | memoryview] = []
+    for first in range(0, count, _ROWS_ATOMIC):
+        last = min(first + _ROWS_ATOMIC, count)
+        start, end = int(row_starts[first]), int(row_starts[last])
+        arguments = 3 + (last - first) + 1 + len(options)
+        out += (
+            b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n" % (arguments, script.digest.encode()),
+            _bulk(last - first),
+            key_bytes[int(key_starts[first]) : int(key_starts[last])],
+            b"$%d\r\n" % (end - start),
+            row_bytes[start:end],
+            b"\r\n",
+            tail,
+        )
+    return _Commands(packed=b"".join(out), replies=-(-count // _ROWS_ATOMIC))
+
+
+def _send(client: RespClient, script: Script, commands: Iterator[_Commands], *, few: bool) -> list[list[int]]:
+    if few:
+        return [reply for part in commands for reply in _exchange(client, script, part)]
+    script.load(client)
+    with client.stream() as stream:
+        for part in commands:
+            stream.send(part.packed, part.replies)
+        return stream.finish()
+
+
+def _exchange(client: RespClient, script: Script, part: _Commands) -> list[list[int]]:
+    """Writing twice is writing once, so a batch may simply be sent again."""
+    try:
+        return client.execute(part.packed, part.replies)
+    except RedisReplyError as error:
+        if not str(error).startswith("NOSCRIPT"):
+            raise
+    script.load(client)
+    return client.execute(part.packed, part.replies)
+
+
+def _key_pieces(catalog: Catalog, view: View, frame: pl.DataFrame) -> list[Piece]:
+    """Each row's Redis key as a bulk string of the protocol."""
+    layout = key_layout(catalog, view)
+    if not view.join_keys:
+        return [constant(_bulk(layout.encode([""])))]
+    inner: list[Piece] = [constant(layout.head)]
+    for place in layout.order:
+        inner += key_pieces(layout.types[place], frame[layout.join_keys[place]])
+    inner.append(constant(layout.tail))
+    sizes, index = np.unique(total_length(inner, frame.height), return_inverse=True)
+    heads = [b"$%d\r\n" % size for size in sizes]
+    return [chosen(heads, index), *inner, constant(b"\r\n")]
+
+
+def _row_pieces(view: View, frame: pl.DataFrame, layout: str) -> tuple[list[Piece], str]:
+    """Each row as the script unpacks it: event, known, and then what the layout stores."""
+    event = frame[EVENT_TIME].cast(pl.Datetime("us", "UTC")).to_physical().to_numpy()
+    known = frame[KNOWN_TIME].cast(pl.Datetime("us", "UTC")).to_physical().fill_null(_UNKNOWN).to_numpy()
+    times: list[Piece] = [numbers(event, ">i8"), numbers(known, ">i8")]
+    if layout == "packed":
+        return [*times, *packed_pieces(view, frame)], ">i8i8I4c0"
+    pieces: list[Piece] = [*times, timestamps(event)]
+    spelled = ">i8i8Bc0"
+    for feature in view.features:
+        more, how = feature_pieces(feature.dtype, frame[feature.name])
+        pieces += more
+        spelled += how
+    return pieces, spelled
+
+
+def _bulk(value: Any) -> bytes:
+    raw = value if isinstance(value, bytes) else str(value).encode()
+    return b"$%d\r\n%s\r\n" % (len(raw), raw)
+
+
+@lru_cache(maxsize=512)
+def _script(view: str, features: tuple[str, ...], layout: str) -> Script:
+    return Script(_packed_script(view) if layout == "packed" else _feast_script(view, features))
+
+
+def _literal(raw: bytes) -> str:
+    return '"' + "".join(f"\\{byte:03d}" for byte in raw) + '"'
+
+
+_HEAD = """
+local unpack_row, call = struct.unpack, redis.call
+local blob, spelled, learned_raw, expiry, compare = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1'
+local learned = unpack_row('>i8', learned_raw)
+local place, written, unchanged, older = 1, 0, 0, 0
+
+local function renew(key)
+  if expiry > 0 then call('EXPIRE', key, expiry) else call('PERSIST', key) end
+end
+"""
+
+_EVENT_OF = """
+local function event_of(stamp)
+  local parts, i = {[8] = 0, [16] = 0}, 1
+  while i <= #stamp do
+    local field, value, inverse, scale, byte = stamp:byte(i), 0, 0, 1, 0
+    repeat
+      i = i + 1
+      byte = stamp:byte(i) or 0
+      value = value + byte % 128 * scale
+      if scale < 2 ^ 63 then inverse = inverse + (127 - byte % 128) * scale end
+      scale = scale * 128
+    until byte < 128
+    if scale == 2 ^ 70 then value = -inverse - 1 end
+    parts[field] = value
+    i = i + 1
+  end
+  return parts[8] * 1000000 + math.floor(parts[16] / 1000)
+end
+"""
+
+_VERDICT = """
+    if event < old_event or (event == old_event and known < old_known) then
+      older, keep = older + 1, false
+    elseif event == old_event and known == old_known then
+      if %(same)s then
+        if learned > old_learned then %(relearn)s end
+        unchanged, keep = unchanged + 1, false
+        renew(key)
+      elseif learned < old_learned then
+        older, keep = older + 1, false
+      end
+    end
+"""
+
+
+def _feast_script(view: str, features: Sequence[str]) -> str:
+    fields = [_literal(hash_field(view, feature)) for feature in features]
+    few = len(fields) <= 40  # Lua allows 200 local names and 250 registers
+    values = [f"v{place}" for place in range(len(fields))] if few else []
+    pairs = ", ".join(f"{field}, {value}" for field, value in zip(fields, values, strict=False))
+    stamps = f"{_literal(time_field(view))}, stamp, {_literal(known_field(view))}, instants"
+    new = f"{{{', '.join(values)}}}, 0" if few else "row, 3"
+    verdict = _VERDICT % {
+        "same": f"same(call('HMGET', key, unpack(fields)), {new})",
+        "relearn": f"call('HSET', key, {_literal(known_field(view))}, instants)",
+    }
+    take = (
+        f"local event, known, stamp, {', '.join(values)}, after = unpack_row(spelled, blob, place)"
+        if few
+        else """local row = {unpack_row(spelled, blob, place)}
+  local event, known, stamp, after = row[1], row[2], row[3], table.remove(row)"""
+    )
+    put = (
+        f"call('HSET', key, {stamps}, {pairs})"
+        if few
+        else f"""local pairs_of = {{{stamps}}}
+    for i = 1, #fields do pairs_of[#pairs_of + 1] = fields[i] pairs_of[#pairs_of + 1] = row[i + 3] end
+    call('HSET', key, unpack(pairs_of))"""
+    )
+    return f"""{_HEAD}{_EVENT_OF}
+local fields = {{{", ".join(fields)}}}
+local function same(old, new, before)
+  for i = 1, #fields do if old[i] ~= new[i + before] then return false end end
+  return true
+end
+
+for i = 1, #KEYS do
+  local key, keep = KEYS[i], true
+  {take}
+  local instants = blob:sub(place, place + 15) .. learned_raw
+  place = after
+  local old = compare and call('HMGET', key, {_literal(time_field(view))}, {_literal(known_field(view))}) or {{}}
+  if old[1] then
+    local old_event, old_known, old_learned = event_of(old[1]), -(2 ^ 63), -(2 ^ 63)
+    if old[2] and #old[2] == 24 then
+      local noted, old_known_noted, old_learned_noted = unpack_row('>i8i8i8', old[2])
+      if noted == old_event then old_known, old_learned = old_known_noted, old_learned_noted end
+    end
+{verdict}
+  end
+  if keep then
+    {put}
+    renew(key)
+    written = written + 1
+  end
+end
+return {{written, unchanged, older}}
+"""
+
+
+def _packed_script(view: str) -> str:
+    field = _literal(packed_field(view))
+    verdict = _VERDICT % {
+        "same": "old:sub(25) == values",
+        "relearn": f"call('HSET', key, {field}, instants .. values)",
+    }
+    return f"""{_HEAD}
+for i = 1, #KEYS do
+  local key, keep = KEYS[i], true
+  local event, known, values, after = unpack_row(spelled, blob, place)
+  local instants = blob:sub(place, place + 15) .. learned_raw
+  place = after
+  local old = compare and call('HGET', key, {field})
+  if old and #old >= 24 then
+    local old_event, old_known, old_learned = unpack_row('>i8i8i8', old)
+{verdict}
+  end
+  if keep then
+    call('HSET', key, {field}, instants .. values)
+    renew(key)
+    written = written + 1
+  end
+end
+return {{written, unchanged, older}}
+"""
