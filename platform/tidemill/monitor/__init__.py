@@ -1,0 +1,1 @@
+"""Watching what is served: parity, drift, freshness and performance."""

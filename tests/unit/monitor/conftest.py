@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from sklearn.dummy import DummyClassifier
 
 from tidemill.clock import ManualClock, to_micros
 from tidemill.definitions import (
@@ -26,6 +27,10 @@ from tidemill.definitions import (
     View,
 )
 from tidemill.definitions.catalog import CodeReference, LabelDefinition, Model, SpineDefinition, Split
+from tidemill.models.artifact import ModelArtifact
+from tidemill.models.baseline import describe, describe_all
+from tidemill.models.encoding import ModelFeature
+from tidemill.models.manifest import DatasetRecord, Manifest
 from tidemill.predictions.log import PredictionRecord
 from tidemill.project import Project, open_project
 
@@ -154,9 +159,63 @@ class Airports:
         assert claim is not None
         self.project.ledger.succeed(claim, cutoff=tick, rows_read=1, rows_written=1, rows_skipped=0, at=finished)
 
+    def promote(self, trained_on: pl.DataFrame, *, metrics: dict[str, float], version: int = 1) -> None:
+        """Deploy a champion whose manifest says what it was trained on, and how good it was."""
+        folder = self.project.root / "models" / str(version)
+        manifest = make_manifest(trained_on, metrics=metrics, version=version)
+        saved = ModelArtifact(manifest=manifest, estimator=DummyClassifier().fit([[0.0]], [1])).save(folder)
+        self.project.deployments.set(
+            "late",
+            alias="champion",
+            version=version,
+            artifact=f"models/{version}",
+            digest=saved.digest,
+            reason="a test asked for it",
+            at=START,
+        )
+
     def add_outcomes(self, outcomes: Iterable[tuple[str, int, datetime]]) -> None:
         for name, late, known in outcomes:
-            self.history.add("outcomes", key="JFK", at=known, id=name, late=late)
+            row = {"origin": "JFK", "event_time": known, "known_time": known, "id": name, "late": late}
+            self.history.rows.setdefault("outcomes", []).append(row)
+        self.history.write("outcomes")
+
+
+def make_manifest(trained_on: pl.DataFrame, *, metrics: dict[str, float], version: int) -> Manifest:
+    types = {"temp": ValueType.DOUBLE, "gusts": ValueType.INT64, "delay": ValueType.DOUBLE}
+    dataset = DatasetRecord(
+        digest="0",
+        mode="served",
+        start=START,
+        validation_start=START,
+        test_start=START,
+        until=START,
+        fit_rows=1,
+        validation_rows=0,
+        test_rows=1,
+        positive_share=0.5,
+    )
+    return Manifest(
+        name="late",
+        version=version,
+        service="both",
+        features=tuple(ModelFeature(name=name, dtype=dtype) for name, dtype in types.items()),
+        label="late",
+        catalog_digest="0",
+        dataset=dataset,
+        estimator=CodeReference(module="estimators", qualname="make", digest="0"),
+        estimator_text="DummyClassifier()",
+        seed=0,
+        iterations=None,
+        metrics=metrics,
+        calibration=(),
+        predictions_digest="0",
+        baseline=describe_all(trained_on.select(*types)),
+        prediction_baseline=describe(trained_on["prediction"]),
+        libraries={},
+        trained_at=START,
+        files={},
+    )
 
 
 @pytest.fixture
