@@ -1,6 +1,21 @@
-"""Raw data into the offline store: what became known in an interval, landed once and atomically."""
+"""Raw data into the offline store: functions that yield what became known in an interval, checked, landed once."""
 
+from tidemill.extract.contract import Column, Contract
 from tidemill.extract.declare import Extraction, extracts
+from tidemill.extract.quarantine import Quarantine
+from tidemill.extract.readers import read_csv, read_parquet, read_sql
 from tidemill.extract.run import ExtractReport, extract, fetch
 
-__all__ = ["ExtractReport", "Extraction", "extract", "extracts", "fetch"]
+__all__ = [
+    "Column",
+    "Contract",
+    "ExtractReport",
+    "Extraction",
+    "Quarantine",
+    "extract",
+    "extracts",
+    "fetch",
+    "read_csv",
+    "read_parquet",
+    "read_sql",
+]

@@ -10,6 +10,7 @@ from typing import Any
 
 from tidemill.definitions.code import import_file
 from tidemill.errors import DefinitionError
+from tidemill.extract.contract import Contract
 
 MODULE = "extract.py"
 _MARK = "__tidemill_extraction__"
@@ -22,22 +23,27 @@ class Extraction:
     """A function (start, end) -> frame that gives the rows of `source` which became known in `[start, end)`.
 
     `once` says that the source does not change with time: its rows land a single time, whatever the interval.
+    `contract` is what every interval must look like; None takes any frame that has the source's times.
     """
 
     source: str
     function: ExtractFunction
     once: bool = False
+    contract: Contract | None = None
 
 
-def extracts(*, source: str, once: bool = False) -> Callable[[ExtractFunction], ExtractFunction]:
+def extracts(
+    *, source: str, once: bool = False, contract: Contract | None = None
+) -> Callable[[ExtractFunction], ExtractFunction]:
     """Declare that a function extracts a source.
 
     The function takes `start` and `end` (UTC) and returns a frame (Polars, pandas or Arrow) of the rows that became
-    known in `[start, end)`. Called again with the same interval it must give the same rows.
+    known in `[start, end)`. Called again with the same interval it must give the same rows. Every frame is checked
+    against the `contract` before it lands: see `Contract`.
     """
 
     def mark(function: ExtractFunction) -> ExtractFunction:
-        setattr(function, _MARK, Extraction(source=source, function=function, once=once))
+        setattr(function, _MARK, Extraction(source=source, function=function, once=once, contract=contract))
         return function
 
     return mark

@@ -1,24 +1,28 @@
-"""Running a project's extractions: each interval of each source lands once, as one Parquet file, all or nothing."""
+"""Running extractions: each interval of each source is checked and lands once, as one file, all or nothing."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from tidemill.clock import as_utc
 from tidemill.definitions.duration import parse_duration
-from tidemill.errors import InputError, NotDefinedError, SourceError
+from tidemill.errors import InputError, NotDefinedError
+from tidemill.extract.calling import call
 from tidemill.extract.declare import Extraction, extractions_of
 from tidemill.extract.intervals import Interval, landed, missing, split
-from tidemill.extract.landing import land
+from tidemill.extract.landing import alone, land, sweep
+from tidemill.extract.quarantine import Quarantine
+from tidemill.extract.validation import check_share
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from tidemill.definitions.catalog import Source
     from tidemill.project import Project
 
@@ -27,7 +31,11 @@ ONCE = "once.parquet"
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractReport:
-    """What was done for one source: `intervals` asked for, of which `skipped` had landed before; `rows` landed now."""
+    """What was done for one source: `intervals` asked for, of which `skipped` had landed before; `rows` landed now.
+
+    `quarantined` counts the rows that broke the source's contract and wait in `quarantine` (a file for each interval);
+    `reasons` says why, the most frequent first.
+    """
 
     source: str
     start: datetime
@@ -36,6 +44,9 @@ class ExtractReport:
     skipped: int
     rows: int
     seconds: float
+    quarantined: int = 0
+    quarantine: tuple[str, ...] = ()
+    reasons: tuple[tuple[str, int], ...] = ()
 
 
 def extract(
@@ -52,8 +63,12 @@ def extract(
     An interval, or a part of one, that has landed before is left as it is: any mixture of days and hours, run any
     number of times, gives the same rows. `progress` is told the share of the work done since it was last told.
 
-    Raises NotDefinedError for a source that nothing extracts, SourceError for a frame of another shape than the
-    source's, InputError for an interval that ends before it starts.
+    Rows that break the source's contract go to quarantine; a contract broken as a whole stops the run at that
+    interval: what landed before stays, and the next run goes on from there.
+
+    Raises NotDefinedError for a source that nothing extracts, SourceError for a broken contract, a frame of another
+    shape than the source's or an extraction that failed, InputError for an interval that ends before it starts,
+    ConflictError where another process is extracting the same source.
     """
     start, end = as_utc(start), as_utc(end)
     intervals = list(split(start, end, parse_duration(every)))
@@ -68,9 +83,13 @@ def extract(
 
 
 def fetch(project: Project, source: str, *, start: datetime, end: datetime) -> pl.DataFrame:
-    """The rows of one source that became known in `[start, end)`, straight from its extraction; nothing lands."""
+    """The good rows of one source that became known in `[start, end)`, from its extraction; nothing lands.
+
+    Raises as `extract` does.
+    """
     (extraction,) = _chosen(project, [source])
-    return _call(extraction, project.catalog.source(source), Interval(as_utc(start), as_utc(end)))
+    interval = Interval(as_utc(start), as_utc(end))
+    return call(extraction, project.catalog.source(source), interval, root=project.root).good
 
 
 def _chosen(project: Project, sources: Sequence[str] | None) -> list[Extraction]:
@@ -86,35 +105,61 @@ def _chosen(project: Project, sources: Sequence[str] | None) -> list[Extraction]
 def _extract_source(
     project: Project, extraction: Extraction, intervals: list[Interval], advance: Callable[[], None]
 ) -> ExtractReport:
-    began, rows, skipped = perf_counter(), 0, 0
-    source = project.catalog.source(extraction.source)
-    folder = _folder(project.root, source)
-    there = landed(folder)
-    for interval in intervals:
-        gaps = _gaps(extraction, folder, interval, there)
-        skipped += not gaps
-        for gap, name in gaps:
-            frame = _call(extraction, source, gap)
-            land(frame.sort(source.timestamp_field, maintain_order=True), folder / name)
-            rows += frame.height
-        advance()
+    began, source = perf_counter(), project.catalog.source(extraction.source)
+    with alone(project.state / "locks" / f"extract-{source.name}.lock", f"extracting {source.name!r}"):
+        done = _Landing(project, extraction, source)
+        for interval in intervals:
+            done.take(interval)
+            advance()
     return ExtractReport(
         source=source.name,
         start=intervals[0].start,
         end=intervals[-1].end,
         intervals=len(intervals),
-        skipped=skipped,
-        rows=rows,
+        skipped=done.skipped,
+        rows=done.rows,
         seconds=perf_counter() - began,
+        quarantined=done.quarantined,
+        quarantine=tuple(map(str, done.files)),
+        reasons=tuple(done.reasons.most_common()),
     )
 
 
-def _gaps(
-    extraction: Extraction, folder: Path, interval: Interval, there: list[Interval]
-) -> list[tuple[Interval, str]]:
-    if extraction.once:
-        return [] if (folder / ONCE).exists() else [(interval, ONCE)]
-    return [(gap, gap.file_name) for gap in missing(interval, there)]
+class _Landing:
+    """One source's way into its folder, interval by interval."""
+
+    def __init__(self, project: Project, extraction: Extraction, source: Source) -> None:
+        self._extraction, self._source, self._root = extraction, source, project.root
+        self._folder = _folder(project.root, source)
+        self._quarantine = Quarantine(project.state)
+        sweep(self._folder)
+        self._there = landed(self._folder)
+        self.rows = self.skipped = self.quarantined = 0
+        self.files: list[Path] = []
+        self.reasons: Counter[str] = Counter()
+
+    def take(self, interval: Interval) -> None:
+        gaps = self._gaps(interval)
+        self.skipped += not gaps
+        for gap, name in gaps:
+            self._land(gap, name)
+
+    def _land(self, gap: Interval, name: str) -> None:
+        """Bad rows first, good rows last: the landed file is what says that the interval is done."""
+        found = call(self._extraction, self._source, gap, root=self._root)
+        if file := self._quarantine.keep(self._source.name, name, found.bad):
+            self.files.append(file)
+        if self._extraction.contract is not None:
+            check_share(found, self._extraction.contract, self._source.name, kept=file)
+        land(found.good.sort(self._source.timestamp_field, maintain_order=True), self._folder / name)
+        self.rows += found.good.height
+        self.quarantined += found.bad.height
+        self.reasons.update(dict(found.reasons()))
+
+    def _gaps(self, interval: Interval) -> list[tuple[Interval, str]]:
+        if self._extraction.once:
+            return [] if (self._folder / ONCE).exists() else [(interval, ONCE)]
+        return [(gap, gap.file_name) for gap in missing(interval, self._there)]
 
 
 def _folder(root: Path, source: Source) -> Path:
@@ -127,45 +172,3 @@ def _folder(root: Path, source: Source) -> Path:
             hint="Give the source a folder as its path.",
         )
     return folder
-
-
-def _call(extraction: Extraction, source: Source, interval: Interval) -> pl.DataFrame:
-    frame = _as_polars(extraction.function(interval.start, interval.end), source.name)
-    known = source.known_field or source.timestamp_field
-    for column in (source.timestamp_field, known):
-        _check_instants(frame, column, source.name)
-    if not extraction.once:
-        _check_inside(frame, known, interval, source.name)
-    return frame
-
-
-def _as_polars(frame: Any, name: str) -> pl.DataFrame:
-    if isinstance(frame, pl.DataFrame):
-        return frame
-    if isinstance(frame, pl.LazyFrame):
-        return frame.collect()
-    found = pl.DataFrame(frame)
-    if not found.width:
-        raise SourceError(f"The extraction of {name!r} returned a frame without columns.")
-    return found
-
-
-def _check_instants(frame: pl.DataFrame, column: str, name: str) -> None:
-    dtype = frame.schema.get(column)
-    if not isinstance(dtype, pl.Datetime):
-        found = f"is {dtype}" if dtype is not None else f"is missing; there are {', '.join(frame.columns)}"
-        raise SourceError(f"The column {column!r} extracted for {name!r} {found}; expected instants in UTC.")
-    if frame.get_column(column).null_count():
-        raise SourceError(f"The column {column!r} extracted for {name!r} has nulls; every row needs its times.")
-
-
-def _check_inside(frame: pl.DataFrame, known: str, interval: Interval, name: str) -> None:
-    moments = frame.get_column(known)
-    if moments.dtype.time_zone is None:  # pyright: ignore[reportAttributeAccessIssue] - checked to be a Datetime
-        moments = moments.dt.replace_time_zone("UTC")
-    outside = frame.height - moments.is_between(interval.start, interval.end, closed="left").sum()
-    if outside:
-        raise SourceError(
-            f"{outside} rows extracted for {name!r} became known outside of {interval.start} to {interval.end}.",
-            hint=f"Return the rows whose {known!r} lies in [start, end), or none would land exactly once.",
-        )
