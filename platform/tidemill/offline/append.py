@@ -47,6 +47,15 @@ def append_rows(source: Source, root: Path, frame: pl.DataFrame, *, name: str | 
     return written[0] if len(written) == 1 else folder
 
 
+def find_appended(source: Source, root: Path, name: str) -> Path | None:
+    """The file that was added under `name`, or None."""
+    where = resolve(source.path, root)
+    if source.file_format == "delta" or "://" in where:
+        return None
+    folder = _folder(Path(where))
+    return next(iter(sorted(folder.rglob(f"{name}.parquet"))), None) if folder.is_dir() else None
+
+
 def _folder(where: Path) -> Path:
     single = where.is_file() or (not where.exists() and where.suffix in {".parquet", ".pq"})
     return where.with_name(where.name + APPENDED) if single and where.exists() else where.parent if single else where

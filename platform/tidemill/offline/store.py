@@ -13,7 +13,7 @@ import polars as pl
 from tidemill.definitions.catalog import Catalog, Feature, View
 from tidemill.definitions.on_demand import evaluate, gather_inputs
 from tidemill.errors import InputError
-from tidemill.offline.append import append_rows, as_frame
+from tidemill.offline.append import append_rows, as_frame, find_appended
 from tidemill.offline.cutoffs import served_cutoffs
 from tidemill.offline.files import SourceFiles
 from tidemill.offline.history import Asked, History
@@ -153,6 +153,10 @@ class OfflineStore:
     def append(self, source: str, frame: Any, *, name: str | None = None) -> Path:
         """Add rows to a source as a new file, which appears at once and complete. See `append.append_rows`."""
         return append_rows(self.catalog.source(source), self.root, as_frame(frame), name=name)
+
+    def find_appended(self, source: str, name: str) -> Path | None:
+        """The file that was added to a source under `name`, or None."""
+        return find_appended(self.catalog.source(source), self.root, name)
 
     def source_files(self, source: str) -> SourceFiles:
         """The files of a source with their footers read."""
