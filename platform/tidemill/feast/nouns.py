@@ -64,7 +64,7 @@ def source_noun(source: DataSource) -> nouns.Source:
         path=source.path.removeprefix("file://"),
         timestamp_field=mapping.get(source.timestamp_field, source.timestamp_field),
         known_field=mapping.get(known, known) or None,
-        file_format=_file_format(source),
+        file_format=file_format_of(source),
         field_mapping=tuple(sorted(mapping.items())),
         schedule=schedule_of(source.tags, f"source {source.name!r}"),
         description=source.description,
@@ -100,7 +100,7 @@ def view_noun(view: FeatureView, entities: Mapping[str, nouns.Entity]) -> nouns.
     if view.batch_source is None:
         raise DefinitionError(f"The {place} has no source.", hint="Give it a FileSource, or a PushSource before one.")
     keys = [_entity(name, entities, place) for name in view.entities if name != DUMMY_ENTITY_NAME]
-    aggregations = tuple(_aggregation(item, place) for item in getattr(view, "aggregations", ()))
+    aggregations = tuple(aggregation_noun(item, place) for item in getattr(view, "aggregations", ()))
     found = nouns.View(
         name=view.name,
         entities=tuple(entity.name for entity in keys),
@@ -190,7 +190,8 @@ def _value_type(number: int, place: str) -> ValueType:
         ) from None
 
 
-def _file_format(source: FileSource) -> str:
+def file_format_of(source: FileSource) -> str:
+    """`parquet` or `delta`; raises DefinitionError for anything else."""
     name = type(source.file_format).__name__.removesuffix("Format").lower() if source.file_format else "parquet"
     if name not in ("parquet", "delta"):
         raise DefinitionError(
@@ -207,7 +208,8 @@ def _entity(name: str, entities: Mapping[str, nouns.Entity], place: str) -> noun
     return entities[name]
 
 
-def _aggregation(item: FeastAggregation, place: str) -> nouns.Aggregation:
+def aggregation_noun(item: FeastAggregation, place: str) -> nouns.Aggregation:
+    """An aggregation over a window; `place` is told in errors."""
     if item.time_window is None:
         raise DefinitionError(
             f"An aggregation of {item.column!r} in the {place} has no time_window.",

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
 
-from feast.infra.offline_stores.offline_store import OfflineStore
-from feast.repo_config import FeastConfigBaseModel
+import polars as pl
+import pyarrow as pa
+from feast import FeatureView, OnDemandFeatureView
+from feast.data_source import DataSource
+from feast.feature_logging import LoggingConfig, LoggingSource
+from feast.infra.offline_stores.file_source import FileLoggingDestination, FileSource
+from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
+from tidemill.errors import InputError, SourceError
+from tidemill.feast.historical import keys_and_times, range_asked, training_set_of
+from tidemill.feast.pulls import newest_of_each_key, rows_between
 from tidemill.feast.registry_path import resolve_registry_paths
+from tidemill.feast.retrieval import PolarsRetrievalJob, metadata_of
+from tidemill.feast.writes import append_log, append_to_source
 
 resolve_registry_paths()
 
@@ -19,6 +34,142 @@ class PolarsOfflineStoreConfig(FeastConfigBaseModel):
 
 
 class PolarsOfflineStore(OfflineStore):
-    """Historical features in event mode, exact for every invariant of the semantics."""
+    """History on files, exact for every invariant of the semantics; a drop-in for Feast's file and duckdb stores.
+
+    Retrieval is event mode. Known times decide only ties, unless `filter_by_created_timestamp=True` is asked for.
+    """
 
     supports_filter_by_created_timestamp = True
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: Any,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        *,
+        filter_by_created_timestamp: bool = False,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """Features for each row of `entity_df`: a pandas, Polars or Arrow frame, SQL over the project's sources, or the
+        path of a Parquet file. Without one, for each distinct key and event time from `start_date` to `end_date`."""
+        root = root_of(config)
+        if entity_df is None:
+            start, end = range_asked(feature_views, start_date, end_date)
+            entity_df = keys_and_times(root=root, project=project, views=feature_views, start=start, end=end)
+        training_set = training_set_of(
+            root=root,
+            project=project,
+            views=feature_views,
+            references=feature_refs,
+            spine=entity_df,
+            registry=registry,
+            full_feature_names=full_feature_names,
+            filter_known=filter_by_created_timestamp,
+        )
+        return PolarsRetrievalJob(
+            training_set.collect,
+            root=root,
+            references=feature_refs,
+            full_feature_names=full_feature_names,
+            on_demand_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            metadata=metadata_of(feature_refs, training_set.spine, training_set.time_column),
+        )
+
+    @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> RetrievalJob:
+        def compute() -> pl.DataFrame:
+            rows = rows_between(
+                root_of(config),
+                _file_source(data_source),
+                keys=join_key_columns,
+                features=feature_name_columns,
+                time_column=timestamp_field,
+                known_column=created_timestamp_column,
+                start=start_date,
+                end=end_date,
+            )
+            newest = newest_of_each_key(
+                rows, keys=join_key_columns, time_column=timestamp_field, known_column=created_timestamp_column
+            )
+            return newest.collect()
+
+        return PolarsRetrievalJob(compute, root=root_of(config))
+
+    @staticmethod
+    def pull_all_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        def compute() -> pl.DataFrame:
+            rows = rows_between(
+                root_of(config),
+                _file_source(data_source),
+                keys=join_key_columns,
+                features=feature_name_columns,
+                time_column=timestamp_field,
+                known_column=created_timestamp_column,
+                start=start_date,
+                end=end_date,
+            )
+            return rows.collect()
+
+        return PolarsRetrievalJob(compute, root=root_of(config))
+
+    @staticmethod
+    def offline_write_batch(
+        config: RepoConfig,
+        feature_view: FeatureView,
+        table: pa.Table,
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Append rows to the view's source as a new file; nothing that is there is written again."""
+        append_to_source(root_of(config), feature_view, table)
+        if progress is not None:
+            progress(table.num_rows)
+
+    @staticmethod
+    def write_logged_features(
+        config: RepoConfig,
+        data: pa.Table | Path,
+        source: LoggingSource,  # noqa: ARG004 - Feast's signature; the destination says all
+        logging_config: LoggingConfig,
+        registry: BaseRegistry,  # noqa: ARG004
+    ) -> None:
+        destination = logging_config.destination
+        if not isinstance(destination, FileLoggingDestination):
+            raise InputError(
+                f"Features cannot be logged to a {type(destination).__name__} with this offline store.",
+                hint="Use a FileLoggingDestination.",
+            )
+        append_log(root_of(config), destination, data)
+
+
+def root_of(config: RepoConfig) -> Path:
+    """The repository's folder, against which every relative path is read."""
+    return Path(config.repo_path or Path.cwd()).resolve()
+
+
+def _file_source(source: DataSource) -> FileSource:
+    if not isinstance(source, FileSource):
+        raise SourceError(f"Source {source.name!r} is a {type(source).__name__}; this offline store reads files.")
+    return source

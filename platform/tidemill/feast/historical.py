@@ -1,0 +1,194 @@
+"""What Feast asks of history, put to Tidemill's engine: its views as a small catalog, its request as a training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from feast.feature_view import DUMMY_ENTITY_ID, FeatureView
+from feast.field import Field
+from feast.infra.offline_stores.file_source import FileSource
+
+from tidemill.clock import as_utc
+from tidemill.definitions import catalog as nouns
+from tidemill.definitions.catalog import Catalog
+from tidemill.errors import InputError, NotDefinedError, SpineError
+from tidemill.feast.nouns import aggregation_noun, feature_noun, source_noun
+from tidemill.offline.spine import CONVENTIONAL_TIME
+from tidemill.offline.store import OfflineStore
+from tidemill.offline.training_set import TrainingSet
+
+if TYPE_CHECKING:
+    from feast.infra.registry.base_registry import BaseRegistry
+
+_SERVICE = "asked"
+_A_MOMENT = timedelta(seconds=60)
+
+
+def registered_view(view: FeatureView) -> nouns.View:
+    """A view as Feast's registry keeps it. Its keys stand for its entities, which the registry keeps elsewhere.
+
+    A stream view is windowed where its features are what its aggregations produce; else, as Feast reads it, plain.
+    """
+    keys = tuple(column.name for column in view.entity_columns if column.name != DUMMY_ENTITY_ID)
+    if view.batch_source is None:
+        raise InputError(f"Feature view {view.name!r} has no source.", hint="Only views over files have a history.")
+    return nouns.View(
+        name=view.name,
+        entities=keys,
+        join_keys=keys,
+        features=tuple(feature_noun(field) for field in features_of(view)),
+        source=view.batch_source.name,
+        ttl=view.ttl or timedelta(0),
+        aggregations=_aggregations(view),
+    )
+
+
+def features_of(view: FeatureView) -> list[Field]:
+    """A view's features; the registry gives back a stream view's keys among them."""
+    keys = {column.name for column in view.entity_columns}
+    return [field for field in view.features if field.name not in keys]
+
+
+def catalog_of_views(project: str, views: Iterable[FeatureView], sources: Iterable[FileSource] = ()) -> Catalog:
+    """A catalog of just these views, and of further sources for SQL to read."""
+    views = list(views)
+    entities: dict[str, nouns.Entity] = {}
+    for view in views:
+        for column in view.entity_columns:
+            field = feature_noun(column)
+            entities.setdefault(field.name, nouns.Entity(name=field.name, join_key=field.name, dtype=field.dtype))
+    of_views = [view.batch_source for view in views if view.batch_source is not None]
+    found_sources = {source.name: source_noun(source) for source in (*sources, *of_views)}
+    found_views = {view.name: registered_view(view) for view in views}
+    return Catalog(
+        project=project,
+        entities=tuple(entities.values()),
+        sources=tuple(found_sources.values()),
+        views=tuple(found_views.values()),
+    )
+
+
+def training_set_of(
+    *,
+    root: Path,
+    project: str,
+    views: Sequence[FeatureView],
+    references: Sequence[str],
+    spine: Any,
+    registry: BaseRegistry,
+    full_feature_names: bool,
+    filter_known: bool,
+) -> TrainingSet:
+    """The features that `references` name (those of on-demand views aside), in event mode.
+
+    Each view comes with its projection: alias, join key map and selected features.
+    """
+    is_query = isinstance(spine, str)
+    further = _file_sources(registry, project) if is_query else []
+    catalog = catalog_of_views(project, views, further)
+    service = nouns.Service(name=_SERVICE, projections=tuple(_projections(views, references)))
+    catalog = Catalog(
+        project=project,
+        entities=catalog.entities,
+        sources=catalog.sources,
+        views=catalog.views,
+        services=(service,),
+    )
+    store = OfflineStore(root=root, catalog=catalog)
+    return store.training_set(
+        _SERVICE, spine, mode="event", full_feature_names=full_feature_names, filter_known=filter_known
+    )
+
+
+def keys_and_times(
+    *, root: Path, project: str, views: Sequence[FeatureView], start: datetime, end: datetime
+) -> pl.DataFrame:
+    """A spine out of the views themselves: one row for each distinct key and event time in `[start, end]`.
+
+    Views with different keys each bring their own rows; the keys they lack are null there. In the order of time and
+    keys, so that the same files always give the same spine.
+    """
+    catalog = catalog_of_views(project, views)
+    store = OfflineStore(root=root, catalog=catalog)
+    parts: dict[tuple[str, tuple[str, ...]], pl.LazyFrame] = {}
+    for view in views:
+        found, renamed = catalog.view(view.name), view.projection.join_key_map
+        columns = tuple(renamed.get(key, key) for key in found.join_keys)
+        parts[found.source, columns] = _keys_in(store, found, columns, start, end)
+    if not parts:
+        raise InputError("Nothing but on-demand features was asked for over a range of time.", hint="Give a spine.")
+    spine = pl.concat(parts.values(), how="diagonal").unique().collect()
+    keys = sorted(column for column in spine.columns if column != CONVENTIONAL_TIME)
+    return spine.select(*keys, CONVENTIONAL_TIME).sort(CONVENTIONAL_TIME, *keys)
+
+
+def range_asked(
+    views: Sequence[FeatureView], start: datetime | None, end: datetime | None
+) -> tuple[datetime, datetime]:
+    """The range Feast means: without a start, back by the longest ttl, or 30 days.
+
+    Feast fills in a missing end with the local time, without a zone; any other time without a zone is UTC.
+    """
+    until = _end_asked(end)
+    if start is not None:
+        since = as_utc(start)
+    else:
+        since = until - max([view.ttl for view in views if view.ttl], default=timedelta(days=30))
+    if since > until:
+        raise SpineError(f"The range ends ({until}) before it starts ({since}).")
+    return since, until
+
+
+def _end_asked(end: datetime | None) -> datetime:
+    now = datetime.now(UTC)  # an entry point: Feast asks for `now` by leaving the end out
+    if end is None:
+        return now
+    is_local_now = end.tzinfo is None and abs(end.astimezone(UTC) - now) < _A_MOMENT
+    return now if is_local_now else as_utc(end)
+
+
+def _keys_in(
+    store: OfflineStore, view: nouns.View, columns: Sequence[str], start: datetime, end: datetime
+) -> pl.LazyFrame:
+    source = store.catalog.source(view.source)
+    event = pl.col(source.timestamp_field)
+    wanted = [pl.col(key).alias(column) for key, column in zip(view.join_keys, columns, strict=True)]
+    rows = store.scan(view.source).filter(event.is_between(start, end)).drop_nulls(view.join_keys or None)
+    return rows.select(*wanted, event.alias(CONVENTIONAL_TIME)).unique()
+
+
+def _projections(views: Sequence[FeatureView], references: Sequence[str]) -> Iterable[nouns.Projection]:
+    by_alias = {view.projection.name_to_use(): view for view in views}
+    for reference in references:
+        alias, _, feature = reference.partition(":")
+        view = by_alias.get(alias)
+        if view is None:
+            continue
+        if feature not in {field.name for field in view.features}:
+            raise NotDefinedError("feature", feature, [field.name for field in view.features])
+        yield nouns.Projection(
+            view=view.name,
+            features=(feature,),
+            alias=alias,
+            join_key_map=tuple(sorted(view.projection.join_key_map.items())),
+        )
+
+
+def _aggregations(view: FeatureView) -> tuple[nouns.Aggregation, ...]:
+    """Those whose results are features of the view; Feast may hand over a view with some of its features only."""
+    names = {field.name for field in features_of(view)}
+    declared = [item for item in getattr(view, "aggregations", ()) if item.time_window is not None]
+    wanted = [item for item in declared if item.resolved_name(item.time_window) in names]
+    if len(wanted) < len(names):
+        return ()
+    return tuple(aggregation_noun(item, f"feature view {view.name!r}") for item in wanted)
+
+
+def _file_sources(registry: BaseRegistry, project: str) -> list[FileSource]:
+    return [
+        source for source in registry.list_data_sources(project, allow_cache=True) if isinstance(source, FileSource)
+    ]

@@ -1,0 +1,76 @@
+"""Rows of a source as Feast pulls them: all of an interval, or the newest of each key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+from feast.errors import FeastJoinKeysDuringMaterialization
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
+from feast.infra.offline_stores.file_source import FileSource
+
+from tidemill.clock import as_utc
+from tidemill.definitions.catalog import Source
+from tidemill.feast.nouns import file_format_of
+from tidemill.offline.files import SourceFiles
+from tidemill.offline.scan import scan_source
+
+_POSITION = "__position"
+
+
+def rows_between(
+    root: Path,
+    source: FileSource,
+    *,
+    keys: Sequence[str],
+    features: Sequence[str],
+    time_column: str,
+    known_column: str | None,
+    start: datetime | None,
+    end: datetime | None,
+) -> pl.LazyFrame:
+    """Keys, features and times of the rows with event time in `[start, end]`, under the names they have in the file.
+
+    Times come as UTC microseconds. Rows of a source without keys get Feast's stand-in key.
+    """
+    columns = list(dict.fromkeys([*keys, *features, time_column, *([known_column] if known_column else [])]))
+    rows = _scan(root, source, time_column, known_column)
+    present = rows.collect_schema().names()
+    if not set(keys) <= set(present):
+        raise FeastJoinKeysDuringMaterialization(source.path, set(keys), set(present))
+    event = pl.col(time_column)
+    if start is not None:
+        rows = rows.filter(event >= as_utc(start))
+    if end is not None:
+        rows = rows.filter(event <= as_utc(end))
+    rows = rows.select(columns if features else pl.all())
+    return rows if keys else rows.with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(DUMMY_ENTITY_ID))
+
+
+def newest_of_each_key(
+    rows: pl.LazyFrame, *, keys: Sequence[str], time_column: str, known_column: str | None
+) -> pl.LazyFrame:
+    """The winner of each key: greatest event time, then known time, then last position. Null keys match nothing."""
+    by = [*keys] or [DUMMY_ENTITY_ID]
+    order = [time_column, *([known_column] if known_column else []), _POSITION]
+    return (
+        rows.with_row_index(_POSITION)
+        .drop_nulls(by)
+        .sort(order, nulls_last=False)
+        .unique(by, keep="last", maintain_order=True)
+        .sort(_POSITION)
+        .drop(_POSITION)
+    )
+
+
+def _scan(root: Path, source: FileSource, time_column: str, known_column: str | None) -> pl.LazyFrame:
+    noun = Source(
+        name=source.name,
+        path=source.path,
+        timestamp_field=time_column,
+        known_field=known_column or None,
+        file_format=file_format_of(source),
+    )
+    return scan_source(SourceFiles.open(noun, root), {})
