@@ -1,0 +1,120 @@
+"""The front door: every request passes here first.
+
+Checks the token, answers the hot paths over bare ASGI (an exact path is one dictionary look-up), hands everything
+else to FastAPI, turns every error into a problem document, and counts and times what was answered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
+
+from tidemill.errors import TidemillError
+from tidemill_serving.auth import Tokens
+from tidemill_serving.exchange import ClientGoneError, Receive, Scope, Send, read_body, send_json, send_problem
+from tidemill_serving.features import FeatureEndpoint
+from tidemill_serving.predict import PredictEndpoint
+from tidemill_serving.problems import problem_of, status_of
+from tidemill_serving.state import ServingState
+
+_log = logging.getLogger("tidemill.serving")
+
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Answer = Callable[[bytes], Awaitable[bytes]]
+
+
+class HotRoutes:
+    """The paths that are answered without a router: one for each model and service in force.
+
+    `rebuild` runs in the background thread after a change; the table is replaced in one assignment and endpoints that
+    stay are kept, with whoever waits in them.
+    """
+
+    def __init__(self, state: ServingState) -> None:
+        self._state = state
+        self._models: dict[str, PredictEndpoint] = {}
+        self._services: dict[str, FeatureEndpoint] = {}
+        self.table: Mapping[str, tuple[str, Answer]] = {}
+        state.on_change(self.rebuild)
+
+    def rebuild(self) -> None:
+        catalog = self._state.snapshot.catalog
+        table: dict[str, tuple[str, Answer]] = {}
+        for model in catalog.models:
+            predict = self._models.setdefault(model.name, PredictEndpoint(self._state, model.name))
+            table[f"/v1/models/{model.name}/predict"] = ("/v1/models/{model}/predict", predict.answer)
+        for service in catalog.services:
+            features = self._services.setdefault(service.name, FeatureEndpoint(self._state, service.name))
+            table[f"/v1/features/{service.name}"] = ("/v1/features/{service}", features.answer)
+        self.table = table
+
+
+class FrontDoor:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: Application, *, state: ServingState, hot: HotRoutes) -> None:
+        self._app, self._state, self._hot = app, state, hot
+        self._tokens = Tokens.of(state.project.settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            await self._serve(scope, receive, send)
+        elif kind == "websocket":
+            await self._connect(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        path = scope["path"]
+        hot = self._hot.table.get(path) if scope["method"] == "POST" else None
+        try:
+            self._tokens.check(path, scope["headers"])
+            if hot is None:
+                await self._serve_cold(scope, receive, send, started)
+                return
+            route, answer = hot
+            await send_json(send, await answer(await read_body(scope, receive, self._state.limits)))
+            self._state.metrics.answered(route, 200, perf_counter() - started)
+        except ClientGoneError:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem document
+            route = _route_of(scope) if hot is None else hot[0]
+            await self._refuse(error, route, path, send, started)
+
+    async def _serve_cold(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
+        status = 0
+
+        async def note_status(message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        await self._app(scope, receive, note_status)
+        self._state.metrics.answered(_route_of(scope), status, perf_counter() - started)
+
+    async def _refuse(self, error: Exception, route: str, path: str, send: Send, started: float) -> None:
+        if not isinstance(error, TidemillError):
+            _log.error("Answering %s failed.", path, exc_info=error)
+        elif status_of(error) >= 500:
+            _log.warning("Answering %s: %s", path, error, extra={"action": "refused"})
+        problem = problem_of(error, instance=path)
+        await send_problem(send, problem)
+        self._state.metrics.answered(route, problem.status, perf_counter() - started)
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._tokens.check(scope["path"], scope["headers"])
+        except TidemillError:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._app(scope, receive, send)
+
+
+def _route_of(scope: Scope) -> str:
+    """The route's template, so that a metric has as many series as there are routes and not as there are paths."""
+    return getattr(scope.get("route"), "path", "other")

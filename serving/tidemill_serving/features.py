@@ -1,0 +1,146 @@
+"""POST /v1/features/{service}: feature vectors, by column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from tidemill_serving.batching import Batcher
+from tidemill_serving.exchange import parse_object
+from tidemill_serving.problems import MalformedBodyError
+from tidemill_serving.rows import Row, row_schema_of_features
+from tidemill_serving.state import ServingState
+from tidemill_serving.values import plain
+from tidemill_serving.vectors import VectorWriter, reference_types, status_columns, status_names
+
+if TYPE_CHECKING:
+    from tidemill.online.result import OnlineResult
+
+_LARGEST_BATCH = 256
+_LANES = 2
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    rows: list[Row]
+    event_times: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """What a read found, ready to be answered in parts: several requests may have shared it."""
+
+    head: Mapping[str, Any]
+    columns: Mapping[str, Sequence[Any]]
+    statuses: Mapping[str, Sequence[str]]
+    result: OnlineResult
+
+    @classmethod
+    def of(cls, result: OnlineResult, writer: VectorWriter, head: Mapping[str, Any]) -> Vectors:
+        return cls(head=head, columns=writer.columns(result), statuses=status_names(result), result=result)
+
+    def whole(self, *, event_times: bool) -> bytes:
+        return self._encode(self.columns, status_columns(self.statuses), slice(None), event_times=event_times)
+
+    def part(self, part: slice, *, event_times: bool) -> bytes:
+        columns = {name: column[part] for name, column in self.columns.items()}
+        return self._encode(columns, status_columns(self.statuses, part), part, event_times=event_times)
+
+    def _encode(
+        self, columns: Mapping[str, Any], statuses: Mapping[str, Any], part: slice, *, event_times: bool
+    ) -> bytes:
+        stale = {name: flags[part] for name, flags in self.result.stale.items() if True in flags[part]}
+        document = {**self.head, "features": columns, "statuses": statuses, "stale": stale}
+        if event_times:
+            document["event_times"] = {
+                name: [None if moment is None else micros_text(moment) for moment in moments[part]]
+                for name, moments in self.result.event_times.items()
+            }
+        return orjson.dumps(document, default=plain)
+
+
+class FeatureEndpoint:
+    """Answers for one feature service. Requests that arrive together share one read of the online store."""
+
+    def __init__(self, state: ServingState, service: str) -> None:
+        self._state, self.service = state, service
+        self.batcher: Batcher[_Read, bytes] = Batcher(
+            self._answer_batch,
+            largest=_LARGEST_BATCH,
+            pending=state.limits.pending,
+            seconds=state.limits.request_seconds,
+            lanes=_LANES,
+        )
+        self._rows_meter = state.metrics.batch_rows.labels("features", service)
+        state.metrics.pending.labels("features", service).set_function(lambda: self.batcher.pending)
+
+    async def answer(self, body: bytes) -> bytes:
+        request = parse_object(body)
+        check_fields(request, {"rows", "event_times"})
+        snapshot = self._state.snapshot
+        schema = snapshot.schemas.get(self.service) or snapshot.catalog.service(self.service)
+        rows = schema.check(request.get("rows"), limit=self._state.limits.rows)
+        return await self.batcher.submit(_Read(rows=rows, event_times=flag(request, "event_times")), weight=len(rows))
+
+    async def _answer_batch(self, reads: list[_Read]) -> list[bytes]:
+        snapshot = self._state.snapshot
+        rows = reads[0].rows if len(reads) == 1 else [row for read in reads for row in read.rows]
+        result = await snapshot.online.aread(self.service, rows)
+        head = {"service": self.service, "catalog_version": snapshot.version, "at": micros_text(result.at)}
+        vectors = Vectors.of(result, snapshot.writers[self.service], head)
+        self._rows_meter.observe(len(rows))
+        self._state.metrics.read(self.service, vectors.statuses, result.stale)
+        if len(reads) == 1:
+            return [vectors.whole(event_times=reads[0].event_times)]
+        return _split(vectors, reads)
+
+
+def _split(vectors: Vectors, reads: list[_Read]) -> list[bytes]:
+    answers, first = [], 0
+    for read in reads:
+        last = first + len(read.rows)
+        answers.append(vectors.part(slice(first, last), event_times=read.event_times))
+        first = last
+    return answers
+
+
+async def answer_references(state: ServingState, body: bytes) -> bytes:
+    """POST /v1/features: features named one by one, as `view:feature`."""
+    request = parse_object(body)
+    check_fields(request, {"features", "rows", "event_times"})
+    references = request.get("features")
+    if type(references) is not list or not references or not all(type(name) is str for name in references):
+        raise MalformedBodyError("`features` is missing or wrong; an array of `view:feature` texts was expected.")
+    snapshot = state.snapshot
+    rows = row_schema_of_features(snapshot.catalog, references).check(request.get("rows"), limit=state.limits.rows)
+    result = await snapshot.online.aread_features(references, rows)
+    head = {"service": None, "catalog_version": snapshot.version, "at": micros_text(result.at)}
+    vectors = Vectors.of(result, VectorWriter.of(reference_types(snapshot.catalog, references)), head)
+    return vectors.whole(event_times=flag(request, "event_times"))
+
+
+def check_fields(request: Mapping[str, Any], known: set[str]) -> None:
+    """Raise MalformedBodyError for a field that nobody asked for: most often a misspelt one."""
+    unknown = request.keys() - known
+    if unknown:
+        raise MalformedBodyError(
+            f"The body has unknown fields: {', '.join(sorted(unknown))}.", hint=f"Known: {', '.join(sorted(known))}."
+        )
+
+
+def flag(request: Mapping[str, Any], name: str) -> bool:
+    """An optional true or false of a body, false where it is not given."""
+    value = request.get(name, False)
+    if type(value) is not bool:
+        raise MalformedBodyError(f"`{name}` is neither true nor false.")
+    return value
+
+
+def micros_text(at: int) -> str:
+    """Microseconds since 1970 UTC as RFC 3339."""
+    return (_EPOCH + timedelta(microseconds=at)).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,187 @@
+"""What one serving process holds: the catalog in force with its store and compiled schemas, and the models.
+
+Everything a request needs hangs on one frozen `Snapshot`. A new catalog makes a new snapshot in the background, which
+replaces the old one in one assignment; a request that has begun finishes on the snapshot it began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tidemill.definitions.catalog import Catalog
+from tidemill.errors import NotAppliedError, TidemillError
+from tidemill.metadata.catalogs import AppliedCatalog
+from tidemill.project import Project
+from tidemill_serving.limits import Limits
+from tidemill_serving.metrics import Metrics
+from tidemill_serving.models import ModelShelf, single_threaded
+from tidemill_serving.rows import RowSchema, row_schema
+from tidemill_serving.vectors import VectorWriter, service_types
+
+if TYPE_CHECKING:
+    from tidemill.online.store import OnlineStore
+
+_log = logging.getLogger("tidemill.serving")
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A catalog in force, with what is compiled from it once.
+
+    `schemas` and `writers` are by service; `model_schemas` by model, whose rows may carry a name of their own.
+    """
+
+    version: int
+    digest: str
+    catalog: Catalog
+    online: OnlineStore
+    schemas: Mapping[str, RowSchema] = field(repr=False)
+    model_schemas: Mapping[str, RowSchema] = field(repr=False)
+    writers: Mapping[str, VectorWriter] = field(repr=False)
+
+    @classmethod
+    def of(cls, applied: AppliedCatalog, online: OnlineStore) -> Snapshot:
+        catalog = applied.catalog
+        services = {service.name: service for service in catalog.services}
+        return cls(
+            version=applied.version,
+            digest=catalog.digest,
+            catalog=catalog,
+            online=online,
+            schemas={name: row_schema(catalog, service) for name, service in services.items()},
+            model_schemas={
+                model.name: row_schema(catalog, services[model.service], id_column=model.spine.id_column)
+                for model in catalog.models
+            },
+            writers={name: VectorWriter.of(service_types(catalog, name)) for name in services},
+        )
+
+
+class ServingState:
+    """The composition root of a serving process.
+
+    `start` begins looking for new catalogs and models each second, in a thread of its own; `ready` is true once the
+    first look has succeeded and all promoted models are loaded.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.limits = Limits.of(project.settings)
+        self.metrics = Metrics()
+        self.shelf = ModelShelf(project.deployments, project.root)
+        self.model_thread = ThreadPoolExecutor(1, "tidemill-model", initializer=_keep_single_threaded)
+        self.draining = False
+        self.trouble: str | None = "The server has just begun to start."
+        self._snapshot: Snapshot | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._stopping = threading.Event()
+        self._refreshing = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The catalog in force. Raises NotAppliedError, or what kept it from being loaded."""
+        if self._snapshot is None:
+            raise NotAppliedError(
+                f"Project {self.project.name!r} serves nothing yet: {self.trouble}", hint="Run `tidemill apply` first."
+            )
+        return self._snapshot
+
+    @property
+    def ready(self) -> bool:
+        return self._snapshot is not None and self.trouble is None and not self.draining
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener`, in the background thread, after every new catalog or model."""
+        self._listeners.append(listener)
+
+    def start(self) -> None:
+        """Begin, from within the event loop that will read."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._keep_refreshing, name="tidemill-refresh", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        self.draining = True
+        self._stopping.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        self.model_thread.shutdown(wait=True)
+        if self._snapshot is not None:
+            await self._snapshot.online.aclose()
+
+    def refresh(self) -> None:
+        """Look for a new catalog and new models now. Raises TidemillError where that fails; the old ones stay."""
+        with self._refreshing:
+            before = self._snapshot
+            snapshot = self._newest_snapshot()
+            changed = self.shelf.refresh(snapshot.catalog)
+            self._snapshot, self.trouble = snapshot, None
+            if changed or snapshot is not before:
+                self._announce(snapshot)
+            if before is not None and before is not snapshot:
+                self._close_later(before)
+
+    def _newest_snapshot(self) -> Snapshot:
+        held = self._snapshot
+        if held is not None and self.project.catalogs.newest_version() == held.version:
+            return held
+        self.project.reload(close=False)
+        return Snapshot.of(self.project.applied, self.project.online)
+
+    def _announce(self, snapshot: Snapshot) -> None:
+        self.metrics.catalog_version.set(snapshot.version)
+        for name, served in self.shelf.served.items():
+            self.metrics.model_version.labels(name).set(served.version)
+        for listener in self._listeners:
+            listener()
+
+    def _close_later(self, snapshot: Snapshot) -> None:
+        """Requests that began on the old snapshot may still read from its store for as long as a request may take."""
+        loop = self._loop
+
+        def close() -> None:
+            if loop is not None and not loop.is_closed():
+                asyncio.run_coroutine_threadsafe(snapshot.online.aclose(), loop)
+
+        timer = threading.Timer(self.limits.request_seconds + 1.0, close)
+        timer.daemon = True
+        timer.start()
+
+    def _keep_refreshing(self) -> None:
+        while True:
+            self._refresh_quietly()
+            if self._stopping.wait(POLL_SECONDS):
+                return
+
+    def _refresh_quietly(self) -> None:
+        try:
+            self.refresh()
+        except NotAppliedError as error:
+            self.trouble = str(error)
+        except TidemillError as error:
+            self._note(str(error))
+        except Exception as error:  # noqa: BLE001 - the thread must outlive whatever went wrong once
+            _log.exception("Looking for a new catalog and new models failed.")
+            self._note(f"{type(error).__name__}: {error}")
+
+    def _note(self, trouble: str) -> None:
+        self.metrics.refresh_failures.inc()
+        if self._snapshot is None:
+            self.trouble = trouble
+        _log.warning("Looking for a new catalog and new models failed: %s", trouble)
+
+
+_kept_limits: list[object] = []
+
+
+def _keep_single_threaded() -> None:
+    _kept_limits.append(single_threaded())

@@ -1,0 +1,139 @@
+"""Feature vectors on their way out: columns made ready for JSON, statuses as shared fragments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from tidemill.definitions.catalog import Catalog, Projection
+from tidemill.definitions.types import ValueType
+from tidemill.online.result import Status
+from tidemill_serving.values import writer_of
+
+if TYPE_CHECKING:
+    from tidemill.online.result import OnlineResult
+
+_PRESENT = "PRESENT"
+_MOST_PATTERNS = 4_096
+# Indexed by the status itself: a look-up by an enum's name or hash runs Python code, and there are thousands.
+_NAMES = tuple(Status(number).name if number in set(Status) else "" for number in range(max(Status) + 1))
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorWriter:
+    """Compiled from the catalog for one service or list of features: which columns need work before orjson."""
+
+    types: Mapping[str, ValueType]
+    _writers: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]] = field(repr=False)
+
+    @classmethod
+    def of(cls, types: Mapping[str, ValueType]) -> VectorWriter:
+        writers = {name: writer_of(dtype) for name, dtype in types.items()}
+        return cls(types=types, _writers={name: writer for name, writer in writers.items() if writer is not None})
+
+    def columns(self, result: OnlineResult) -> dict[str, Sequence[Any]]:
+        """The result's values by feature, each a list that orjson writes as the API promises."""
+        written: dict[str, Sequence[Any]] = dict(result.values)
+        for name, write in self._writers.items():
+            written[name] = write(written[name])
+        return written
+
+
+def service_types(catalog: Catalog, service: str) -> dict[str, ValueType]:
+    """The service's features in their order, with their types."""
+    return _types(catalog, catalog.service(service).projections)
+
+
+def reference_types(catalog: Catalog, references: Sequence[str]) -> dict[str, ValueType]:
+    """The same for `view:feature` references."""
+    pairs = (reference.partition(":") for reference in references)
+    return _types(catalog, [Projection(view=view, features=(feature,)) for view, _, feature in pairs])
+
+
+def _types(catalog: Catalog, projections: Sequence[Projection]) -> dict[str, ValueType]:
+    found: dict[str, ValueType] = {}
+    for projection in projections:
+        on_demand = catalog.is_on_demand(projection.view)
+        view = catalog.on_demand_view(projection.view) if on_demand else catalog.view(projection.view)
+        for name in projection.features:
+            found[name] = view.feature(name).dtype
+    return found
+
+
+def status_names(result: OnlineResult) -> dict[str, list[str]]:
+    """Each feature's statuses as their names. Features of one view often share a column, and then share it here too."""
+    shared: dict[int, list[str]] = {}
+    names = {}
+    for feature, column in result.statuses.items():
+        found = shared.get(id(column))
+        if found is None:
+            found = shared[id(column)] = [_NAMES[status] for status in column]
+        names[feature] = found
+    return names
+
+
+def status_columns(statuses: Mapping[str, Sequence[str]], part: slice | None = None) -> dict[str, Any]:
+    """The statuses of some rows as JSON; the usual column, where all is well, is built once for each length."""
+    shared: dict[int, Any] = {}
+    columns = {}
+    for feature, column in statuses.items():
+        found = shared.get(id(column))
+        if found is None:
+            found = shared[id(column)] = _column_json(column if part is None else column[part])
+        columns[feature] = found
+    return columns
+
+
+def _column_json(column: Sequence[str]) -> orjson.Fragment:
+    if column.count(_PRESENT) == len(column):
+        return _all_present(len(column))
+    return orjson.Fragment(orjson.dumps(column))
+
+
+@lru_cache(maxsize=1_024)
+def _all_present(rows: int) -> orjson.Fragment:
+    return orjson.Fragment(orjson.dumps([_PRESENT] * rows))
+
+
+class StatusRows:
+    """The statuses of a row as a JSON object. Few patterns occur, so that most are looked up."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], str] = {}
+
+    def texts(self, statuses: Mapping[str, Sequence[str]]) -> list[str]:
+        """One JSON object, as text, for each row."""
+        names = tuple(statuses)
+        return [self._text(names, row) for row in zip(*statuses.values(), strict=True)]
+
+    def _text(self, names: tuple[str, ...], row: tuple[str, ...]) -> str:
+        text = self._known.get(row)
+        if text is None:
+            if len(self._known) >= _MOST_PATTERNS:
+                self._known.clear()
+            text = orjson.dumps(dict(zip(names, row, strict=True))).decode()
+            self._known[row] = text
+        return text
+
+
+def row_texts(columns: Columns) -> list[str]:
+    """One JSON object, as text, for each row of the columns."""
+    names = tuple(columns)
+    return [orjson.dumps(dict(zip(names, row, strict=True))).decode() for row in zip(*columns.values(), strict=True)]
+
+
+def stale_rows(stale: Mapping[str, Sequence[bool]], rows: int) -> list[list[str]]:
+    """For each row the features whose value is older than its freshness objective."""
+    found: list[list[str]] = [[] for _ in range(rows)]
+    for name, flags in stale.items():
+        if True in flags:
+            for row, flag in zip(found, flags, strict=True):
+                if flag:
+                    row.append(name)
+    return found
