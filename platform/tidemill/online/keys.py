@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import mmh3
@@ -51,39 +51,39 @@ class KeyLayout:
                     hint=f"Use one of {', '.join(sorted(item.name for item in _ALLOWED))}.",
                 )
 
-    @property
+    @cached_property
     def order(self) -> tuple[int, ...]:
         """Positions of the join keys in the order in which their values are written: by name."""
         return tuple(sorted(range(len(self.join_keys)), key=lambda place: self.join_keys[place]))
 
-    @property
+    @cached_property
     def head(self) -> bytes:
         names = [self.join_keys[place].encode() for place in self.order]
         return _U32.pack(len(names)) + b"".join(_TWO_U32.pack(ValueType.STRING, len(name)) + name for name in names)
 
-    @property
+    @cached_property
     def tail(self) -> bytes:
         return self.project.encode()
 
     def encode(self, values: Sequence[Any]) -> bytes:
         """The Redis key of one entity; `values` in the order of `join_keys`. Raises InputError for a wrong type."""
         columns = [[value] for value in values]
-        key = self.encode_columns(columns)[0] if columns else self.encode_rows(1)[0]
+        key = self.encode_columns(columns)[0]
         if key is None:
             raise InputError(f"A null key matches nothing: {dict(zip(self.join_keys, values, strict=True))}.")
         return key
 
     def encode_columns(self, columns: Sequence[Sequence[Any]]) -> list[bytes | None]:
         """The Redis keys of many entities, None for a row with a null key. Raises InputError for a wrong type."""
-        parts = [_encode_part(self.join_keys[place], self.types[place], columns[place]) for place in self.order]
         head, tail = self.head, self.tail
-        if len(parts) == 1:
-            return [None if part is None else head + part + tail for part in parts[0]]
-        return [None if None in row else head + b"".join(row) + tail for row in zip(*parts, strict=True)]  # type: ignore[arg-type]
+        return [None if part is None else head + part + tail for part in self.parts(columns)]
 
-    def encode_rows(self, count: int) -> list[bytes]:
-        """The one key of an entity-less view, once for each row."""
-        return [self.encode([""])] * count
+    def parts(self, columns: Sequence[Sequence[Any]]) -> list[bytes | None]:
+        """What lies between `head` and `tail` in each key: the values. None for a row with a null key."""
+        parts = [_encode_part(self.join_keys[place], self.types[place], columns[place]) for place in self.order]
+        if len(parts) == 1:
+            return parts[0]
+        return [None if None in row else b"".join(row) for row in zip(*parts, strict=True)]  # type: ignore[arg-type]
 
     def decode(self, key: bytes) -> tuple[Any, ...] | None:
         """The values in a Redis key, in the order of `join_keys`; None if the key is of another shape or project."""

@@ -23,6 +23,7 @@ import redis
 from tidemill.errors import ConfigurationError, OnlineStoreUnavailableError
 
 _CHUNK = 65_536
+_LOAD_TIMEOUT = 60.0  # seconds: during a load Redis may pause for its disk, and nobody waits for an answer
 _NOT_NOW = ("LOADING", "BUSY", "OOM", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
 _GONE = (ConnectionError, redis.ConnectionError, EOFError, OSError)
 
@@ -105,7 +106,9 @@ class RespClient:
     def stream(self) -> ReplyStream:
         """A connection of one's own for a bulk load: send ahead, count the replies later."""
         try:
-            return ReplyStream(_Connection(self._factory))
+            connection = _Connection(self._factory)
+            connection.socket.settimeout(max(self._timeout, _LOAD_TIMEOUT))
+            return ReplyStream(connection)
         except (redis.RedisError, OSError) as error:
             raise _gone(error) from error
 
