@@ -120,7 +120,7 @@ class EmbeddedRedis:
             "maxmemory": self._maxmemory,
             "maxmemory-policy": "noeviction",  # a full store says so; it never forgets a feature silently
         }
-        command = [_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
+        command = [find_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         if done.returncode != 0:
             raise self._failed((done.stdout + done.stderr).strip())
@@ -158,7 +158,7 @@ class EmbeddedRedis:
             yield
 
 
-def _server() -> str:
+def find_server() -> str:
     """The user's own redis-server where there is one, else the one that came with us."""
     found = shutil.which("redis-server")
     if found is not None:
