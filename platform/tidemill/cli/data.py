@@ -53,9 +53,12 @@ def extract(
         )
     out.table(
         "Extracted",
-        ("source", "intervals", "already there", "rows"),
-        [(report.source, report.intervals, report.skipped, report.rows) for report in reports],
+        ("source", "intervals", "already there", "rows", "in quarantine"),
+        [(report.source, report.intervals, report.skipped, report.rows, report.quarantined) for report in reports],
     )
+    for report in reports:
+        for reason, rows in report.reasons:
+            out.say(f"{report.source}: {rows:,} rows in quarantine: {reason}")
     out.result(reports)
 
 

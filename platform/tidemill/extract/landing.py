@@ -11,7 +11,6 @@ from pathlib import Path
 
 import polars as pl
 import psutil
-import pyarrow.parquet as pq
 
 from tidemill.errors import ConflictError, SourceError, UnavailableError
 
@@ -19,18 +18,26 @@ _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 _UNFINISHED = re.compile(r"\..+\.parquet\.(?P<host>[\w-]+)\.(?P<process>\d+)")
 
 
-def land(frame: pl.DataFrame, file: Path) -> None:
-    """Write a frame beside its file and rename it: readers see all of it or nothing of it.
+def shape_of(folder: Path) -> dict[str, pl.DataType] | None:
+    """The columns and types of what lies in a folder already, or None."""
+    neighbour = next(folder.glob("[!.]*.parquet"), None)
+    return None if neighbour is None else dict(pl.read_parquet_schema(neighbour))
 
-    Raises SourceError where other files of the folder have other columns or types, UnavailableError where the disk
-    does not take it.
-    """
-    _check_shape(frame, file)
-    write_atomically(frame, file)
+
+def check_shape(frame: pl.DataFrame, there: dict[str, pl.DataType] | None, source: str) -> None:
+    """Raise SourceError where a frame has other columns or types than what landed before."""
+    if there is not None and there != dict(frame.schema):
+        raise SourceError(
+            f"{source!r} holds {_described(there)}, but {_described(dict(frame.schema))} was to be added.",
+            hint="Bring the extraction back to the old columns and types, or move the old files away.",
+        )
 
 
 def write_atomically(frame: pl.DataFrame, file: Path) -> None:
-    """Write a Parquet file that, whenever this process or its machine dies, is there whole or not at all."""
+    """Write a frame beside its file and rename it: whenever process or machine dies, readers see all or nothing.
+
+    Raises UnavailableError where the disk does not take it.
+    """
     # A dot hides the unfinished file from every reader of the folder.
     unfinished = file.with_name(f".{file.name}.{_HOST}.{os.getpid()}")
     try:
@@ -38,9 +45,9 @@ def write_atomically(frame: pl.DataFrame, file: Path) -> None:
         with unfinished.open("wb") as target:
             frame.write_parquet(target, compression="zstd", statistics=True)
             target.flush()
+            # After a power cut there may be no file, and the interval is extracted again; but never an empty one.
             os.fsync(target.fileno())
         unfinished.replace(file)
-        _sync_folder(file.parent)
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         # Polars reports a full disk as an error of its own.
@@ -76,26 +83,5 @@ def alone(file: Path, what: str) -> Iterator[None]:
         yield
 
 
-def _check_shape(frame: pl.DataFrame, file: Path) -> None:
-    neighbour = next((other for other in file.parent.glob("*.parquet") if not other.name.startswith(".")), None)
-    if neighbour is None:
-        return
-    there = pl.from_arrow(pq.read_schema(neighbour).empty_table())
-    if isinstance(there, pl.DataFrame) and dict(there.schema) != dict(frame.schema):
-        raise SourceError(
-            f"{file.parent.name!r} holds {_described(there)}, but {_described(frame)} was to be added.",
-            hint="Bring the extraction back to the old columns and types, or move the old files away.",
-        )
-
-
-def _described(frame: pl.DataFrame) -> str:
-    return "(" + ", ".join(f"{name}: {dtype}" for name, dtype in sorted(frame.schema.items())) + ")"
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename outlives a power cut only once the folder itself is on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _described(shape: dict[str, pl.DataType]) -> str:
+    return "(" + ", ".join(f"{name}: {dtype}" for name, dtype in sorted(shape.items())) + ")"

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from tidemill.extract.landing import write_atomically
-from tidemill.extract.validation import REASON
+from tidemill.extract.validation import count_reasons
 
 
 class Quarantine:
@@ -39,8 +39,4 @@ class Quarantine:
 
     def reasons(self, source: str) -> list[tuple[str, int]]:
         """What was wrong with the rows of a source, with how many rows, the most frequent first."""
-        rows = self.read(source)
-        if rows.is_empty():
-            return []
-        counted = rows.get_column(REASON).str.split("; ").explode().value_counts(sort=True, name="rows")
-        return sorted(counted.iter_rows(), key=lambda item: (-item[1], item[0]))
+        return count_reasons(self.read(source))

@@ -16,7 +16,7 @@ from tidemill.errors import InputError, NotDefinedError
 from tidemill.extract.calling import call
 from tidemill.extract.declare import Extraction, extractions_of
 from tidemill.extract.intervals import Interval, landed, missing, split
-from tidemill.extract.landing import alone, land, sweep
+from tidemill.extract.landing import alone, check_shape, shape_of, sweep, write_atomically
 from tidemill.extract.quarantine import Quarantine
 from tidemill.extract.validation import check_share
 
@@ -134,6 +134,7 @@ class _Landing:
         self._quarantine = Quarantine(project.state)
         sweep(self._folder)
         self._there = landed(self._folder)
+        self._shape = shape_of(self._folder)
         self.rows = self.skipped = self.quarantined = 0
         self.files: list[Path] = []
         self.reasons: Counter[str] = Counter()
@@ -151,7 +152,9 @@ class _Landing:
             self.files.append(file)
         if self._extraction.contract is not None:
             check_share(found, self._extraction.contract, self._source.name, kept=file)
-        land(found.good.sort(self._source.timestamp_field, maintain_order=True), self._folder / name)
+        check_shape(found.good, self._shape, self._source.name)
+        write_atomically(_in_order(found.good, self._source.timestamp_field), self._folder / name)
+        self._shape = dict(found.good.schema)
         self.rows += found.good.height
         self.quarantined += found.bad.height
         self.reasons.update(dict(found.reasons()))
@@ -160,6 +163,11 @@ class _Landing:
         if self._extraction.once:
             return [] if (self._folder / ONCE).exists() else [(interval, ONCE)]
         return [(gap, gap.file_name) for gap in missing(interval, self._there)]
+
+
+def _in_order(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """By event time: a file that is in order already needs no sorting when features are looked up in it."""
+    return frame if frame.get_column(column).is_sorted() else frame.sort(column, maintain_order=True)
 
 
 def _folder(root: Path, source: Source) -> Path:

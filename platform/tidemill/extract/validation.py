@@ -30,8 +30,15 @@ class Checked:
 
     def reasons(self) -> list[tuple[str, int]]:
         """Each fault with the number of rows that have it, the most frequent first."""
-        counted = self.bad.get_column(REASON).str.split(_SEPARATOR).explode().value_counts(sort=True, name="rows")
-        return sorted(counted.iter_rows(), key=lambda item: (-item[1], item[0]))
+        return count_reasons(self.bad)
+
+
+def count_reasons(bad: pl.DataFrame) -> list[tuple[str, int]]:
+    """Each fault of quarantined rows with the number of rows that have it, the most frequent first."""
+    if bad.is_empty():
+        return []
+    counted = bad.get_column(REASON).str.split(_SEPARATOR).explode().value_counts(sort=True, name="rows")
+    return sorted(counted.iter_rows(), key=lambda item: (-item[1], item[0]))
 
 
 def conform(frame: pl.DataFrame, contract: Contract, source: str) -> pl.DataFrame:
@@ -49,7 +56,11 @@ def conform(frame: pl.DataFrame, contract: Contract, source: str) -> pl.DataFram
             hint="Bring them back at the source, or change the contract.",
         )
     wanted = [(name, column.dtype) for name, column in contract.columns.items() if frame.schema[name] != column.dtype]
-    return frame.with_columns(_converted(frame.get_column(name), dtype, source) for name, dtype in wanted)
+    return (
+        frame
+        if not wanted
+        else frame.with_columns(_converted(frame.get_column(name), dtype, source) for name, dtype in wanted)
+    )
 
 
 def check(frame: pl.DataFrame, contract: Contract, *, required: Sequence[str] = ()) -> Checked:
@@ -60,8 +71,11 @@ def check(frame: pl.DataFrame, contract: Contract, *, required: Sequence[str] = 
         fault = f"{', '.join(contract.unique)} was there before"
         repeated = (pl.col(REASON) == "") & again
         marked = marked.with_columns(pl.when(repeated).then(pl.lit(fault)).otherwise(REASON).alias(REASON))
-    good, bad = pl.collect_all([marked.filter(pl.col(REASON) == "").drop(REASON), marked.filter(pl.col(REASON) != "")])
-    return Checked(good=good, bad=bad)
+    found = marked.collect()
+    is_bad = found.get_column(REASON) != ""
+    if not is_bad.any():
+        return Checked(good=frame, bad=found.clear())
+    return Checked(good=found.filter(~is_bad).drop(REASON), bad=found.filter(is_bad))
 
 
 def row_faults(contract: Contract, required: Sequence[str] = ()) -> dict[str, pl.Expr]:
