@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ def fit(make: Callable[[], Any], dataset: Dataset, *, seed: int) -> Fitted:
     later = _validation(estimator, matrix[parts.validate], outcomes[parts.validate])
     try:
         # Linear algebra on several threads adds in another order each time; scikit-learn's own loops do not.
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"), threadpool_limits(_openmp_threads(), user_api="openmp"):
             estimator.fit(matrix[parts.fit], outcomes[parts.fit], **later)
     except (ValueError, TypeError) as error:
         raise TrainingDataError(
@@ -100,6 +101,11 @@ def _categories(fitted: pl.DataFrame, name: str, label: str) -> tuple[str, ...]:
     frequent = counted.sort(["rows", "category"], descending=[True, False]).head(MAX_CATEGORIES)
     share = pl.col("positives") / pl.col("rows")
     return tuple(frequent.sort(share, "category").get_column("category").to_list())
+
+
+def _openmp_threads() -> int | None:
+    """All of them where they wait asleep (see `tidemill.models`); one where scikit-learn was there before us."""
+    return None if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" else 1
 
 
 def _validation(estimator: Any, matrix: np.ndarray, outcomes: np.ndarray) -> dict[str, np.ndarray]:
