@@ -49,6 +49,17 @@ class StalePolicy(StrEnum):
     REFUSE = "refuse"
 
 
+class CatchUp(StrEnum):
+    """What is done about ticks that were missed while nothing ran."""
+
+    LATEST = "latest"
+    """One run, up to the newest of them."""
+    ALL = "all"
+    """One run for each of them, in order."""
+    SKIP = "skip"
+    """Nothing; the next tick does their work as well."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Field(_Named):
     """A named, typed value: a feature, or an input given with the request."""
@@ -117,12 +128,19 @@ class Schedule:
 
     `lag` is how long after its tick a run has usually finished; before the ledger begins, the newest tick with
     `tick + lag <= t` stands for what the online store held at `t`.
+
+    A run starts up to `jitter` after its tick, is given up after `timeout` (None: never), and is tried `attempts` times
+    before it is left for people to look at.
     """
 
     cron: str | None = None
     every: timedelta | None = None
     timezone: str = "UTC"
     lag: timedelta = timedelta(0)
+    catch_up: CatchUp = CatchUp.LATEST
+    jitter: timedelta = timedelta(0)
+    attempts: int = 5
+    timeout: timedelta | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,10 @@ def tags(
     every: str | timedelta | None = None,
     timezone: str = "UTC",
     lag: str | timedelta = "0s",
+    catch_up: str = "latest",
+    jitter: str | timedelta = "0s",
+    attempts: int = 5,
+    timeout: str | timedelta | None = None,
     max_age: str | timedelta | None = None,
     when_stale: str = "serve",
     event_id: str | None = None,
@@ -32,6 +36,10 @@ def tags(
         schedule: a cron expression of five fields, read in `timezone`, e.g. `"5 * * * *"`.
         every: a fixed interval instead, counted from 1970-01-01 UTC, e.g. `"15m"`.
         lag: how long after its tick a run has usually finished.
+        catch_up: of ticks missed while nothing ran, run the `latest`, `all` of them, or `skip` them.
+        jitter: start up to this much after the tick, so that not everything starts at once.
+        attempts: how often a run is tried before it is left for you to look at; waits grow from 30 s to an hour.
+        timeout: give a run up after this long.
         max_age: the freshness objective; a read of an older value says so.
         when_stale: `serve`, `null` or `refuse` a value older than `max_age`.
         event_id: the column that names an event, so that a retried delivery counts once.
@@ -42,6 +50,10 @@ def tags(
         "every": None if every is None else format_duration(parse_duration(every)),
         "timezone": timezone if schedule else None,
         "lag": format_duration(parse_duration(lag)) if schedule or every else None,
+        "catch_up": catch_up if catch_up != "latest" else None,
+        "jitter": format_duration(parse_duration(jitter)) if parse_duration(jitter) else None,
+        "attempts": str(attempts) if attempts != 5 else None,
+        "timeout": None if timeout is None else format_duration(parse_duration(timeout)),
         "max_age": None if max_age is None else format_duration(parse_duration(max_age)),
         "when_stale": when_stale if max_age is not None else None,
         "event_id": event_id,

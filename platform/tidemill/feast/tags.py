@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tidemill.definitions.catalog import Freshness, Schedule, StalePolicy
+from tidemill.definitions.catalog import CatchUp, Freshness, Schedule, StalePolicy
 from tidemill.definitions.declare import TAG_PREFIX
 from tidemill.definitions.duration import parse_duration
 from tidemill.errors import DefinitionError, NotDefinedError, TidemillError
@@ -15,7 +15,8 @@ from tidemill.schedule.ticks import check_schedule
 if TYPE_CHECKING:
     from feast import FeatureView
 
-_KNOWN = ("schedule", "every", "timezone", "lag", "max_age", "when_stale", "event_id")
+_SCHEDULE = ("schedule", "every", "timezone", "lag", "catch_up", "jitter", "attempts", "timeout")
+_KNOWN = (*_SCHEDULE, "max_age", "when_stale", "event_id")
 
 
 def schedule_of(tags: Mapping[str, str], place: str) -> Schedule | None:
@@ -29,6 +30,10 @@ def schedule_of(tags: Mapping[str, str], place: str) -> Schedule | None:
             every=parse_duration(found["every"]) if "every" in found else None,
             timezone=found.get("timezone", "UTC"),
             lag=parse_duration(found.get("lag", "0s")),
+            catch_up=_catch_up(found.get("catch_up", CatchUp.LATEST)),
+            jitter=parse_duration(found.get("jitter", "0s")),
+            attempts=_attempts(found.get("attempts", "5")),
+            timeout=parse_duration(found["timeout"]) if "timeout" in found else None,
         )
         check_schedule(schedule)
     return schedule
@@ -41,7 +46,7 @@ def freshness_of(tags: Mapping[str, str], place: str) -> Freshness | None:
     policy = found.get("when_stale", "serve")
     if policy not in list(StalePolicy):
         raise DefinitionError(
-            f"In the {place}: {NotDefinedError('policy for stale values', policy, list(StalePolicy))}"
+            f"In the {place}: {NotDefinedError('policy for stale values', policy, [known.value for known in StalePolicy])}"
         )
     with _found_in(place):
         return Freshness(max_age=parse_duration(found["max_age"]), policy=StalePolicy(policy))
@@ -54,6 +59,18 @@ def event_id_of(view: FeatureView) -> str | None:
         if name:
             return name
     return None
+
+
+def _catch_up(text: str) -> CatchUp:
+    if text not in list(CatchUp):
+        raise NotDefinedError("way to catch up", text, [known.value for known in CatchUp])
+    return CatchUp(text)
+
+
+def _attempts(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise DefinitionError(f"{text!r} is not a number of attempts.", hint="Write a whole number from 1 on.")
+    return int(text)
 
 
 def own_tags(tags: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

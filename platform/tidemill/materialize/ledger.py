@@ -28,6 +28,8 @@ LEASE = timedelta(minutes=10)
 
 _BEGINNING = -(2**63)
 CLAIMED, SUCCEEDED, FAILED = "claimed", "succeeded", "failed"
+_IN_LINE = frozenset({"scheduled", "extract", "retrain"})
+"""Kinds of work whose intervals follow one another, so that two that begin alike would do the same work twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,9 @@ class Ledger:
     ) -> Claim | None:
         """Claim an interval, or None where it is done already or a living worker holds it.
 
-        A failed interval is claimed again as the next attempt; a dead holder's is taken over as it stands.
+        A failed interval is claimed again as the next attempt; a dead holder's is taken over as it stands. Scheduled
+        work is claimed only where no other interval with the same start is done or held: a worker whose view of the
+        ledger is a moment old would do a part of it again.
         """
         holder = by or this_worker()
         interval = (_micros(start), to_micros(end))
@@ -119,6 +123,9 @@ class Ledger:
                 )
                 session.add(row)
                 session.flush()
+                if kind in _IN_LINE and self._began_alike(session, row, at):
+                    session.delete(row)
+                    return None
                 return _claim(row, lease)
         except IntegrityError:
             return None  # another worker's row came first: the unique key decided
@@ -194,6 +201,18 @@ class Ledger:
             RunRow.interval_end == interval[1],
         )
         return list(session.scalars(query))
+
+    def _began_alike(self, session: Session, row: RunRow, at: datetime) -> bool:
+        """Whether another interval with this one's start is done, or held by a living worker."""
+        query = select(RunRow).where(
+            RunRow.project == self._project,
+            RunRow.view == row.view,
+            RunRow.kind == row.kind,
+            RunRow.interval_start == row.interval_start,
+            RunRow.interval_end != row.interval_end,
+            RunRow.state.in_((CLAIMED, SUCCEEDED)),
+        )
+        return any(other.state == SUCCEEDED or not _is_free(other, at) for other in session.scalars(query))
 
     def _take_over(self, session: Session, row: RunRow, *, holder: str, at: datetime, lease: timedelta) -> Claim | None:
         """Take a dead holder's claim, unless somebody was quicker: the old holder and lease must still stand."""

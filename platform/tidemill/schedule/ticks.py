@@ -42,6 +42,8 @@ def check_schedule(schedule: Schedule) -> None:
         raise DefinitionError(f"A schedule's interval must be longer than nothing; found {schedule.every}.")
     if schedule.lag < timedelta(0):
         raise DefinitionError(f"A schedule's lag cannot be negative; found {schedule.lag}.")
+    if schedule.jitter < timedelta(0) or schedule.attempts < 1:
+        raise DefinitionError("A schedule needs a jitter of 0 or more, and at least one attempt.")
     _zone(schedule.timezone)
     if schedule.cron is not None:
         parse_cron(schedule.cron)

@@ -11,6 +11,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tidemill.clock import to_micros
 from tidemill.definitions import Schedule
 from tidemill.errors import DefinitionError, InputError

@@ -1,0 +1,304 @@
+"""Doing what is due. Any number of workers may run on one ledger: its unique key lets one of them do each interval.
+
+Time is an argument: `run_due(at)` does what is due at that instant and returns, so that a replay lives through a year
+in minutes. Only the loop waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from tidemill.clock import as_utc
+from tidemill.errors import ConflictError, DefinitionError, TidemillError, UnavailableError
+from tidemill.extract.declare import extractions_of
+from tidemill.materialize.ledger import FAILED, SUCCEEDED
+from tidemill.schedule.due import Due, due_runs, wait_after
+from tidemill.schedule.switches import EVERYTHING, Switches
+from tidemill.schedule.tasks import Kind, Task, tasks_of
+from tidemill.schedule.ticks import next_tick
+from tidemill.schedule.time_limit import time_limit
+
+if TYPE_CHECKING:
+    from tidemill.project import Project
+
+Retrain = Callable[["Project", str, datetime], Any]
+"""Retrain a model if one of its triggers asks for it: (project, model, at). Injected, since training is not ours."""
+
+_log = logging.getLogger("tidemill.schedule")
+_LONGEST_SLEEP = 5.0  # seconds, so that a simulated clock, a pause or new definitions are noticed
+_LEASE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskReport:
+    """One run of one task, as `RunReport` says it of a view; `view` is the task's name in the ledger."""
+
+    kind: str
+    view: str
+    start: datetime | None
+    end: datetime
+    cutoff: datetime | None
+    rows_read: int
+    rows_written: int
+    rows_skipped: int
+    seconds: float
+    state: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failures:
+    """How often a task failed in a row on one tick, and when last."""
+
+    count: int
+    last: datetime
+
+
+class Worker:
+    """Runs a project's schedule. One thread uses a worker; several workers may share a ledger.
+
+    `retrain` is called at the ticks of the models' schedules and once a day for their other triggers; without it models
+    are left alone.
+    """
+
+    def __init__(self, project: Project, *, retrain: Retrain | None = None) -> None:
+        self._project, self._retrain = project, retrain
+        self._switches = Switches(project.database, project.name)
+        self._tasks: tuple[Task, ...] | None = None
+        self._done: dict[str, datetime] = {}
+        self._failures: dict[tuple[str, datetime], _Failures] = {}
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The project's scheduled work, in the order in which it is done at one instant."""
+        if self._tasks is None:
+            self._tasks = tasks_of(
+                self._project.catalog, extracted=_extracted(self._project), retrain=self._retrain is not None
+            )
+        return self._tasks
+
+    def run_due(self, at: datetime) -> list[TaskReport]:
+        """Do everything that is due at an instant, and say what was done; nothing is raised for work that failed.
+
+        A task waits for those it depends on. Raises UnavailableError where the metadata database does not answer.
+        """
+        at = as_utc(at)
+        candidates = [task for task in self.tasks if self._may_be_due(task, at)]
+        if not candidates:
+            return []
+        paused = self._switches.paused()
+        if EVERYTHING in paused:
+            return []
+        retried = self._switches.retried_at()
+        reports: list[TaskReport] = []
+        for task in candidates:
+            if task.name not in paused and self._comes_now(task, at):
+                reports += self._run_task(task, at, retried.get(task.name))
+        return reports
+
+    def run(self, stop: threading.Event, *, on_report: Callable[[TaskReport], None] | None = None) -> None:
+        """Do what is due whenever it is, until `stop` is set. New definitions are taken up by themselves."""
+        while not stop.is_set():
+            try:
+                if self._project.reload():
+                    self._tasks = None
+                for report in self.run_due(self._project.clock.now()):
+                    if on_report is not None:
+                        on_report(report)
+                pause = self._seconds_to_next(self._project.clock.now())
+            except UnavailableError as error:
+                _log.warning("The schedule waits: %s", error, extra={"action": "schedule.wait"})
+                pause = _LONGEST_SLEEP
+            stop.wait(pause)
+
+    def given_up(self, at: datetime) -> list[TaskReport]:
+        """The dead letters: tasks whose newest run failed as often as it may be tried, with the last error."""
+        retried = self._switches.retried_at()
+        found = []
+        for task in self.tasks:
+            for due in self._due(task, as_utc(at)):
+                failures = self._failures_of(task, due, retried.get(task.name))
+                if failures is not None and failures.count >= task.schedule.attempts:
+                    found.append(_report(task, due, state="given up", error=self._last_error(task, due)))
+        return found
+
+    def _may_be_due(self, task: Task, at: datetime) -> bool:
+        """Whether a tick has passed since this worker last saw the task done; costs no query."""
+        done = self._done.get(task.name)
+        if done is None:
+            return True
+        upcoming = next_tick(task.schedule, done)
+        return upcoming is not None and upcoming <= at
+
+    def _comes_now(self, task: Task, at: datetime) -> bool:
+        """Whether everything the task depends on is done up to now."""
+        by_name = {other.name: other for other in self.tasks}
+        return all(not self._due(by_name[name], at) for name in task.after)
+
+    def _due(self, task: Task, at: datetime) -> list[Due]:
+        done = self._project.ledger.last_cutoff(task.name)
+        if done is not None:
+            self._done[task.name] = done
+        return due_runs(task.schedule, name=task.name, done=done, at=at)
+
+    def _run_task(self, task: Task, at: datetime, retried: datetime | None) -> list[TaskReport]:
+        """The task's due runs in order, up to the first that is not done: later ones build on it."""
+        reports: list[TaskReport] = []
+        for due in self._due(task, at):
+            if not self._may_try(task, due, at, retried):
+                break
+            made = self._attempt(task, due, at)
+            reports += made
+            if not made or any(report.state != SUCCEEDED for report in made):
+                break
+            self._done[task.name] = due.tick
+        return reports
+
+    def _may_try(self, task: Task, due: Due, at: datetime, retried: datetime | None) -> bool:
+        failures = self._failures_of(task, due, retried)
+        if failures is None:
+            return True
+        return failures.count < task.schedule.attempts and at >= failures.last + wait_after(failures.count)
+
+    def _failures_of(self, task: Task, due: Due, retried: datetime | None) -> _Failures | None:
+        """From the ledger, and from this worker's memory where a run failed before it could be claimed."""
+        found = self._failures.get((task.name, due.tick))
+        if found is not None and retried is not None and found.last <= retried:
+            found = None
+        ended = [
+            run.finished_at
+            for run in self._project.ledger.runs(task.name, state=FAILED, limit=100)
+            if run.end == due.tick and run.finished_at is not None and (retried is None or run.finished_at > retried)
+        ]
+        if not ended:
+            return found
+        count = max(len(ended), found.count if found else 0)
+        return _Failures(count=count, last=max([*ended, *([found.last] if found else [])]))
+
+    def _last_error(self, task: Task, due: Due) -> str | None:
+        runs = self._project.ledger.runs(task.name, state=FAILED, limit=100)
+        return next((run.error for run in runs if run.end == due.tick), None)
+
+    def _attempt(self, task: Task, due: Due, at: datetime) -> list[TaskReport]:
+        began = perf_counter()
+        work = {Kind.EXTRACT: self._extract, Kind.MATERIALIZE: self._materialize, Kind.RETRAIN: self._fit_again}
+        try:
+            with time_limit(task.schedule.timeout):
+                reports = work[task.kind](task, due, at)
+        except ConflictError:
+            return []  # another worker is at it
+        except Exception as error:  # noqa: BLE001 - one task's failure must not stop the others
+            if not isinstance(error, TidemillError):
+                _log.exception("%s failed.", task.name, extra={"action": "schedule.failed", "task": task.name})
+            reports = [_report(task, due, state=FAILED, error=_in_words(error), seconds=perf_counter() - began)]
+        if any(report.state == FAILED for report in reports):
+            self._remember_failure(task, due, at)
+        return reports
+
+    def _remember_failure(self, task: Task, due: Due, at: datetime) -> None:
+        before = self._failures.get((task.name, due.tick))
+        self._failures = {key: failures for key, failures in self._failures.items() if key[0] != task.name}
+        self._failures[task.name, due.tick] = _Failures(count=1 + (before.count if before else 0), last=at)
+
+    def _materialize(self, task: Task, due: Due, at: datetime) -> list[TaskReport]:
+        runs = self._project.materializer.materialize(until=due.tick, views=[task.subject], at=at, kind="scheduled")
+        return [
+            TaskReport(
+                kind=task.kind,
+                view=run.view,
+                start=run.start,
+                end=run.end,
+                cutoff=run.cutoff,
+                rows_read=run.rows_read,
+                rows_written=run.rows_written,
+                rows_skipped=run.rows_skipped,
+                seconds=run.seconds,
+                state=run.state,
+                error=run.error,
+            )
+            for run in runs
+        ]
+
+    def _extract(self, task: Task, due: Due, at: datetime) -> list[TaskReport]:
+        from tidemill.extract import extract
+
+        def work() -> int:
+            (report,) = extract(self._project, start=due.start, end=due.tick, sources=[task.subject])
+            return report.rows
+
+        return self._once(task, due, at, work)
+
+    def _fit_again(self, task: Task, due: Due, at: datetime) -> list[TaskReport]:
+        def work() -> int:
+            if self._retrain is not None:
+                self._retrain(self._project, task.subject, at)
+            return 0
+
+        return self._once(task, due, at, work)
+
+    def _once(self, task: Task, due: Due, at: datetime, work: Callable[[], int]) -> list[TaskReport]:
+        """Work that keeps no ledger of its own, claimed and ended in ours; nothing where another worker has it."""
+        ledger, began = self._project.ledger, perf_counter()
+        claim = ledger.claim(
+            task.name,
+            start=due.start,
+            end=due.tick,
+            at=at,
+            kind=task.kind,
+            lease=task.schedule.timeout or _LEASE,
+            catalog_digest=self._project.catalog.digest,
+        )
+        if claim is None:
+            return []
+        try:
+            rows = work()
+        except BaseException as error:
+            ledger.fail(claim, error=_in_words(error), at=at)
+            raise
+        ledger.succeed(claim, cutoff=due.tick, rows_read=rows, rows_written=rows, rows_skipped=0, at=at)
+        return [_report(task, due, state=SUCCEEDED, rows=rows, seconds=perf_counter() - began)]
+
+    def _seconds_to_next(self, now: datetime) -> float:
+        upcoming = [tick for task in self.tasks if (tick := next_tick(task.schedule, now)) is not None]
+        if not upcoming:
+            return _LONGEST_SLEEP
+        return min(max((min(upcoming) - now).total_seconds(), 0.05), _LONGEST_SLEEP)
+
+
+def _extracted(project: Project) -> set[str]:
+    """The sources that the project extracts itself; none where it has no extractions."""
+    try:
+        return set(extractions_of(project.root))
+    except DefinitionError as error:
+        if (project.root / "extract.py").is_file():
+            raise
+        _log.debug("%s", error)
+        return set()
+
+
+def _report(
+    task: Task, due: Due, *, state: str, rows: int = 0, seconds: float = 0.0, error: str | None = None
+) -> TaskReport:
+    return TaskReport(
+        kind=task.kind,
+        view=task.name,
+        start=due.start,
+        end=due.tick,
+        cutoff=due.tick if state == SUCCEEDED else None,
+        rows_read=rows,
+        rows_written=rows,
+        rows_skipped=0,
+        seconds=seconds,
+        state=state,
+        error=error,
+    )
+
+
+def _in_words(error: BaseException) -> str:
+    return str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
