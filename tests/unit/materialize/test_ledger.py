@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tidemill.clock import to_micros
 from tidemill.errors import ConflictError
 from tidemill.materialize.ledger import Ledger

@@ -1,0 +1,343 @@
+"""Materialization: the newest value of every entity, from the offline store into the online one.
+
+A run covers one view and one interval and ends in exactly one ledger row. What it does may be done twice without harm
+(the newest fact wins, whoever writes it), so a run that was killed is simply done again, from the chunk it had reached.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tidemill.definitions.catalog import View
+from tidemill.errors import ConflictError, InputError, NotDefinedError, TidemillError
+from tidemill.materialize.chunks import chunk_ends
+from tidemill.materialize.ledger import LEASE, Claim
+
+if TYPE_CHECKING:
+    from tidemill.project import Project
+
+log = logging.getLogger(__name__)
+
+BACKFILL = "backfill"
+SUCCEEDED, FAILED, CURRENT, HELD, DRY_RUN = "succeeded", "failed", "current", "held", "dry-run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """What became of one view's run.
+
+    `state` is `succeeded`, `failed` (see `error`; the ledger keeps it too), `current` (nothing to do), `held` (another
+    worker does it) or `dry-run` (`rows_written` is then what would be sent). `rows_skipped` are rows older than what
+    was stored and rows with a null key; `rows_unchanged` were stored already.
+    """
+
+    view: str
+    start: datetime | None
+    end: datetime
+    state: str
+    cutoff: datetime | None = None
+    rows_read: int = 0
+    rows_written: int = 0
+    rows_unchanged: int = 0
+    rows_skipped: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+
+class Materializer:
+    """Runs for one project. Stateless between calls: what was done is in the ledger."""
+
+    def __init__(self, project: Project, *, lease: timedelta = LEASE) -> None:
+        self._project = project
+        self._lease = lease
+
+    def materialize(
+        self,
+        *,
+        until: datetime,
+        at: datetime,
+        views: Sequence[str] | None = None,
+        kind: str = "manual",
+        dry_run: bool = False,
+    ) -> list[RunReport]:
+        """Bring the online store up to `until`, view by view. A view that fails does not stop the others.
+
+        Args:
+            until: the new cut-off; facts after it, or known after it, are left for a later run.
+            at: now.
+            views: default every view that is kept online.
+            kind: what the ledger says about why.
+            dry_run: only count what would be written.
+
+        Raises NotDefinedError for an unknown view, InputError for an interval in the future or a view that is not
+        kept online, UnavailableError where the ledger itself does not answer.
+        """
+        if until > at:
+            raise InputError(
+                f"The interval ends in the future: {until.isoformat()} is after {at.isoformat()}.",
+                hint="Materialize up to now at the latest.",
+            )
+        chosen = self._chosen(views)
+        plain = [view for view in chosen if not _has_tiles(view)]
+        tiled = [view for view in chosen if _has_tiles(view)]
+        reports = [
+            report for view in plain for report in self._run_plain(view, until=until, at=at, kind=kind, dry_run=dry_run)
+        ]
+        return reports + self._bootstrap(tiled, until=until, at=at, dry_run=dry_run)
+
+    def _chosen(self, names: Sequence[str] | None) -> list[View]:
+        catalog = self._project.catalog
+        if names is None:
+            return [view for view in catalog.views if view.online]
+        views = [catalog.view(name) for name in names]
+        for view in views:
+            if not view.online:
+                raise InputError(
+                    f"View {view.name!r} is not kept online.", hint="Declare it with online=True and apply."
+                )
+        return views
+
+    def _run_plain(self, view: View, *, until: datetime, at: datetime, kind: str, dry_run: bool) -> list[RunReport]:
+        reports = [] if dry_run else self._end_unfinished(view, at)
+        start = self._project.ledger.last_cutoff(view.name)
+        if start is not None and until <= start:
+            return reports or [RunReport(view=view.name, start=start, end=until, state=CURRENT, cutoff=start)]
+        if dry_run:
+            return [self._count(view, start, until)]
+        return [*reports, self.run_interval(view, start=start, end=until, at=at, kind=kind)]
+
+    def _end_unfinished(self, view: View, at: datetime) -> list[RunReport]:
+        """Intervals whose worker died are done first, so that every run that began also ends."""
+        return [
+            self.run_interval(view, start=run.start, end=run.end, at=at, kind=run.kind)
+            for run in self._project.ledger.unfinished(view.name, at=at)
+            if run.kind != BACKFILL
+        ]
+
+    def run_interval(
+        self, view: View, *, start: datetime | None, end: datetime, at: datetime, kind: str = "manual"
+    ) -> RunReport:
+        """Claim one interval of one view and do it. The report says `held` where another worker has it or had it."""
+        ledger, began = self._project.ledger, time.monotonic()
+        claim = ledger.claim(
+            view.name,
+            start=start,
+            end=end,
+            at=at,
+            lease=self._lease,
+            kind=kind,
+            catalog_digest=self._project.catalog.digest,
+        )
+        if claim is None:
+            return RunReport(view=view.name, start=start, end=end, state=HELD)
+        with self._recorded(claim, at, began):
+            with self._kept(claim, at, began):
+                report = self._write_chunks(view, claim, at, began)
+                self._refuse_removed(view)
+            ledger.succeed(
+                claim,
+                cutoff=end,
+                rows_read=report.rows_read,
+                rows_written=report.rows_written,
+                rows_skipped=report.rows_skipped,
+                at=self._finished(at, began),
+            )
+            return replace(report, state=SUCCEEDED, cutoff=end, seconds=time.monotonic() - began)
+        return self._failure(claim, began)
+
+    def _failure(self, claim: Claim, began: float) -> RunReport:
+        run = next(run for run in self._project.ledger.runs(claim.view) if run.id == claim.id)
+        return RunReport(
+            view=claim.view,
+            start=claim.start,
+            end=claim.end,
+            state=FAILED,
+            error=run.error,
+            seconds=time.monotonic() - began,
+        )
+
+    def _write_chunks(self, view: View, claim: Claim, at: datetime, began: float) -> RunReport:
+        """The interval in pieces that fit the memory limit, each as if it were a run of its own."""
+        offline, online = self._project.offline, self._project.online
+        report, start = _resumed(claim)
+        for end in chunk_ends(offline, view, start, claim.end, limit=self._project.settings.memory_limit):
+            found = offline.latest_rows(view.name, start=start, end=end, known_after=start)
+            result = online.write(view.name, found.frame, learned=claim.end)
+            report = replace(
+                report,
+                rows_read=report.rows_read + found.rows_read,
+                rows_written=report.rows_written + result.written,
+                rows_unchanged=report.rows_unchanged + result.unchanged,
+                rows_skipped=report.rows_skipped + result.skipped_older + result.null_keys + found.null_keys,
+            )
+            start = end
+            if end < claim.end:
+                self._project.ledger.save_progress(claim, _progress(report, end), at=self._finished(at, began))
+        return report
+
+    def _count(self, view: View, start: datetime | None, until: datetime) -> RunReport:
+        found = self._project.offline.latest_rows(view.name, start=start, end=until, known_after=start)
+        return RunReport(
+            view=view.name,
+            start=start,
+            end=until,
+            state=DRY_RUN,
+            rows_read=found.rows_read,
+            rows_written=found.frame.height,
+            rows_skipped=found.null_keys,
+        )
+
+    def _bootstrap(self, views: Sequence[View], *, until: datetime, at: datetime, dry_run: bool) -> list[RunReport]:
+        """Tiles of views that never had any. From then on events keep them current, and there is nothing to run."""
+        ledger = self._project.ledger
+        built = {view.name: ledger.last_cutoff(view.name) for view in views}
+        reports = [
+            RunReport(view=name, start=None, end=until, state=CURRENT, cutoff=cutoff)
+            for name, cutoff in built.items()
+            if cutoff is not None
+        ]
+        missing = [view for view in views if built[view.name] is None]
+        if dry_run:
+            return reports + [RunReport(view=view.name, start=None, end=until, state=DRY_RUN) for view in missing]
+        for stream in dict.fromkeys(view.stream for view in missing if view.stream is not None):
+            together = [view for view in missing if view.stream == stream]
+            reports += self._build_tiles(stream, together, until=until, at=at)
+        return reports
+
+    def _build_tiles(self, stream: str, views: Sequence[View], *, until: datetime, at: datetime) -> list[RunReport]:
+        """All windows over one stream share its history, so they are built in one pass, with a ledger row each."""
+        ledger, digest = self._project.ledger, self._project.catalog.digest
+        claims: list[Claim] = []
+        reports: list[RunReport] = []
+        for view in views:
+            claim = ledger.claim(
+                view.name, start=None, end=until, at=at, lease=self._lease, kind="rebuild", catalog_digest=digest
+            )
+            if claim is None:
+                reports.append(RunReport(view=view.name, start=None, end=until, state=HELD))
+            else:
+                claims.append(claim)
+        return reports + (self._rebuild(stream, claims, until=until, at=at) if claims else [])
+
+    def _rebuild(self, stream: str, claims: Sequence[Claim], *, until: datetime, at: datetime) -> list[RunReport]:
+        from tidemill.online.tile_rebuild import rebuild_stream
+
+        began, ledger = time.monotonic(), self._project.ledger
+        with self._recorded(claims[0], at, began, *claims[1:]):
+            with self._kept(claims[0], at, began, *claims[1:]):
+                result = rebuild_stream(self._project.online, stream, offline=self._project.offline, at=until)
+            for claim in claims:
+                ledger.succeed(
+                    claim,
+                    cutoff=until,
+                    rows_read=result.events,
+                    rows_written=result.tiles,
+                    rows_skipped=0,
+                    at=self._finished(at, began),
+                )
+            return [
+                RunReport(
+                    view=claim.view,
+                    start=None,
+                    end=until,
+                    state=SUCCEEDED,
+                    cutoff=until,
+                    rows_read=result.events,
+                    rows_written=result.tiles,
+                    seconds=time.monotonic() - began,
+                )
+                for claim in claims
+            ]
+        return [self._failure(claim, began) for claim in claims]
+
+    def _refuse_removed(self, view: View) -> None:
+        """A view that was removed while it ran must not leave data behind that nobody will ever delete."""
+        newest = self._project.catalogs.newest()
+        if newest is None or newest.catalog.digest == self._project.catalog.digest:
+            return
+        try:
+            newest.catalog.view(view.name)
+        except NotDefinedError:
+            self._project.online.delete_view(view.name)
+            raise ConflictError(
+                f"View {view.name!r} was removed while it ran; what had been written is gone."
+            ) from None
+
+    @contextmanager
+    def _recorded(self, claim: Claim, at: datetime, began: float, *more: Claim) -> Iterator[None]:
+        """Whatever ends a run is written into its ledger row. Our own errors end there; a defect is raised again."""
+        try:
+            yield
+        except Exception as error:
+            log.warning(
+                "Materializing %s up to %s failed: %s", claim.view, claim.end, error, extra={"action": "run_failed"}
+            )
+            for one in (claim, *more):
+                self._project.ledger.fail(one, error=_cause(error), at=self._finished(at, began))
+            if not isinstance(error, TidemillError):
+                raise
+
+    @contextmanager
+    def _kept(self, claim: Claim, at: datetime, began: float, *more: Claim) -> Iterator[None]:
+        """Renew the claims from a thread for as long as the work takes."""
+        over = threading.Event()
+        lost: list[BaseException] = []
+
+        def renew() -> None:
+            while not over.wait(self._lease.total_seconds() / 3):
+                try:
+                    for one in (claim, *more):
+                        self._project.ledger.renew(one, at=at + timedelta(seconds=time.monotonic() - began))
+                except ConflictError as error:
+                    lost.append(error)
+                    return
+                except TidemillError as error:  # the database is away for a moment; the lease is longer
+                    log.warning("The claim could not be renewed: %s", error, extra={"action": "renew_failed"})
+
+        thread = threading.Thread(target=renew, name="tidemill-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        if lost:
+            raise lost[0]
+
+    def _finished(self, at: datetime, began: float) -> datetime:
+        """When work ends that began at `at`: as much later as it took, unless the project's clock stands still."""
+        return max(at, min(self._project.clock.now(), at + timedelta(seconds=time.monotonic() - began)))
+
+
+def _has_tiles(view: View) -> bool:
+    return view.is_windowed and view.is_pushed
+
+
+def _cause(error: Exception) -> str:
+    return str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
+
+
+def _progress(report: RunReport, done: datetime) -> str:
+    counts = {name: getattr(report, name) for name in _COUNTS}
+    return json.dumps({"done": done.astimezone(UTC).isoformat(), **counts})
+
+
+def _resumed(claim: Claim) -> tuple[RunReport, datetime | None]:
+    """A fresh report and the interval's start; or those at which an earlier holder of the claim had arrived."""
+    report = RunReport(view=claim.view, start=claim.start, end=claim.end, state=SUCCEEDED)
+    if claim.progress is None:
+        return report, claim.start
+    saved = json.loads(claim.progress)
+    done = datetime.fromisoformat(saved["done"])
+    return replace(report, **{name: saved[name] for name in _COUNTS}), done
+
+
+_COUNTS = ("rows_read", "rows_written", "rows_unchanged", "rows_skipped")
