@@ -70,6 +70,19 @@ class Output:
 
             yield advance
 
+    @contextmanager
+    def stages(self, label: str) -> Iterator[Callable[[str, float], None]]:
+        """The same bar for work that tells the stage that begins and the share of the whole that is done."""
+        with self.progress(label) as advance:
+            told = 0.0
+
+            def begin(stage: str, share: float) -> None:
+                nonlocal told
+                advance(share - told, stage)
+                told = share
+
+            yield begin
+
 
 def _console(*, error: bool = False) -> Any:
     from rich.console import Console

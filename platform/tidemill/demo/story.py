@@ -38,6 +38,15 @@ class Facts:
     reproduced: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        found = {name: getattr(self, name) for name in ("trained", "parity", "monitored", "decision", "reproduced")}
+        return {
+            "predictions": self.predictions,
+            "values": self.values,
+            "unexplained": self.unexplained,
+            "seconds": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
+        } | {name: item.to_dict() for name, item in found.items() if item is not None}
+
 
 class Story:
     """The loop from raw data to a reproduced model, on the flights of 2013, in the project's own folder."""
@@ -117,7 +126,8 @@ class Story:
     def _train(self) -> None:
         from tidemill_training import train
 
-        trained = train(self._project, MODEL, until=LIVE, **self._staged("   training"))
+        with self._out.stages("   training:") as stage:
+            trained = train(self._project, MODEL, until=LIVE, progress=stage)
         manifest = trained.artifact.manifest
         self._facts.trained = trained
         self._note(
@@ -158,40 +168,39 @@ class Story:
             report = verify(self._project, model=MODEL)
         self._facts.parity = report
         self._facts.values, self._facts.unexplained = report.compared, report.unexplained
-        equal = sum(feature.count(0) for feature in report.features)
         self._note(
-            f"{report.compared:,} served values compared, {equal:,} equal, "
+            f"{report.compared:,} served values compared, {report.equal:,} equal, "
             f"[bold]{report.unexplained} unexplained[/bold]. Details: tidemill verify"
         )
 
     def _monitor(self) -> None:
         from tidemill.monitor import monitor
 
-        report = monitor(self._project, MODEL, at=self._end)
+        with self._out.progress("   comparing the week with the training data"):
+            report = monitor(self._project, MODEL, at=self._end)
         self._facts.monitored = report
-        for line in report.lines:
-            self._note(line)
+        for finding in report.findings:
+            self._note(f"{finding.severity}: {finding.subject}: {finding.what}")
+        if not report.findings:
+            self._note("Nothing drifted, nothing is stale, the model is as good as on its test data.")
 
     def _retrain(self) -> None:
         from tidemill_training import retrain
 
-        decision = retrain(self._project, MODEL, at=self._end, force=True, **self._staged("   retraining"))
+        with self._out.stages("   retraining:") as stage:
+            decision = retrain(self._project, MODEL, at=self._end, force=True, progress=stage)
         self._facts.decision = decision
-        for line in decision.lines:
-            self._note(line)
+        self._note(f"Why: {'; '.join(check.reason for check in decision.fired)}.")
+        self._note(f"The challenger was [bold]{decision.outcome}[/bold]: {'; '.join(decision.reasons)}.")
 
     def _reproduce(self) -> None:
         from tidemill_training import reproduce
 
-        report = reproduce(self._project, f"{MODEL}@champion", **self._staged("   rebuilding"))
+        with self._out.stages("   rebuilding:") as stage:
+            report = reproduce(self._project, f"{MODEL}@champion", progress=stage)
         self._facts.reproduced = report
-        for line in report.lines:
-            self._note(line)
-
-    def _staged(self, label: str) -> dict[str, Any]:
-        """A progress callback of training's form (stage, share done) that shows nothing but the stage's name."""
-        del label
-        return {}
+        for comparison in report.comparisons:
+            self._note(f"{'=' if comparison.equal else '≠'} {comparison.what}: {comparison.recorded[:40]}")
 
     def _sum_up(self) -> None:
         facts = self._facts
@@ -205,7 +214,7 @@ class Story:
                 ("Predicted over HTTP, an hour ahead", f"{facts.predictions:,} flights"),
                 ("Served values recomputed from history", f"{facts.values:,}"),
                 ("of these not the number the model would be trained on", str(facts.unexplained)),
-                ("Champion rebuilt from its record", "equal" if facts.reproduced.ok else "NOT equal"),
+                ("Champion rebuilt from its record", "equal" if facts.reproduced.equal else "NOT equal"),
                 ("All this took", f"{facts.seconds['all']:.0f} s"),
             ],
         )

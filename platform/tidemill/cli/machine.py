@@ -1,0 +1,60 @@
+"""`serve`, `up`, `down`, `status`, `doctor`, `demo`: what runs on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tidemill.cli.options import JsonOption, ProjectOption, find_project, open_for_command, output
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
+    app.command()(serve)
+    app.command()(doctor)
+
+
+def demo(
+    days: Annotated[int, typer.Option(min=1, max=30, help="How many days to live through.")] = 7,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Tell the whole loop as one story on real flights."""
+    from datetime import timedelta
+
+    from tidemill.demo.story import LIVE, Story, prepare_stage
+
+    out = output(json)
+    opened = open_for_command(project)
+    prepare_stage(opened)
+    facts = Story(opened, out, until=LIVE + timedelta(days=days)).tell()
+    opened.close()
+    out.result(facts.to_dict())
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to bind to.", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default=False)] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve the dashboard too.")] = False,
+    project: ProjectOption = None,
+) -> None:
+    """Answer predictions and features over HTTP until stopped."""
+    from tidemill_serving.process import run_server
+
+    opened = open_for_command(project)
+    settings = opened.settings
+    run_server(
+        opened,
+        host=settings.host if host is None else host,
+        port=settings.port if port is None else port,
+        dashboard=dashboard,
+    )
+
+
+def doctor(project: ProjectOption = None, json: JsonOption = False) -> None:
+    """Look at every part and say what to do about what is missing."""
+    from tidemill.cli.doctor import examine, show
+
+    if not show(examine(find_project(project)), output(json)):
+        raise typer.Exit(1)
