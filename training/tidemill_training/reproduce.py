@@ -109,7 +109,7 @@ def _catalog(project: Project, manifest: Manifest) -> Catalog:
     catalog = project.catalogs.by_digest(manifest.catalog_digest)
     if catalog is None:
         raise NotReproducibleError(
-            f"{manifest.name}@{manifest.version} was trained with definitions {manifest.catalog_digest[:12]}, which are "
+            f"{manifest.name}@{manifest.version} came from definitions {manifest.catalog_digest[:12]}, which are "
             "not in this project's metadata database.",
             hint="Is it the database of the project that trained it?",
         )

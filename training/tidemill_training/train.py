@@ -89,17 +89,18 @@ def train(
     until: datetime | None = None,
     progress: Progress | None = None,
     promote: bool = True,
+    at: datetime | None = None,
 ) -> TrainedVersion:
     """Train, register and, if it passes its gates, promote a version of a model.
 
-    `until` bounds what may be known: request times before it, labels known by it; default now. A version that passes
-    no gate, or is not to be promoted, stays registered as the challenger.
+    `until` bounds what may be known: request times before it, labels known by it; default `at`, the instant of the
+    training, which is now by default. A version that fails a gate, or is not to be promoted, stays registered as the challenger.
 
     Raises NotAppliedError, NotDefinedError or DefinitionError for definitions that cannot be trained, TrainingDataError
     for data nothing can be learned from, ConflictError if the model is being trained already. Nothing is registered
     then.
     """
-    at = project.clock.now()
+    at = project.clock.now() if at is None else as_utc(at)
     until = at if until is None else as_utc(until)
     if until > at:
         raise InputError(
