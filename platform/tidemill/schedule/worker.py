@@ -223,6 +223,7 @@ class Worker:
                 error=run.error,
             )
             for run in runs
+            if run.state in (SUCCEEDED, FAILED)  # else another worker has it, or had it a moment ago
         ]
 
     def _extract(self, task: Task, due: Due, at: datetime) -> list[TaskReport]:

@@ -1,0 +1,118 @@
+"""Two schedulers on one ledger: every interval is done exactly once, whichever of them comes first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tidemill.definitions import Catalog, CatchUp, Entity, Feature, Schedule, Source, ValueType, View
+from tidemill.materialize.ledger import Run
+from tidemill.project import Project, open_project
+
+START = datetime(2013, 10, 1, tzinfo=UTC)
+TICKS = 1_000
+
+SCHEDULER = """
+import random, sys, time
+from datetime import datetime, timedelta
+from tidemill.clock import ManualClock
+from tidemill.project import open_project
+from tidemill.schedule.worker import Worker
+
+root, start, ticks, seed = sys.argv[1], datetime.fromisoformat(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+chance = random.Random(seed)
+clock = ManualClock(start)
+project = open_project(root, clock=clock)
+worker = Worker(project)
+done = 0
+for tick in range(ticks):
+    at = start + timedelta(minutes=tick)
+    clock.set(at)
+    done += sum(report.state == "succeeded" for report in worker.run_due(at))
+    if chance.random() < 0.05:
+        time.sleep(chance.random() / 20)
+project.close()
+print(done)
+"""
+
+
+def view(name: str, catch_up: CatchUp) -> View:
+    return View(
+        name=name,
+        entities=("origin",),
+        join_keys=("origin",),
+        features=(Feature(name="temp", dtype=ValueType.DOUBLE),),
+        source="measured",
+        schedule=Schedule(cron="* * * * *", catch_up=catch_up),
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    (tmp_path / "feature_store.yaml").write_text("project: airports\n")
+    minutes = pl.datetime_range(START, START + timedelta(minutes=TICKS), "1m", time_zone="UTC", eager=True)
+    (tmp_path / "measured").mkdir()
+    pl.DataFrame({"event_time": minutes}).with_columns(
+        origin=pl.lit("JFK"), temp=pl.int_range(pl.len()).cast(pl.Float64)
+    ).write_parquet(tmp_path / "measured" / "rows.parquet")
+    opened = open_project(tmp_path)
+    opened.catalogs.add(
+        Catalog(
+            project="airports",
+            entities=(Entity(name="origin", join_key="origin", dtype=ValueType.STRING),),
+            sources=(Source(name="measured", path="measured", timestamp_field="event_time"),),
+            views=(view("each", CatchUp.ALL), view("newest", CatchUp.LATEST)),
+        ),
+        at=START,
+    )
+    yield opened
+    opened.close()
+    from tidemill.online.embedded import EmbeddedRedis
+
+    EmbeddedRedis(opened.redis_folder).stop()
+
+
+def schedulers(project: Project, count: int) -> list[int]:
+    """Run several schedulers over the same ticks at the same time; how many runs each of them made."""
+    arguments = [str(project.root), START.isoformat(), str(TICKS)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCHEDULER, *arguments, str(seed)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ,
+        )
+        for seed in range(count)
+    ]
+    answers = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, [error for _, error in answers]
+    return [int(said) for said, _ in answers]
+
+
+def succeeded(project: Project, name: str) -> list[Run]:
+    runs = project.ledger.runs(name, limit=10 * TICKS)
+    assert {run.state for run in runs} == {"succeeded"}
+    return sorted(runs, key=lambda run: run.end)
+
+
+@pytest.mark.slow
+def test_two_schedulers_do_every_interval_of_a_thousand_ticks_exactly_once(project: Project) -> None:
+    made = schedulers(project, 2)
+    ends = [START + timedelta(minutes=tick) for tick in range(TICKS)]
+    each, newest = succeeded(project, "each"), succeeded(project, "newest")
+    assert [run.end for run in each] == ends
+    assert [run.start for run in each[1:]] == ends[:-1]
+    assert [run.start for run in newest[1:]] == [run.end for run in newest[:-1]]
+    assert newest[-1].end == ends[-1]
+    assert sum(made) == len(each) + len(newest)
+    assert min(made) > 0, "both took part"
+    (temp,) = project.online.read_features(["each:temp"], [{"origin": "JFK"}]).values["temp"]
+    assert temp == TICKS - 1
