@@ -124,7 +124,7 @@ class Story:
         self._note(f"{written:,} rows of {len(reports)} views; eight of them are windows that slide with every event.")
 
     def _train(self) -> None:
-        from tidemill_training import train
+        from tidemill_training.train import train
 
         with self._out.stages("   training:") as stage:
             trained = train(self._project, MODEL, until=LIVE, progress=stage)
@@ -185,7 +185,7 @@ class Story:
             self._note("Nothing drifted, nothing is stale, the model is as good as on its test data.")
 
     def _retrain(self) -> None:
-        from tidemill_training import retrain
+        from tidemill_training.retrain import retrain
 
         with self._out.stages("   retraining:") as stage:
             decision = retrain(self._project, MODEL, at=self._end, force=True, progress=stage)
@@ -194,7 +194,7 @@ class Story:
         self._note(f"The challenger was [bold]{decision.outcome}[/bold]: {'; '.join(decision.reasons)}.")
 
     def _reproduce(self) -> None:
-        from tidemill_training import reproduce
+        from tidemill_training.reproduce import reproduce
 
         with self._out.stages("   rebuilding:") as stage:
             report = reproduce(self._project, f"{MODEL}@champion", progress=stage)
