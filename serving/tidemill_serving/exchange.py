@@ -37,6 +37,8 @@ async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
         async with asyncio.timeout(limits.request_seconds):
             return await _read_rest(scope, receive, limits, message)
     except TimeoutError:
+        if _declared_length(scope["headers"]) > limits.body_bytes:
+            raise _too_large(_declared_length(scope["headers"]), limits) from None
         raise SlowRequestError(
             f"The body did not arrive within {limits.request_seconds:g} s.", hint="Send it faster, or in smaller parts."
         ) from None

@@ -15,6 +15,7 @@ from tidemill.definitions.catalog import Catalog, Model
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelArtifact
 from tidemill.models.deployments import Deployment, DeploymentRepository
+from tidemill_serving.lean_imports import without
 
 _log = logging.getLogger("tidemill.serving")
 
@@ -74,8 +75,9 @@ class ModelShelf:
     def _load(self, model: Model, deployment: Deployment, held: ServedModel | None) -> ServedModel:
         if held is not None and held.deployment.digest == deployment.digest and held.version == deployment.version:
             return ServedModel(model=model, deployment=deployment, artifact=held.artifact)
-        artifact = ModelArtifact.load(deployment.folder(self._root), digest=deployment.digest)
-        warm_up(artifact)
+        with without():
+            artifact = ModelArtifact.load(deployment.folder(self._root), digest=deployment.digest)
+            warm_up(artifact)
         _log.info("Model %s version %d is loaded.", model.name, deployment.version)
         return ServedModel(model=model, deployment=deployment, artifact=artifact)
 

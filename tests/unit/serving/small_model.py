@@ -1,0 +1,67 @@
+"""A real model artifact for the small project: a logistic regression on two features."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from sklearn.ensemble import HistGradientBoostingClassifier
+from small_project import NOW
+
+from tidemill.definitions.catalog import CodeReference
+from tidemill.definitions.types import ValueType
+from tidemill.models.artifact import ModelArtifact
+from tidemill.models.baseline import describe, describe_all
+from tidemill.models.encoding import ModelFeature
+from tidemill.models.manifest import DatasetRecord, Manifest
+from tidemill.project import Project
+
+
+def make_artifact(version: int, features: tuple[str, ...] = ("temp", "hours")) -> ModelArtifact:
+    """A model that says late where it is warm; each version is a little surer than the one before."""
+    random = np.random.default_rng(version)
+    matrix = random.normal(15, 10, (400, len(features)))
+    label = (matrix[:, 0] + random.normal(0, 10.0 / version, 400) > 15).astype(np.int8)
+    estimator = HistGradientBoostingClassifier(max_iter=5 * version, random_state=0).fit(matrix, label)
+    return ModelArtifact(manifest=_manifest(version, features), estimator=estimator)
+
+
+def promote(
+    project: Project, version: int, *, artifact: ModelArtifact | None = None, at: datetime = NOW
+) -> ModelArtifact:
+    folder = Path("models") / f"delay-{version}-{len(project.deployments.history('delay'))}"
+    saved = (artifact or make_artifact(version)).save(project.root / folder)
+    project.deployments.set(
+        "delay", alias="champion", version=version, artifact=str(folder), digest=saved.digest, reason="test", at=at
+    )
+    return saved
+
+
+def _manifest(version: int, features: tuple[str, ...]) -> Manifest:
+    frame = pl.DataFrame({name: [1.0, 2.0, 3.0] for name in features})
+    return Manifest(
+        name="delay",
+        version=version,
+        service="delay_v1",
+        features=tuple(ModelFeature(name=name, dtype=ValueType.DOUBLE) for name in features),
+        label="late",
+        catalog_digest="c" * 64,
+        dataset=DatasetRecord(
+            digest="d" * 64, mode="served", start=NOW, validation_start=NOW, test_start=NOW, until=NOW,
+            fit_rows=1, validation_rows=1, test_rows=1, positive_share=0.5,
+        ),
+        estimator=CodeReference(module="estimators", qualname="make", digest="e" * 64),
+        estimator_text="HistGradientBoostingClassifier()",
+        seed=0,
+        iterations=5,
+        metrics={"roc_auc": 0.8},
+        calibration=(),
+        predictions_digest="",
+        baseline=describe_all(frame),
+        prediction_baseline=describe(pl.Series("prediction", [0.1, 0.9])),
+        libraries={},
+        trained_at=NOW,
+        files={},
+    )  # fmt: skip
