@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from tidemill.clock import as_utc
 from tidemill.definitions import catalog as nouns
 from tidemill.definitions.catalog import Catalog
 from tidemill.errors import InputError, NotDefinedError, SpineError
-from tidemill.feast.nouns import aggregation_noun, feature_noun, source_noun
+from tidemill.feast.nouns import aggregation_noun, feature_noun, source_noun, stream_noun
+from tidemill.feast.tags import event_id_of, freshness_of, schedule_of
 from tidemill.offline.spine import CONVENTIONAL_TIME
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.training_set import TrainingSet
@@ -42,8 +44,12 @@ def registered_view(view: FeatureView) -> nouns.View:
         join_keys=keys,
         features=tuple(feature_noun(field) for field in features_of(view)),
         source=view.batch_source.name,
+        stream=None if view.stream_source is None else view.stream_source.name,
         ttl=view.ttl or timedelta(0),
+        schedule=schedule_of(view.tags, f"feature view {view.name!r}"),
+        freshness=freshness_of(view.tags, f"feature view {view.name!r}"),
         aggregations=_aggregations(view),
+        event_id=event_id_of(view),
     )
 
 
@@ -63,11 +69,15 @@ def catalog_of_views(project: str, views: Iterable[FeatureView], sources: Iterab
             entities.setdefault(field.name, nouns.Entity(name=field.name, join_key=field.name, dtype=field.dtype))
     of_views = [view.batch_source for view in views if view.batch_source is not None]
     found_sources = {source.name: source_noun(source) for source in (*sources, *of_views)}
+    streams = {
+        view.stream_source.name: stream_noun(view.stream_source) for view in views if view.stream_source is not None
+    }
     found_views = {view.name: registered_view(view) for view in views}
     return Catalog(
         project=project,
         entities=tuple(entities.values()),
         sources=tuple(found_sources.values()),
+        streams=tuple(streams.values()),
         views=tuple(found_views.values()),
     )
 
@@ -91,14 +101,7 @@ def training_set_of(
     further = _file_sources(registry, project) if is_query else []
     catalog = catalog_of_views(project, views, further)
     service = nouns.Service(name=_SERVICE, projections=tuple(_projections(views, references)))
-    catalog = Catalog(
-        project=project,
-        entities=catalog.entities,
-        sources=catalog.sources,
-        views=catalog.views,
-        services=(service,),
-    )
-    store = OfflineStore(root=root, catalog=catalog)
+    store = OfflineStore(root=root, catalog=replace(catalog, services=(service,)))
     return store.training_set(
         _SERVICE, spine, mode="event", full_feature_names=full_feature_names, filter_known=filter_known
     )

@@ -218,7 +218,9 @@ def aggregation_noun(item: FeastAggregation, place: str) -> nouns.Aggregation:
     try:
         function = nouns.AggregationFunction(item.function)
     except ValueError:
-        unknown = NotDefinedError("window function", item.function, list(nouns.AggregationFunction))
+        unknown = NotDefinedError(
+            "window function", item.function, [known.value for known in nouns.AggregationFunction]
+        )
         raise DefinitionError(f"In the {place}: {unknown}") from None
     return nouns.Aggregation(
         name=item.resolved_name(item.time_window),

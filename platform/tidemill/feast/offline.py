@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from tidemill.errors import InputError, SourceError
 from tidemill.feast.historical import keys_and_times, range_asked, training_set_of
-from tidemill.feast.pulls import newest_of_each_key, rows_between
+from tidemill.feast.pulls import columns_of, newest_of_each_key, rows_between
 from tidemill.feast.registry_path import resolve_registry_paths
 from tidemill.feast.retrieval import PolarsRetrievalJob, metadata_of
 from tidemill.feast.writes import append_log, append_to_source
@@ -162,6 +162,11 @@ class PolarsOfflineStore(OfflineStore):
                 hint="Use a FileLoggingDestination.",
             )
         append_log(root_of(config), destination, data)
+
+    def get_table_column_names_and_types_from_data_source(
+        self, config: RepoConfig, data_source: DataSource
+    ) -> Iterable[tuple[str, str]]:
+        return columns_of(root_of(config), _file_source(data_source))
 
 
 def root_of(config: RepoConfig) -> Path:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 from feast.errors import FeastJoinKeysDuringMaterialization
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.offline_stores.file_source import FileSource
@@ -74,3 +75,26 @@ def _scan(root: Path, source: FileSource, time_column: str, known_column: str | 
         file_format=file_format_of(source),
     )
     return scan_source(SourceFiles.open(noun, root), {})
+
+
+def columns_of(root: Path, source: FileSource) -> list[tuple[str, str]]:
+    """A source's columns with Arrow's names of their types, as Feast's inference understands them.
+
+    Arrow has several types for one thing: Feast knows text as `string`, and takes `large_string`, which Polars and
+    others write, for JSON.
+    """
+    noun = Source(name=source.name, path=source.path, timestamp_field="", file_format=file_format_of(source))
+    files = SourceFiles.open(noun, root)
+    return [(name, str(_familiar(files.type_of(name)))) for name in files.columns]
+
+
+def _familiar(dtype: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(dtype):
+        return _familiar(dtype.value_type)
+    if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
+        return pa.string()
+    if pa.types.is_large_binary(dtype) or pa.types.is_binary_view(dtype) or pa.types.is_fixed_size_binary(dtype):
+        return pa.binary()
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        return pa.list_(pa.field("item", _familiar(dtype.value_type)))
+    return pa.timestamp("us") if pa.types.is_date(dtype) else dtype

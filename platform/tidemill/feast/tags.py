@@ -45,9 +45,8 @@ def freshness_of(tags: Mapping[str, str], place: str) -> Freshness | None:
         return None
     policy = found.get("when_stale", "serve")
     if policy not in list(StalePolicy):
-        raise DefinitionError(
-            f"In the {place}: {NotDefinedError('policy for stale values', policy, [known.value for known in StalePolicy])}"
-        )
+        known = [item.value for item in StalePolicy]
+        raise DefinitionError(f"In the {place}: {NotDefinedError('policy for stale values', policy, known)}")
     with _found_in(place):
         return Freshness(max_age=parse_duration(found["max_age"]), policy=StalePolicy(policy))
 
