@@ -46,7 +46,7 @@ async def check_parts(state: ServingState) -> dict[str, dict[str, Any]]:
     if state.draining:
         parts["server"] = _part("It is shutting down.")
     for name, served in state.shelf.served.items():
-        parts[f"model:{name}"] = _part(None, version=served.version, trouble=state.shelf.failures.get(name))
+        parts[f"model:{name}"] = _part(None, version=served.version, newer_failed=state.shelf.failures.get(name))
     for name, failure in state.shelf.failures.items():
         parts.setdefault(f"model:{name}", _part(failure))
     return parts
