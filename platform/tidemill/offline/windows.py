@@ -19,14 +19,11 @@ from tidemill.definitions.catalog import Aggregation, AggregationFunction, View
 from tidemill.definitions.partials import Partials, declared, finish
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import longest_window, lower_bound, micros, needs_of
-from tidemill.errors import SourceError
 from tidemill.offline.timeline import Labels, Reach, Timeline, in_time_order, reaches, timelines
 from tidemill.offline.window_columns import Column, newest_ranks, partials_of
+from tidemill.offline.window_events import EVENT, KNOWN, check_columns, each_event_once, instant, utc
 
 _CODE = "__tidemill_code"
-_EVENT = "__tidemill_event"
-_KNOWN = "__tidemill_known"
-_INSTANT = pl.Datetime("us", "UTC")
 _EARLIEST = to_micros(datetime(1, 1, 1, tzinfo=UTC))
 _LATEST = to_micros(datetime(9999, 12, 31, tzinfo=UTC))
 
@@ -87,12 +84,12 @@ def latest_windows(
     """
     cutoff = to_micros(end)
     since = lower_bound(cutoff if start is None else min(to_micros(start), cutoff), *_longest_with_hop(view))
-    time = _utc(events, timestamp_field)
-    inside = events.filter(time.is_between(_instant(since), _instant(cutoff)))
+    time = utc(events, timestamp_field)
+    inside = events.filter(time.is_between(instant(since), instant(cutoff)))
     keys = inside.select(view.join_keys).unique().drop_nulls().sort(view.join_keys).collect()
     at = np.full(len(keys), cutoff)
     values = window_values(view, events, keys, at, at, timestamp_field=timestamp_field, known_field=known_field)
-    stamps = [_instant(cutoff).alias("__event_time"), _instant(cutoff).alias("__known_time")]
+    stamps = [instant(cutoff).alias("__event_time"), instant(cutoff).alias("__known_time")]
     return pl.concat([keys, values], how="horizontal").with_columns(stamps)
 
 
@@ -136,25 +133,16 @@ def _read(
     """The events that can matter to these labels, in time order, each once."""
     schema = events.collect_schema()
     needed = _needed_columns(view, wanted)
-    _check_columns(view, schema, [*view.join_keys, timestamp_field, *needed], known_field)
+    check_columns(view, schema, [*view.join_keys, timestamp_field, *needed], known_field)
     frame = _select(view, events, schema, distinct, labels, needed, timestamp_field, known_field)
     if view.event_id is not None:
-        frame = _each_event_once(frame, view.event_id, known_field is not None)
+        frame = each_event_once(frame, view.event_id, has_known=known_field is not None)
     return _in_order(frame, wanted, needed, bool(view.join_keys), known_field is not None)
 
 
 def _needed_columns(view: View, wanted: tuple[Aggregation, ...]) -> list[str]:
     columns = {item.column for item in wanted if item.column}
     return sorted(columns | ({view.event_id} if view.event_id else set()))
-
-
-def _check_columns(view: View, schema: pl.Schema, needed: Sequence[str], known_field: str | None) -> None:
-    missing = [name for name in (*needed, *([known_field] if known_field else [])) if name not in schema]
-    if missing:
-        raise SourceError(
-            f"Source {view.source!r} of view {view.name!r} has no column {', '.join(map(repr, missing))}.",
-            hint=f"It has: {', '.join(schema.names())}.",
-        )
 
 
 def _select(
@@ -167,13 +155,13 @@ def _select(
     timestamp_field: str,
     known_field: str | None,
 ) -> pl.DataFrame:
-    time = _utc(events, timestamp_field)
+    time = utc(events, timestamp_field)
     earliest, latest = _span(view, labels)
-    columns = [time.dt.epoch("us").alias(_EVENT), *needed]
+    columns = [time.dt.epoch("us").alias(EVENT), *needed]
     if known_field is not None:
-        known = _utc(events, known_field).dt.epoch("us")
-        columns.append(pl.coalesce(known, time.dt.epoch("us")).alias(_KNOWN))
-    inside = events.filter(time.is_between(_instant(earliest), _instant(latest)))
+        known = utc(events, known_field).dt.epoch("us")
+        columns.append(pl.coalesce(known, time.dt.epoch("us")).alias(KNOWN))
+    inside = events.filter(time.is_between(instant(earliest), instant(latest)))
     extra = [name for name in view.join_keys if name not in needed]
     inside = inside.select(*extra, *columns)
     if not view.join_keys:
@@ -193,25 +181,11 @@ def _span(view: View, labels: Labels) -> tuple[int, int]:
     return max(earliest, _EARLIEST), int(asking.max())
 
 
-def _each_event_once(frame: pl.DataFrame, event_id: str, has_known: bool) -> pl.DataFrame:
-    """Of several deliveries of one event the one that was known first. A null id names no event."""
-    repeated = frame[event_id].is_duplicated() & frame[event_id].is_not_null()
-    if not repeated.any():
-        return frame
-    rows = frame.select(event_id, *([_KNOWN] if has_known else [])).with_row_index("row").filter(repeated)
-    if has_known:
-        rows = rows.sort(_KNOWN, maintain_order=True)
-    kept = rows.unique(event_id, keep="first")["row"]
-    keep = (~repeated).to_numpy().copy()
-    keep[kept.to_numpy()] = True
-    return frame.filter(pl.Series(keep))
-
-
 def _in_order(
     frame: pl.DataFrame, wanted: tuple[Aggregation, ...], needed: list[str], has_keys: bool, has_known: bool
 ) -> _History:
-    event = frame[_EVENT].to_numpy()
-    known = frame[_KNOWN].to_numpy() if has_known else None
+    event = frame[EVENT].to_numpy()
+    known = frame[KNOWN].to_numpy() if has_known else None
     ordered = {AggregationFunction.FIRST, AggregationFunction.LAST} & {item.function for item in wanted}
     order = in_time_order(event, known if ordered else None)
     if order is not None:
@@ -281,17 +255,3 @@ def _longest_with_hop(view: View) -> tuple[int, int]:
 
 def _window(item: Aggregation) -> tuple[int, int]:
     return micros(item.window), micros(item.hop)
-
-
-def _utc(events: pl.LazyFrame, name: str) -> pl.Expr:
-    dtype = events.collect_schema()[name]
-    if dtype == _INSTANT:
-        return pl.col(name)
-    if not isinstance(dtype, pl.Datetime):
-        raise SourceError(f"Column {name!r} is {dtype}, expected an instant.", hint="Store it as a timestamp in UTC.")
-    aware = pl.col(name) if dtype.time_zone else pl.col(name).dt.replace_time_zone("UTC")
-    return aware.cast(_INSTANT)
-
-
-def _instant(at: int) -> pl.Expr:
-    return pl.lit(at, dtype=pl.Int64).cast(_INSTANT)

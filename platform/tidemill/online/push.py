@@ -1,0 +1,140 @@
+"""Pushing events: checked as a whole first, then written to history, to the online store, or to both.
+
+To both means history first: a crash in between leaves events that training knows and serving does not yet, and the same
+call again completes them. Written twice they count once, where the views name an event id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from tidemill.clock import to_micros
+from tidemill.definitions.catalog import Catalog, Source
+from tidemill.errors import InputError, NotDefinedError
+from tidemill.online.push_rows import EVENT, KNOWN, Batch, RejectedRow, check_rows, rows_of, time_fields
+from tidemill.online.tile_writer import Arrivals, TileWriter
+
+if TYPE_CHECKING:
+    from tidemill.online.store import OnlineStore
+    from tidemill.project import Project
+
+_TARGETS = ("online", "offline", "both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushResult:
+    """What became of a push: `accepted` rows count now; `duplicates` counted before; `ignored` columns are not defined.
+
+    `path` is the file added to history, where that was asked for.
+    """
+
+    accepted: int
+    duplicates: int
+    rejected: tuple[RejectedRow, ...] = ()
+    ignored: tuple[str, ...] = ()
+    path: Path | None = None
+
+
+def push(project: Project, source: str, frame: Any, *, to: str = "online", at: datetime) -> PushResult:
+    """Write events of a stream to the online store, to history, or to both.
+
+    Args:
+        project: an open project.
+        source: a stream's name, or that of a batch source behind one stream.
+        frame: rows as a polars, pandas or Arrow frame or a list of dicts: the stream's join keys, event time, and the
+            columns its views read. A missing known time is `at`.
+        to: `online`, `offline` or `both`.
+        at: the present. Rows further ahead of it than the project's `push_horizon` are rejected, each with its reason;
+            rows within it count from their own time on.
+
+    Raises NotDefinedError for an unknown stream, InputError where a column is missing or cannot be read as its type
+    (nothing is written then), ConflictError while tiles are rebuilt, OnlineStoreUnavailableError.
+    """
+    if to not in _TARGETS:
+        raise InputError(f"Cannot push to {to!r}.", hint=f"Expected one of: {', '.join(_TARGETS)}.")
+    stream = find_stream(project.catalog, source)
+    batch = check_rows(project.catalog, stream, rows_of(frame), at, project.settings.push_horizon)
+    path = None
+    if to != "online":
+        path = _append(project, stream, batch)
+    if to == "offline":
+        return PushResult(
+            accepted=len(batch.kept), duplicates=0, rejected=batch.rejected, ignored=batch.ignored, path=path
+        )
+    return replace(_write(project.online, stream, batch, at), path=path)
+
+
+def write_events(store: OnlineStore, stream: str, frame: Any, at: datetime) -> PushResult:
+    """Write events to the online store: plain pushed views and windows. See `push`."""
+    batch = check_rows(store.catalog, stream, rows_of(frame), at, store.settings.push_horizon)
+    return _write(store, stream, batch, at)
+
+
+def find_stream(catalog: Catalog, name: str) -> str:
+    """The stream of this name, or the only one over the batch source of this name."""
+    known = {stream.name for stream in catalog.streams}
+    if name in known:
+        return name
+    behind = [stream.name for stream in catalog.streams if stream.source == name]
+    if len(behind) == 1:
+        return behind[0]
+    if behind:
+        raise InputError(f"Source {name!r} has several streams.", hint=f"Name one of: {', '.join(sorted(behind))}.")
+    raise NotDefinedError("stream source", name, known | {stream.source for stream in catalog.streams})
+
+
+def _write(store: OnlineStore, stream: str, batch: Batch, at: datetime) -> PushResult:
+    kept = batch.kept
+    writer = TileWriter(store.resp, store.catalog, stream, forever=store.keeps_forever)
+    arrivals = Arrivals(
+        event=kept[EVENT].dt.epoch("us").to_numpy(), known=kept[KNOWN].dt.epoch("us").to_numpy(), columns=kept
+    )
+    repeated = writer.write(arrivals, at=to_micros(at))
+    for view in store.catalog.views_of_stream(stream):
+        if not view.is_windowed and view.is_pushed:
+            names = [*view.join_keys, *(feature.name for feature in view.features), EVENT, KNOWN]
+            store.write(view.name, kept.select(names), learned=at)
+    duplicates = int(repeated.sum())
+    return PushResult(
+        accepted=len(kept) - duplicates, duplicates=duplicates, rejected=batch.rejected, ignored=batch.ignored
+    )
+
+
+def _append(project: Project, stream: str, batch: Batch) -> Path | None:
+    """Add the rows to history under a name made from them, so that the same push again adds nothing."""
+    if batch.given.is_empty():
+        return None
+    source = project.catalog.source(project.catalog.stream(stream).source)
+    timestamp, known = time_fields(source)
+    name = f"push-{_digest(batch.given)}"
+    found = project.offline.find_appended(source.name, name)
+    if found is not None:
+        return found
+    columns = [batch.kept[EVENT].alias(timestamp)]
+    if known is not None:
+        columns.append(batch.kept[KNOWN].alias(known))
+    rows = batch.given.with_columns(columns)
+    return project.offline.append(source.name, rows.select(_stored_columns(project, source, rows)), name=name)
+
+
+def _stored_columns(project: Project, source: Source, rows: pl.DataFrame) -> list[str]:
+    try:
+        stored = project.offline.scan(source.name).collect_schema().names()
+    except InputError:
+        return rows.columns
+    return [name for name in rows.columns if name in stored]
+
+
+def _digest(frame: pl.DataFrame) -> str:
+    digest = hashlib.sha256(repr(frame.schema).encode())
+    digest.update(frame.write_ipc(None, compression="uncompressed").getvalue())
+    return digest.hexdigest()[:24]
+
+
+__all__ = ["PushResult", "RejectedRow", "find_stream", "push", "write_events"]

@@ -1,0 +1,179 @@
+"""From events to records of tiles, vectorised: the same for a pushed batch and for a rebuild from history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from tidemill.definitions.distinct import REGISTERS, registers_of
+from tidemill.definitions.measures import measures
+from tidemill.online.tile_layout import GREATEST, LEAST, NEWEST, SINCE, TILE, ColumnWords, TileLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """Events of one view, in any order: the code of each one's entity, its times, the aggregated columns.
+
+    `since` is 0 for an event whose time has come, else the instant from which on it counts.
+    """
+
+    code: np.ndarray
+    event: np.ndarray
+    known: np.ndarray
+    since: np.ndarray
+    columns: Mapping[str, pl.Series]
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def since_tile(self, oldest: int, hop: int) -> Events:
+        """Those whose tile still counts."""
+        kept = np.flatnonzero(self.event // hop >= oldest)
+        if len(kept) == len(self):
+            return self
+        return Events(
+            code=self.code[kept],
+            event=self.event[kept],
+            known=self.known[kept],
+            since=self.since[kept],
+            columns={name: series.gather(kept) for name, series in self.columns.items()},
+        )
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The stable order by (event time, known time)."""
+        frame = pl.DataFrame({"event": self.event, "known": self.known})
+        return frame.select(pl.arg_sort_by("event", "known", maintain_order=True)).to_numpy()[:, 0].astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Records sorted by (code, tile, since): `words` is (n, layout.words) int64, `code` the entity of each."""
+
+    code: np.ndarray
+    words: np.ndarray
+
+
+def build_records(layout: TileLayout, events: Events) -> Records:
+    """Aggregate events into one record for each (entity, tile, since)."""
+    tile = events.event // layout.hop
+    order = _grouped(events, tile)
+    starts = _starts(events.code[order], tile[order], events.since[order])
+    words = np.zeros((len(starts), layout.words), dtype=np.int64)
+    if len(starts) == 0:
+        return Records(code=np.zeros(0, dtype=np.int64), words=words)
+    heads = order[starts]
+    words[:, TILE] = tile[heads]
+    words[:, SINCE] = events.since[heads]
+    words[:, NEWEST] = np.maximum.reduceat(events.event[order], starts)
+    record = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(order))))
+    for column in layout.columns:
+        _fill_column(words, column, events, order, record)
+    return Records(code=events.code[heads], words=words)
+
+
+def _grouped(events: Events, tile: np.ndarray) -> np.ndarray:
+    """Positions by (code, tile, since), in each group by (event, known, position)."""
+    in_time = events.order
+    frame = pl.DataFrame({"code": events.code[in_time], "tile": tile[in_time], "since": events.since[in_time]})
+    grouped = frame.select(pl.arg_sort_by("code", "tile", "since", maintain_order=True)).to_numpy()[:, 0]
+    return in_time[grouped]
+
+
+def _starts(*parts: np.ndarray) -> np.ndarray:
+    if len(parts[0]) == 0:
+        return np.zeros(0, dtype=np.int64)
+    changes = np.zeros(len(parts[0]), dtype=bool)
+    changes[0] = True
+    for part in parts:
+        changes[1:] |= part[1:] != part[:-1]
+    return np.flatnonzero(changes)
+
+
+def _fill_column(words: np.ndarray, column: ColumnWords, events: Events, order: np.ndarray, record: np.ndarray) -> None:
+    """Write the partials of one column; where a record has no value of it, the identities."""
+    real = words.view(np.float64)
+    numbers = words if column.needs.whole else real
+    _write_identities(words, numbers, column)
+    if not column.needs.column:
+        words[:, column.count] = np.bincount(record, minlength=len(words))
+        return
+    series = events.columns[column.needs.column]
+    if series.null_count():
+        there = series.is_not_null().to_numpy()
+        kept = there[order]
+        order, record = order[kept], record[kept]
+    if len(order) == 0:
+        return
+    starts = _starts(record)
+    mine = record[starts]
+    words[mine, column.count] = np.diff(np.append(starts, len(record)))
+    filled = series.gather(order)
+    if column.distinct is not None:
+        _fill_sketch(words, column.distinct, filled, record)
+    if column.needs.has_values:
+        _fill_numbers(words, numbers, column, measures(filled, column.needs), starts, mine)
+        _fill_ends(words, numbers, column, events, order, measures(filled, column.needs), starts, mine)
+
+
+def _write_identities(words: np.ndarray, numbers: np.ndarray, column: ColumnWords) -> None:
+    if column.lowest is not None:
+        numbers[:, column.lowest] = GREATEST if column.needs.whole else np.inf
+    if column.highest is not None:
+        numbers[:, column.highest] = LEAST if column.needs.whole else -np.inf
+    if column.first is not None:
+        words[:, column.first : column.first + 2] = GREATEST
+    if column.last is not None:
+        words[:, column.last : column.last + 2] = LEAST
+
+
+def _fill_numbers(
+    words: np.ndarray,
+    numbers: np.ndarray,
+    column: ColumnWords,
+    values: np.ndarray,
+    starts: np.ndarray,
+    mine: np.ndarray,
+) -> None:
+    if column.lowest is not None:
+        numbers[mine, column.lowest] = np.minimum.reduceat(values, starts)
+    if column.highest is not None:
+        numbers[mine, column.highest] = np.maximum.reduceat(values, starts)
+    if column.total is None:
+        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = np.add.reduceat(values, starts)
+        numbers[mine, column.total] = total
+        if column.spread is not None:
+            count = words[mine, column.count]
+            apart = values - np.repeat(total / count, count)
+            words.view(np.float64)[mine, column.spread] = np.add.reduceat(apart * apart, starts)
+
+
+def _fill_ends(
+    words: np.ndarray,
+    numbers: np.ndarray,
+    column: ColumnWords,
+    events: Events,
+    order: np.ndarray,
+    values: np.ndarray,
+    starts: np.ndarray,
+    mine: np.ndarray,
+) -> None:
+    ends = np.append(starts[1:], len(order)) - 1
+    for place, chosen in ((column.first, starts), (column.last, ends)):
+        if place is not None:
+            words[mine, place] = events.event[order[chosen]]
+            words[mine, place + 1] = events.known[order[chosen]]
+            numbers[mine, place + 2] = values[chosen]
+
+
+def _fill_sketch(words: np.ndarray, place: int, values: pl.Series, record: np.ndarray) -> None:
+    index, run = registers_of(values)
+    registers = np.zeros((len(words), REGISTERS), dtype=np.uint8)
+    np.maximum.at(registers.reshape(-1), record * REGISTERS + index, run)
+    words[:, place : place + REGISTERS // 8] = registers.view(np.int64)
