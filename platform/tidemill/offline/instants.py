@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.clock import as_utc, to_micros
+from tidemill.offline.arrow_numbers import as_mask, as_numbers
 
 Unit = Literal["us", "ns"]
 Instants = npt.NDArray[np.int64]
@@ -64,9 +65,9 @@ def to_instants(column: pa.Array | pa.ChunkedArray, unit: Unit, *, null: int) ->
     source_unit, numbers = _as_numbers(column)
     missing = None
     if numbers.null_count:
-        missing = np.asarray(pc.is_null(numbers))
+        missing = as_mask(pc.is_null(numbers))
         numbers = pc.fill_null(numbers, 0)
-    values = rescale(numbers.to_numpy(zero_copy_only=False).astype(np.int64, copy=False), source_unit, unit)
+    values = rescale(as_numbers(numbers).astype(np.int64, copy=False), source_unit, unit)
     if missing is not None:
         values = np.where(missing, null, values)
     return values
@@ -112,7 +113,7 @@ def _from_text(column: pa.Array, unit: Unit, *, null: int) -> Instants:
         column = column.cast(pa.large_string()).dictionary_encode()
     texts = column.dictionary.to_pylist()
     parsed = np.array([null if text is None else _parse(text, unit) for text in texts] + [null], dtype=np.int64)
-    return parsed[pc.fill_null(column.indices, len(texts)).to_numpy(zero_copy_only=False)]
+    return parsed[as_numbers(pc.fill_null(column.indices, len(texts)))]
 
 
 def _parse(text: str, unit: Unit) -> int:

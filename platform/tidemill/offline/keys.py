@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.definitions.types import ValueType
+from tidemill.offline.arrow_numbers import as_mask, as_numbers
 from tidemill.offline.files import family
 from tidemill.offline.instants import is_instant, to_instants
 
@@ -186,11 +187,11 @@ def _whole_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.
         column = column.cast(column.type.value_type)
     if pa.types.is_null(column.type):
         return np.zeros(len(column), np.int64), np.ones(len(column), bool)
-    missing = np.asarray(pc.is_null(column, nan_is_null=True)) if _may_miss(column) else None
+    missing = as_mask(pc.is_null(column, nan_is_null=True)) if _may_miss(column) else None
     if is_instant(column.type):
         return to_instants(column, "us", null=0), missing
     if pa.types.is_floating(column.type):
-        numbers = np.nan_to_num(pc.fill_null(column, 0.0).to_numpy(), nan=0.0)
+        numbers = np.nan_to_num(as_numbers(pc.fill_null(column, 0.0).cast(pa.float64())), nan=0.0)
         if not np.array_equal(numbers, np.floor(numbers)):
             raise KeyTypeError("holds fractions, but the keys are whole numbers")
         return numbers.astype(np.int64), missing
@@ -199,7 +200,7 @@ def _whole_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.
             pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0) if missing is not None else column
         )
         try:
-            return filled.cast(pa.int64()).to_numpy(), missing
+            return as_numbers(filled.cast(pa.int64())), missing
         except pa.ArrowInvalid as error:
             raise KeyTypeError(f"holds numbers beyond 64 bits with a sign ({error})") from None
     if family(column.type) == "text":
@@ -210,7 +211,7 @@ def _whole_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.
 def _numbers_in_text(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Keys named by folders (hive partitions) are text; a file's own text column never comes here with number keys."""
     try:
-        return pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+        return as_numbers(pc.fill_null(column.cast(pa.int64()), 0))
     except pa.ArrowInvalid:
         raise KeyTypeError(f"is {column.type}, but the keys are whole numbers") from None
 
@@ -223,7 +224,7 @@ def _indices(chunk: pa.DictionaryArray) -> npt.NDArray[np.integer]:
     indices = chunk.indices
     if indices.null_count:
         indices = pc.fill_null(indices, len(chunk.dictionary))
-    return indices.to_numpy(zero_copy_only=False)
+    return as_numbers(indices)
 
 
 def _mix(first: Codes, second: Codes, size: int) -> Codes:
