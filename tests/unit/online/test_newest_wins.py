@@ -1,0 +1,198 @@
+"""Runs, backfills, retries and pushes may arrive in any order and at the same time: the store ends the same."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tidemill.clock import ManualClock
+from tidemill.definitions import Catalog, Entity, Feature, Projection, Service, ValueType, View
+from tidemill.online.embedded import EmbeddedRedis
+from tidemill.online.store import OnlineStore
+from tidemill.settings import Settings
+
+T0 = datetime(2013, 10, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+VIEW = View(
+    name="v",
+    entities=("e",),
+    join_keys=("id",),
+    features=(Feature(name="x", dtype=ValueType.INT64), Feature(name="s", dtype=ValueType.STRING)),
+    source="s",
+)
+WIDE = View(
+    name="wide",
+    entities=("e",),
+    join_keys=("id",),
+    features=tuple(Feature(name=f"x{n}", dtype=ValueType.INT64) for n in range(90)),
+    source="s",
+)
+CATALOG = Catalog(
+    project="p",
+    entities=(Entity(name="e", join_key="id", dtype=ValueType.INT64),),
+    views=(VIEW, WIDE),
+    services=(Service(name="s", projections=(Projection(view="v", features=("x", "s")),)),),
+)
+
+Fact = tuple[int, int, int | None, int]
+"""Entity, minutes of the event, minutes of when it was known (None: never told), and the value."""
+
+
+def frame(facts: list[Fact]) -> pl.DataFrame:
+    times = pl.Datetime("us", "UTC")
+    return pl.DataFrame(
+        {
+            "id": [entity for entity, *_ in facts],
+            "x": [value for *_, value in facts],
+            "s": [str(value) for *_, value in facts],
+            "__event_time": pl.Series([T0 + event * MINUTE for _, event, *_ in facts], dtype=times),
+            "__known_time": pl.Series(
+                [None if known is None else T0 + known * MINUTE for _, _, known, _ in facts], dtype=times
+            ),
+        }
+    )
+
+
+@pytest.fixture(params=["feast", "packed"])
+def store(request: pytest.FixtureRequest, redis_server: EmbeddedRedis, tmp_path: Path):
+    store = OnlineStore(
+        address=redis_server.ensure_started(),
+        project="p",
+        catalog=CATALOG,
+        settings=Settings(online_layout=request.param),
+        root=tmp_path,
+        clock=ManualClock(T0),
+    )
+    yield store
+    store.close()
+
+
+def state(store: OnlineStore) -> dict:
+    with redis.Redis.from_url(store.address) as client:
+        return {key: client.hgetall(key) for key in client.scan_iter()}
+
+
+def cleared(store: OnlineStore) -> OnlineStore:
+    store.resp.call("FLUSHALL")
+    return store
+
+
+FACTS = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.sampled_from([-70_000_000, -2, 0, 1, 2]),
+        st.one_of(st.none(), st.integers(0, 3)),
+        st.integers(0, 3),
+    ),
+    max_size=6,
+)
+
+
+@given(writes=st.lists(FACTS, min_size=2, max_size=4), data=st.data())
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_order_of_writers_ends_in_the_same_state(
+    store: OnlineStore, writes: list[list[Fact]], data: st.DataObject
+):
+    """Each writer learned its facts at its own instant: the cut-off of a run or a backfill, the moment of a push."""
+    batches = [(learned, _told_once(facts)) for learned, facts in enumerate(writes)]
+    orders = list(itertools.permutations(batches))
+    states = []
+    for order in (orders[0], data.draw(st.sampled_from(orders)), data.draw(st.sampled_from(orders))):
+        cleared(store)
+        for learned, facts in order:
+            if facts:
+                store.write("v", frame(facts), learned=T0 + learned * MINUTE)
+        states.append(state(store))
+    assert states[1:] == states[:-1]
+
+
+def _told_once(facts: list[Fact]) -> list[Fact]:
+    """One writer tells one value of a fact."""
+    return list(
+        {(entity, event, known): (entity, event, known, value) for entity, event, known, value in facts}.values()
+    )
+
+
+@given(writes=st.lists(FACTS, min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_winner_is_the_greatest_event_then_known_then_learned(store: OnlineStore, writes: list[list[Fact]]):
+    cleared(store)
+    best: dict[int, tuple] = {}
+    for learned, facts in enumerate(map(_told_once, writes)):
+        for entity, event, known, value in facts:
+            rank = (event, -1 if known is None else known, learned)
+            if entity not in best or rank > best[entity][0]:
+                best[entity] = (rank, value)
+        if facts:
+            store.write("v", frame(facts), learned=T0 + learned * MINUTE)
+    found = store.read("s", [{"id": entity} for entity in range(3)])
+    assert found.values["x"] == [best[entity][1] if entity in best else None for entity in range(3)]
+
+
+def test_writers_at_the_same_time_end_as_if_they_had_come_in_order(store: OnlineStore):
+    facts = [[(entity, event, event, event) for entity in range(500)] for event in range(8)]
+    cleared(store)
+    store.write("v", frame(facts[-1]), learned=T0)
+    expected = state(store)
+    cleared(store)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda one: store.write("v", frame(one), learned=T0), [*facts, *facts[::-1]]))
+    assert state(store) == expected
+
+
+def test_what_became_of_each_row_is_counted(store: OnlineStore):
+    cleared(store)
+    store.write("v", frame([(1, 0, 0, 5), (2, 9, 9, 5)]), learned=T0)
+    result = store.write("v", frame([(1, 0, 0, 5), (2, 8, 9, 5), (3, 0, 0, 5), (1, 1, 1, 6)]), learned=T0)
+    assert (result.written, result.unchanged, result.skipped_older) == (2, 1, 1)
+
+
+def test_a_correction_at_an_equal_event_time_is_written(store: OnlineStore):
+    cleared(store)
+    store.write("v", frame([(1, 0, 0, 5)]), learned=T0)
+    store.write("v", frame([(1, 0, 3, 6)]), learned=T0)
+    assert store.read("s", [{"id": 1}]).values["x"] == [6]
+    store.write("v", frame([(1, 0, 1, 7)]), learned=T0 + MINUTE)
+    assert store.read("s", [{"id": 1}]).values["x"] == [6]
+
+
+def test_a_script_forgotten_by_redis_is_loaded_again(store: OnlineStore):
+    cleared(store)
+    store.write("v", frame([(1, 0, 0, 5)]))
+    store.resp.call("SCRIPT", "FLUSH")
+    assert store.write("v", frame([(1, 1, 1, 6)])).written == 1
+
+
+def test_a_view_with_more_features_than_lua_has_names_for_is_written(store: OnlineStore):
+    cleared(store)
+    rows = pl.DataFrame({"id": [1, 2]} | {f"x{n}": [n, -n] for n in range(90)}).with_columns(
+        pl.lit(T0).cast(pl.Datetime("us", "UTC")).alias("__event_time"),
+        pl.lit(T0).cast(pl.Datetime("us", "UTC")).alias("__known_time"),
+    )
+    assert store.write("wide", rows).written == 2
+    assert store.write("wide", rows).unchanged == 2
+    found = store.read_features([f"wide:x{n}" for n in range(90)], [{"id": 2}])
+    assert [found.values[f"x{n}"] for n in range(90)] == [[-n] for n in range(90)]
+
+
+def test_a_load_of_many_rows_is_complete(store: OnlineStore):
+    cleared(store)
+    many = frame([(entity, 0, 0, entity % 1_000) for entity in range(45_001)])
+    assert store.write("v", many).written == 45_001
+    assert store.write("v", many).unchanged == 45_001
+    found = store.read("s", [{"id": entity} for entity in (0, 19_999, 20_000, 45_000)])
+    assert found.values["x"] == [0, 999, 0, 0]
+
+
+def test_the_first_load_of_an_empty_view_writes_without_looking(store: OnlineStore):
+    cleared(store)
+    assert store.write("v", frame([(1, 0, 0, 5), (2, 0, 0, 6)]), first_load=True).written == 2
+    assert store.read("s", [{"id": 1}, {"id": 2}]).values["x"] == [5, 6]
