@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tidemill.client import AsyncClient, Client
     from tidemill.definitions.declare import (
         AtLeast,
         AtMost,
@@ -41,8 +42,10 @@ _DECLARED = (
 )
 
 __all__ = [
+    "AsyncClient",
     "AtLeast",
     "AtMost",
+    "Client",
     "Label",
     "LastPart",
     "Model",
@@ -68,6 +71,10 @@ def __getattr__(name: str) -> Any:
         from tidemill.project import open_project
 
         return open_project
+    if name in ("AsyncClient", "Client"):
+        from tidemill import client
+
+        return getattr(client, name)
     if name == "Project":
         from tidemill.project import Project
 

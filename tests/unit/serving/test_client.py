@@ -1,0 +1,152 @@
+"""The client reads answers into typed values and tries again what failed for a passing reason, and only that."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import polars as pl
+import pytest
+from small_model import promote
+from small_project import NOW, served
+
+from tidemill.client import (
+    AsyncClient,
+    Client,
+    RequestRefusedError,
+    Retry,
+    ServerFailedError,
+    ServerUnavailableError,
+    _json,
+)
+from tidemill.project import Project
+
+ROW = {"origin": "JFK", "route": 1, "distance": 1000.0}
+QUICK = Retry(attempts=3, first=0.001, longest=0.01)
+RECEIPT = b'{"accepted": 1, "duplicates": 0, "rejected": [], "ignored": []}'
+
+
+def test_predictions_features_and_models_come_as_typed_values(project: Project) -> None:
+    promote(project, 1)
+    with served(project) as http, Client(str(http.base_url)) as client:
+        assert client.ready()
+        answer = client.predict("delay", [ROW | {"flight": "B6-1"}], explain=True)
+        assert (answer.model, answer.version, answer.at, len(answer)) == ("delay", 1, NOW, 1)
+        assert answer[0].id == "B6-1"
+        assert answer[0].features == {"temp": 21.5, "hours": 2.0}
+        vectors = client.features("delay_v1", pl.DataFrame([ROW, ROW]))
+        assert vectors.row(1) == {"temp": 21.5, "hours": 2.0}
+        assert client.features(["weather:temp"], [{"origin": "JFK", "route": 1}]).features == {"temp": [21.5]}
+        [model] = client.models()
+        assert (model.name, model.version, model.row[0]["name"]) == ("delay", 1, "origin")
+
+
+def test_the_async_client_answers_alike(project: Project) -> None:
+    promote(project, 1)
+
+    async def ask(url: str) -> None:
+        async with AsyncClient(url) as client:
+            assert await client.ready()
+            answers = await asyncio.gather(*(client.predict("delay", [ROW]) for _ in range(10)))
+            assert {answer.version for answer in answers} == {1}
+            assert (await client.models())[0].name == "delay"
+            assert (await client.features("delay_v1", [ROW])).features["temp"] == [21.5]
+            with pytest.raises(RequestRefusedError):
+                await client.predict("unknown", [ROW])
+
+    with served(project) as http:
+        asyncio.run(ask(str(http.base_url)))
+
+
+def test_a_refusal_says_what_the_server_said_and_is_not_tried_again(project: Project) -> None:
+    promote(project, 1)
+    with (
+        served(project) as http,
+        Client(str(http.base_url)) as client,
+        pytest.raises(RequestRefusedError, match="found nothing, expected join key: a string") as refused,
+    ):
+        client.predict("delay", [{"route": 1, "distance": 1.0}])
+    assert refused.value.status == 422
+    assert refused.value.problem["errors"][0]["where"] == "rows[0].origin"
+
+
+class Script:
+    """A server that answers with the given statuses one after the other, then with 200."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses, self.asked = list(statuses), 0
+
+
+@contextmanager
+def scripted(script: Script) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            script.asked += 1
+            status = script.statuses.pop(0) if script.statuses else 200
+            self.send_response(status)
+            self.send_header("content-length", str(len(RECEIPT)))
+            self.end_headers()
+            self.wfile.write(RECEIPT)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is printed."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "repeatable", "asked"),
+    [
+        ([503, 504], True, 3),
+        ([429, 429], False, 3),
+        ([503, 503, 503], True, 3),
+        ([503], False, 1),
+        ([400], True, 1),
+        ([500], True, 1),
+    ],
+)
+def test_only_what_may_pass_and_cannot_happen_twice_is_tried_again(
+    statuses: list[int], repeatable: bool, asked: int
+) -> None:
+    script = Script(*statuses)
+    with scripted(script) as url, Client(url, retry=QUICK) as client:
+        if asked > len(statuses):
+            assert client.push("s", [{}], repeatable=repeatable).accepted == 1
+        else:
+            kinds = RequestRefusedError | ServerFailedError | ServerUnavailableError
+            with pytest.raises(kinds.__args__):
+                client.push("s", [{}], repeatable=repeatable)
+    assert script.asked == asked
+
+
+def test_a_server_that_is_not_there_is_named_after_the_last_attempt() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with Client(f"http://127.0.0.1:{port}", retry=QUICK) as client:
+        assert not client.ready()
+        with pytest.raises(ServerUnavailableError, match="tidemill up"):
+            client.models()
+
+
+def test_pauses_double_are_drawn_at_random_and_respect_what_the_server_asks() -> None:
+    retry = Retry(first=0.1, longest=1.0, draw=lambda: 0.5)
+    assert [round(retry.pause(attempt, None), 3) for attempt in range(6)] == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
+    assert retry.pause(0, "1") == 1.0
+    assert retry.pause(0, "60") == 1.0
+    assert retry.pause(0, "Wed, 21 Oct 2015 07:28:00 GMT") == 0.05
+
+
+def test_rows_may_hold_instants() -> None:
+    assert _json({"at": datetime(2013, 1, 1, tzinfo=UTC)}) == b'{"at":"2013-01-01T00:00:00+00:00"}'
