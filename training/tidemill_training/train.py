@@ -94,7 +94,7 @@ def train(
     """Train, register and, if it passes its gates, promote a version of a model.
 
     `until` bounds what may be known: request times before it, labels known by it; default `at`, the instant of the
-    training, which is now by default. A version that fails a gate, or is not to be promoted, stays registered as the challenger.
+    training, which is now by default. A version that fails a gate, or is not to be promoted, stays the challenger.
 
     Raises NotAppliedError, NotDefinedError or DefinitionError for definitions that cannot be trained, TrainingDataError
     for data nothing can be learned from, ConflictError if the model is being trained already. Nothing is registered

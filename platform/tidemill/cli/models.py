@@ -11,10 +11,9 @@ from tidemill.cli.options import InstantOption, JsonOption, ProjectOption, open_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tidemill_training.train import TrainedVersion
-
     from tidemill.cli.output import Output
     from tidemill.models.deployments import Deployment
+    from tidemill_training.train import TrainedVersion
 
 models_app = typer.Typer(help="Versions of models, and which one serves.", no_args_is_help=True)
 
@@ -211,7 +210,7 @@ def say_trained(out: Output, trained: TrainedVersion) -> None:
     before = f"champion {opponent.version}" if opponent is not None else "champion"
     dataset = trained.artifact.manifest.dataset
     out.table(
-        f"{trained.model} version {trained.version}: {dataset.test_rows:,} test rows from {dataset.test_start:%Y-%m-%d} on",
+        f"{trained.model}@{trained.version} on {dataset.test_rows:,} test rows from {dataset.test_start:%Y-%m-%d} on",
         ("metric", f"version {trained.version}", before),
         [(name, value, held.get(name)) for name, value in trained.metrics.items()],
     )

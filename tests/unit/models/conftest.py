@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
+
 from tidemill.definitions.catalog import CodeReference
 from tidemill.definitions.types import ValueType
 from tidemill.models.artifact import ModelArtifact

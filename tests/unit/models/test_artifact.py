@@ -12,6 +12,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
 from tidemill.errors import DefinitionError, InputError, NotDefinedError
 from tidemill.models.artifact import ModelArtifact, read_manifest
 

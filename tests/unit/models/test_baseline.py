@@ -5,6 +5,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+
 from tidemill.models.baseline import baseline_from, describe
 
 NUMBERS = pl.Series("delay", np.random.default_rng(0).normal(10, 3, 5_000))

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from tidemill.metadata.database import Database
 from tidemill.models.deployments import ROLLED_BACK, Deployment, DeploymentRepository, previous_champion
 

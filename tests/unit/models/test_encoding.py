@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+
 from tidemill.definitions.types import ValueType
 from tidemill.errors import DefinitionError, InputError
 from tidemill.models.encoding import Encoding, ModelFeature, check_encodable
