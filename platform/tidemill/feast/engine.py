@@ -18,7 +18,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
 from tidemill.clock import as_utc
-from tidemill.definitions.catalog import View
+from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import ConfigurationError, UnavailableError
 from tidemill.feast.online import TidemillRedisOnlineStore
 from tidemill.feast.serving import ProjectStores
@@ -98,7 +98,10 @@ class ArrowComputeEngine(ComputeEngine):
         return True
 
     def materialize(
-        self, registry: BaseRegistry, tasks: MaterializationTask | list[MaterializationTask], **_settings: Any
+        self,
+        registry: BaseRegistry,  # noqa: ARG002 - Feast's signature; the tasks say all
+        tasks: MaterializationTask | list[MaterializationTask],
+        **_settings: Any,
     ) -> list[MaterializationJob]:
         rebuilt: set[tuple[str | None, str | None]] = set()
         found = [tasks] if isinstance(tasks, MaterializationTask) else tasks
@@ -152,8 +155,8 @@ class _Load:
     def _run_in_ledger(self, view: View, end: datetime) -> None:
         project = self.stores.project
         project.reload()
-        now = project.clock.now()
-        for report in project.materializer.materialize(until=min(end, now), views=[view.name], at=now, kind="feast"):
+        now, names = project.clock.now(), _loaded_together(view, self.online.catalog)
+        for report in project.materializer.materialize(until=min(end, now), views=names, at=now, kind="feast"):
             if report.error is not None:
                 raise UnavailableError(f"View {view.name!r} could not be loaded: {report.error}")
 
@@ -180,3 +183,11 @@ class _Load:
     def _offline(self) -> OfflineStore:
         catalog, settings = self.online.catalog, self.stores.project.settings
         return OfflineStore(root=self.stores.root, catalog=catalog, settings=settings)
+
+
+def _loaded_together(view: View, catalog: Catalog) -> list[str]:
+    """The view, or all views of its stream whose tiles are built in one pass over the same events."""
+    if not (view.is_windowed and view.is_pushed and view.stream is not None):
+        return [view.name]
+    siblings = [item for item in catalog.views_of_stream(view.stream) if item.is_windowed and item.is_pushed]
+    return [item.name for item in siblings if item.online and item.event_id == view.event_id]

@@ -1,0 +1,55 @@
+"""A small Feast repository with our plug-ins, its files on disk and its own Redis."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the repository is imported by name
+
+from rides import CONFIGURATION, DEFINITIONS, NOON, PRICES, write_data
+
+
+@pytest.fixture(scope="session")
+def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository after Feast's own apply; copied for each test."""
+    from tidemill.feast.apply import _register
+    from tidemill.feast.repository import opened_repository
+
+    folder = tmp_path_factory.mktemp("applied") / "rides"
+    folder.mkdir()
+    (folder / "feature_store.yaml").write_text(CONFIGURATION)
+    (folder / "definitions.py").write_text(DEFINITIONS)
+    (folder / "prices.py").write_text(PRICES)
+    with opened_repository(folder) as repository:
+        _register(repository)
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture
+def root(applied: Path, tmp_path: Path) -> Iterator[Path]:
+    """The repository's folder at noon of its simulated clock; its Redis is stopped afterwards."""
+    import tidemill
+    from tidemill.online.embedded import EmbeddedRedis
+
+    folder = tmp_path / "rides"
+    shutil.copytree(applied, folder)
+    project = tidemill.open(folder)
+    project.clock.set(NOON)
+    yield folder
+    EmbeddedRedis(project.redis_folder).stop()
+    project.close()
+
+
+@pytest.fixture
+def store(root: Path) -> Any:
+    """Feast's own SDK on the repository."""
+    from feast import FeatureStore
+
+    return FeatureStore(repo_path=str(root))

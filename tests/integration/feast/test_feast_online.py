@@ -1,0 +1,232 @@
+"""Feast's online reads, writes and materialization through our plug-ins. Each fails on Feast's own Redis store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pytest
+from rides import NOON, at
+
+import tidemill
+from tidemill.errors import InputError, OnlineStoreUnavailableError
+from tidemill.online.embedded import EmbeddedRedis
+
+STATS = ["stats:trips_today", "stats:rating", "stats:car"]
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
+NOT_FOUND, PRESENT, NULL_VALUE, OUTSIDE_MAX_AGE = 1, 2, 3, 4
+
+
+def load(store: Any, *views: str, until: float = 0) -> None:
+    store.materialize(start_date=at(-48), end_date=at(until), feature_views=list(views) or None)
+
+
+def read(store: Any, features: Any, **keys: list[Any]) -> Any:
+    return store.get_online_features(features=features, entity_rows=keys_as_rows(keys))
+
+
+def keys_as_rows(keys: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(keys, row, strict=True)) for row in zip(*keys.values(), strict=True)]
+
+
+def statuses(response: Any) -> dict[str, list[int]]:
+    names = response.proto.metadata.feature_names.val
+    return {name: list(vector.statuses) for name, vector in zip(names, response.proto.results, strict=True)}
+
+
+def test_materialized_values_are_what_history_says(store: Any) -> None:
+    load(store)
+    keys = {"driver_id": [1, 2], "city": ["ams", "ams"], "km": [3.0, 4.0]}
+    service = store.get_feature_service("offer")
+    online = read(store, service, **keys).to_dict()
+    spine = pd.DataFrame(keys).assign(event_timestamp=at(0))
+    history = store.get_historical_features(entity_df=spine, features=service).to_polars()
+
+    assert {name: online[name] for name in ("trips_today", "rain", "price")} == {
+        "trips_today": [5, None],
+        "rain": [0.5, 0.5],
+        "price": [6.0, 8.0],
+    }
+    for name in ("trips_today", "rain", "price"):
+        assert online[name] == history[name].to_list()
+
+
+def test_every_value_says_how_good_it_is(store: Any) -> None:
+    load(store)
+    found = read(store, [*STATS, "weather:rain"], driver_id=[1, 2, 77], city=["ams", "ber", "rio"])
+
+    assert statuses(found)["trips_today"] == [PRESENT, NULL_VALUE, NOT_FOUND]
+    assert statuses(found)["rain"] == [PRESENT, OUTSIDE_MAX_AGE, NOT_FOUND]
+    assert found.to_dict()["rain"] == [0.5, None, None]
+
+
+def test_a_value_grows_too_old_by_the_projects_clock(store: Any, root: Path) -> None:
+    load(store, "weather")
+    assert read(store, ["weather:rain"], city=["ams"]).to_dict()["rain"] == [0.5]
+
+    tidemill.open(root).clock.set(at(2.5))
+    found = read(store, ["weather:rain"], city=["ams"])
+    assert statuses(found)["rain"] == [OUTSIDE_MAX_AGE]
+
+
+def test_columns_come_in_the_order_asked_for_in_every_process(root: Path, store: Any) -> None:
+    load(store)
+    script = (
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        "from feast import FeatureStore\n"
+        f"store = FeatureStore(repo_path={str(root)!r})\n"
+        "features = ['stats:car', 'weather:rain', 'stats:trips_today', 'quote:price', 'stats:rating']\n"
+        "rows = [{'driver_id': 1, 'city': 'ams', 'km': 1.0}]\n"
+        "print(list(store.get_online_features(features=features, entity_rows=rows).to_dict()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1"}
+    )
+    order = ["city", "driver_id", "car", "rain", "trips_today", "price", "rating"]
+    features = ["stats:car", "weather:rain", "stats:trips_today", "quote:price", "stats:rating"]
+
+    assert list(read(store, features, driver_id=[1], city=["ams"], km=[1.0]).to_dict()) == order
+    assert done.stdout.strip().endswith(str(order))
+
+
+def test_a_correction_reaches_the_store_and_an_older_fact_does_not(store: Any, root: Path) -> None:
+    load(store, "stats")
+    more = pl.DataFrame(
+        {
+            "driver_id": [1, 2],
+            "event_timestamp": [at(-1), at(-1.5)],
+            "created": [at(1), at(1)],
+            "trips_today": [6, 1],
+            "rating": [4.8, 1.0],
+            "car": ["van", "old"],
+        }
+    )
+    more.write_parquet(root / "data" / "stats" / "two.parquet")
+    tidemill.open(root).clock.set(at(2))
+    load(store, "stats", until=2)
+
+    found = read(store, STATS, driver_id=[1, 2]).to_dict()
+    assert found["trips_today"] == [6, None]
+    assert found["car"] == ["van", "bus"]
+
+
+def test_a_pushed_row_is_read_at_once(store: Any, root: Path) -> None:
+    row = pd.DataFrame({"driver_id": [1], "at": [at(-0.1)], "zone": ["south"]})
+    store.push("positions", row)
+    assert read(store, ["position:zone"], driver_id=[1]).to_dict()["zone"] == ["south"]
+
+    load(store, "position")
+    assert read(store, ["position:zone"], driver_id=[1]).to_dict()["zone"] == ["south"], "history is older"
+
+
+def test_a_null_key_is_left_out_and_the_rest_is_written(store: Any) -> None:
+    load(store, "stats")
+
+    assert read(store, STATS, driver_id=[1]).to_dict()["car"] == ["van"]
+
+
+def test_whole_numbers_keep_their_last_digit(store: Any, root: Path) -> None:
+    big = 2**53 + 1
+    rows = {"driver_id": [5, 6], "event_timestamp": [at(-1)] * 2, "created": [at(-1)] * 2, "trips_today": [big, None]}
+    frame = pl.DataFrame(rows | {"rating": [1.0, 1.0], "car": ["a", "b"]})
+    frame.write_parquet(root / "data" / "stats" / "two.parquet")
+    load(store, "stats")
+
+    assert read(store, STATS, driver_id=[5, 6]).to_dict()["trips_today"] == [big, None]
+
+
+def test_a_view_without_entities_is_materialized(store: Any) -> None:
+    load(store, "rate")
+
+    assert read(store, ["rate:per_km", "stats:car"], driver_id=[1]).to_dict()["per_km"] == [2.0]
+
+
+def test_windows_slide_on_between_reads(store: Any, root: Path) -> None:
+    load(store, "earned")
+    windows = ["earned:earned_1h", "earned:trips_1h"]
+    now = read(store, windows, driver_id=[1, 2, 9]).to_dict()
+    assert now["earned_1h"] == [7.5, 3.0, None]
+    assert now["trips_1h"][:2] == [1, 1]
+
+    tidemill.open(root).clock.set(at(0.65))
+    later = read(store, windows, driver_id=[1, 2]).to_dict()
+    assert later["earned_1h"] == [None, 3.0]
+    assert later["trips_1h"] == [0, 1]
+
+
+def test_values_of_windows_cannot_be_written(store: Any) -> None:
+    row = pd.DataFrame({"driver_id": [1], "at": [at(0)], "known": [at(0)], "earned_1h": [1.0], "trips_1h": [1]})
+
+    with pytest.raises(InputError, match="Push the events"):
+        store.write_to_online_store("earned", row)
+
+
+def test_nanosecond_files_of_pandas_are_materialized(store: Any, root: Path) -> None:
+    frame = pd.DataFrame({"city": ["ams"], "hour": pd.to_datetime([at(-0.5)]).as_unit("ns"), "rain": [0.75]})
+    frame.to_parquet(root / "data" / "weather.parquet")
+    load(store, "weather")
+
+    assert read(store, ["weather:rain"], city=["ams"]).to_dict()["rain"] == [0.75]
+
+
+def test_taking_down_a_project_leaves_its_namesake_alone(root: Path, store: Any) -> None:
+    from redis import Redis
+
+    load(store, "stats")
+    client = Redis.from_url(tidemill.open(root).redis_address())
+    (key, *_rest) = list(client.scan_iter(b"*rides"))
+    other = key.replace(b"rides", b"my_rides")
+    client.hset(other, "_ts:stats", b"1")
+    store.teardown()
+
+    assert client.exists(other) == 1
+    assert [key for key in client.scan_iter(b"*") if not key.endswith(b"my_rides")] == []
+
+
+def test_a_view_that_is_removed_takes_its_data_along(root: Path, store: Any) -> None:
+    from redis import Redis
+
+    load(store, "stats", "position")
+    store.apply([], objects_to_delete=[store.get_feature_view("stats")], partial=False)
+    client = Redis.from_url(tidemill.open(root).redis_address())
+    fields = {field for key in client.scan_iter(b"*rides") for field in client.hkeys(key)}
+
+    assert b"_ts:position" in fields
+    assert b"_ts:stats" not in fields
+
+
+def test_reads_go_on_while_a_materialization_has_the_view(store: Any) -> None:
+    from feast.feature_view import FeatureViewState
+
+    load(store, "stats")
+    for state in (FeatureViewState.CREATED, FeatureViewState.GENERATED, FeatureViewState.MATERIALIZING):
+        view = store.get_feature_view("stats")
+        view.state = state
+        store.registry.apply_feature_view(view, store.project)
+    store.refresh_registry()
+
+    assert read(store, STATS, driver_id=[1]).to_dict()["car"] == ["van"]
+
+
+def test_an_unreachable_redis_is_said_so(root: Path, store: Any) -> None:
+    load(store, "stats")
+    read(store, STATS, driver_id=[1])
+    EmbeddedRedis(tidemill.open(root).redis_folder).stop()
+
+    with pytest.raises(OnlineStoreUnavailableError):
+        read(store, STATS, driver_id=[1])
+
+
+def test_incremental_materialization_goes_on_where_it_stopped(store: Any, root: Path) -> None:
+    store.materialize_incremental(end_date=NOON, feature_views=["weather"])
+    frame = pl.DataFrame({"city": ["ams", "ber"], "hour": [at(1), at(1)], "rain": [9.0, 8.0]})
+    frame.write_parquet(root / "data" / "weather.parquet")
+    tidemill.open(root).clock.set(at(2))
+    store.materialize_incremental(end_date=NOON + timedelta(hours=2), feature_views=["weather"])
+
+    assert read(store, ["weather:rain"], city=["ams", "ber"]).to_dict()["rain"] == [9.0, 8.0]
