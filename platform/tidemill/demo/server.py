@@ -40,15 +40,20 @@ def api_of(root: Path, *, log: Path) -> Iterator[str]:
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = monotonic() + _PATIENCE
-    while process.poll() is None and monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=2.0).status_code == httpx.codes.OK:
+    with httpx.Client(base_url=url, timeout=2.0) as client:
+        while process.poll() is None and monotonic() < deadline:
+            if _is_ready(client):
                 return
-        except httpx.TransportError:
-            pass  # it does not listen yet
-        sleep(0.05)
+            sleep(0.1)
     said = log.read_text(errors="replace")[-2_000:]
     raise UnavailableError(f"The API did not become ready. It said:\n{said}", hint=f"Its whole output is in {log}.")
+
+
+def _is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False  # it does not listen yet
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

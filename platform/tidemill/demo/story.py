@@ -22,6 +22,8 @@ HISTORY = datetime(2013, 1, 1, tzinfo=UTC)
 LIVE = datetime(2013, 10, 1, tzinfo=UTC)
 END = datetime(2013, 10, 8, tzinfo=UTC)
 _MARK = "made-by-demo"
+_SHOWN = 5  # findings of the monitor; the rest is a command away
+_SEVERITIES = ("critical", "warning", "info")
 
 
 @dataclass
@@ -162,8 +164,11 @@ class Story:
         )
 
     def _verify(self) -> None:
+        from tidemill.extract import extract
         from tidemill.monitor.parity import verify
 
+        # The last day lands in history as it would ten minutes after midnight.
+        extract(self._project, start=LIVE, end=self._end)
         with self._out.progress("   recomputing from history"):
             report = verify(self._project, model=MODEL)
         self._facts.parity = report
@@ -174,14 +179,17 @@ class Story:
         )
 
     def _monitor(self) -> None:
-        from tidemill.monitor import monitor
+        from tidemill.monitor.check import monitor
 
         with self._out.progress("   comparing the week with the training data"):
             report = monitor(self._project, MODEL, at=self._end)
         self._facts.monitored = report
-        for finding in report.findings:
+        by_severity = sorted(report.findings, key=lambda finding: _SEVERITIES.index(finding.severity))
+        for finding in by_severity[:_SHOWN]:
             self._note(f"{finding.severity}: {finding.subject}: {finding.what}")
-        if not report.findings:
+        if len(by_severity) > _SHOWN:
+            self._note(f"and {len(by_severity) - _SHOWN} more: tidemill monitor {MODEL}")
+        if not by_severity:
             self._note("Nothing drifted, nothing is stale, the model is as good as on its test data.")
 
     def _retrain(self) -> None:
