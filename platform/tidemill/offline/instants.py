@@ -58,6 +58,8 @@ def to_instants(column: pa.Array | pa.ChunkedArray, unit: Unit, *, null: int) ->
         column = column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):
             column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    if pa.types.is_null(column.type):
+        return np.full(len(column), null, np.int64)
     if is_text(column.type):
         return _from_text(column, unit, null=null)
     if not is_instant(column.type):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ class Spine:
 
     def instants_in(self, unit: Unit) -> Instants:
         return rescale(self.instants, self.unit, unit)
+
+    def slice(self, start: int, rows: int) -> Spine:
+        """Some of the rows, in their order."""
+        return replace(self, frame=self.frame.slice(start, rows), instants=self.instants[start : start + rows])
 
     def keys(self, columns: dict[str, str], *, view: str) -> pl.DataFrame:
         """The join keys of a view (as named by the view), from the spine's columns. Raises SpineError without one."""

@@ -11,7 +11,9 @@ import polars as pl
 
 from tidemill.errors import InvariantError
 from tidemill.offline.content import digest_of_frame
+from tidemill.offline.datasets import write_manifest
 from tidemill.offline.selection import Selection
+from tidemill.offline.sinking import Progress, sink
 from tidemill.offline.spine import Spine
 
 if TYPE_CHECKING:
@@ -63,8 +65,7 @@ class TrainingSet:
     def collect(self) -> pl.DataFrame:
         """The whole training set in memory; kept, so that asking again costs nothing."""
         if self._collected is None:
-            features = self._compute(self._spine)
-            self._collected = check_and_join(self._spine, features, self.feature_names)
+            self._collected = self._part(self._spine)
         return self._collected
 
     @cached_property
@@ -74,6 +75,40 @@ class TrainingSet:
 
     def manifest(self) -> dict[str, Any]:
         """What this training set was made from: digests of sources, definitions and spine, mode and versions."""
+        return self._manifest(self.digest)
+
+    @cached_property
+    def spine_digest(self) -> str:
+        return digest_of_frame(self._spine.frame)
+
+    def sink(
+        self, folder: str | Path, *, memory_limit: str | int | None = None, progress: Progress | None = None
+    ) -> Path:
+        """Write the training set into a new folder without ever holding it whole: Parquet files and `manifest.json`.
+
+        Args:
+            folder: must not exist; it appears once everything is written.
+            memory_limit: what this process may hold in all, in bytes or as `2gb`; by default the project's setting.
+            progress: called with rows written and rows in all.
+
+        Raises ConflictError, ConfigurationError or UnavailableError, see `sinking.sink`.
+        """
+        sunk = sink(
+            self._spine,
+            self._part,
+            Path(folder),
+            values=len(self.feature_names) + len(self.spine_columns),
+            memory_limit=self._limit(memory_limit),
+            progress=progress,
+            finish=lambda partial, sunk: write_manifest(partial, self._manifest(sunk.digest)),
+        )
+        self.__dict__["digest"] = sunk.digest
+        return sunk.folder
+
+    def _part(self, spine: Spine) -> pl.DataFrame:
+        return check_and_join(spine, self._compute(spine), self.feature_names)
+
+    def _manifest(self, digest: str) -> dict[str, Any]:
         return {
             **self._describe(),
             "mode": self.mode,
@@ -81,18 +116,15 @@ class TrainingSet:
             "spine": {"rows": len(self._spine), "columns": self.spine_columns, "digest": self.spine_digest},
             "features": self.feature_names,
             "rows": len(self._spine),
-            "digest": self.digest,
+            "digest": digest,
         }
 
-    @cached_property
-    def spine_digest(self) -> str:
-        return digest_of_frame(self._spine.frame)
+    def _limit(self, asked: str | int | None) -> int | None:
+        from tidemill.materialize.chunks import parse_size
 
-    def sink(self, folder: str | Path) -> Path:
-        """Write the training set as Parquet files into a new folder, without ever holding it whole. See `datasets`."""
-        from tidemill.offline.sinking import sink
-
-        return sink(self._spine, self._compute, self.feature_names, Path(folder))
+        if asked is None and self._settings is not None:
+            asked = self._settings.memory_limit
+        return parse_size(asked) if isinstance(asked, str) else asked
 
 
 def check_and_join(spine: Spine, features: pl.DataFrame, names: list[str]) -> pl.DataFrame:
