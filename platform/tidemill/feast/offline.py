@@ -20,11 +20,11 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from tidemill.errors import InputError, SourceError
 from tidemill.feast.historical import keys_and_times, range_asked, training_set_of
 from tidemill.feast.pulls import columns_of, newest_of_each_key, rows_between
-from tidemill.feast.registry_path import resolve_registry_paths
+from tidemill.feast.registry_defaults import change_registry_defaults
 from tidemill.feast.retrieval import PolarsRetrievalJob, metadata_of
 from tidemill.feast.writes import append_log, append_to_source
 
-resolve_registry_paths()
+change_registry_defaults()
 
 
 class PolarsOfflineStoreConfig(FeastConfigBaseModel):

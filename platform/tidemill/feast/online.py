@@ -18,14 +18,14 @@ from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidemill.errors import InputError
-from tidemill.feast.registry_path import resolve_registry_paths
+from tidemill.feast.registry_defaults import change_registry_defaults
 from tidemill.feast.serving import ASKED, ProjectStores, rows_of
 from tidemill.feast.values import to_python, to_values
 from tidemill.online.result import OnlineResult, Status
 from tidemill.online.store import OnlineStore
 from tidemill.online.writer import EVENT_TIME, KNOWN_TIME
 
-resolve_registry_paths()
+change_registry_defaults()
 
 _Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 _UTC_MICROS = pl.Datetime("us", "UTC")
