@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tidemill.cli.options import InstantOption, JsonOption, ProjectOption, open_for_command, output
+from tidemill.cli.rows import typed_row
 from tidemill.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def features_get(
     """Read the online features of one entity, as serving would."""
     out = output(json)
     opened = open_for_command(project)
-    result = opened.online.read(service, [_typed_row(opened, service, entity)], at=opened.clock.now())
+    result = opened.online.read(service, [typed_row(opened.catalog, entity)], at=opened.clock.now())
     rows = [
         (name, result.values[name][0], result.statuses[name][0].name, _seconds_old(opened, result.event_times[name][0]))
         for name in result.names
@@ -206,25 +207,6 @@ def _needed(value: Any, option: str) -> Any:
     if value is None:
         raise InputError(f"{option} is missing.", hint=f"Name an instant, e.g. {option} 2013-01-01.")
     return value
-
-
-def _typed_row(project: Project, service: str, pairs: list[str]) -> dict[str, Any]:
-    """`name=value` pairs as a row; a value keeps its text where the key is a string, else it is read as JSON."""
-    import json
-
-    from tidemill.definitions.types import ValueType
-
-    strings = {item.join_key for item in project.catalog.entities if item.dtype is ValueType.STRING}
-    row: dict[str, Any] = {}
-    for pair in pairs:
-        name, sign, text = pair.partition("=")
-        if not sign:
-            raise InputError(f"{pair!r} is not name=value.", hint="Write e.g. --entity origin=JFK.")
-        try:
-            row[name] = text if name in strings else json.loads(text)
-        except json.JSONDecodeError:
-            row[name] = text
-    return row
 
 
 def _seconds_old(project: Project, event_time: int | None) -> float | None:

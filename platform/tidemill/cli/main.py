@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from tidemill.cli import clock, data, definitions, machine
+from tidemill.cli import clock, data, definitions, history, machine, prediction
 from tidemill.errors import InputError, NotDefinedError, TidemillError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (definitions, data, machine, clock):
+for module in (definitions, data, prediction, history, machine, clock):
     module.register(app)
 
 
