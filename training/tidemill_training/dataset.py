@@ -50,25 +50,42 @@ class Dataset:
         return self.frame.select(name for name, _ in self.features)
 
 
-def build_dataset(
-    offline: OfflineStore, catalog: Catalog, model: Model, *, start: datetime | None, until: datetime
-) -> Dataset:
-    """The training set of a model from request times in `[start, until)` whose label was known by `until`.
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The rows of a training set before any feature is computed: a spine with outcomes, in parts."""
 
-    Raises TrainingDataError where nothing can be learned from it; that is found out before any feature is computed.
+    model: Model
+    features: tuple[tuple[str, ValueType], ...]
+    spine: pl.DataFrame
+    parts: Parts
+    until: datetime
+
+
+def find_rows(
+    offline: OfflineStore, catalog: Catalog, model: Model, *, start: datetime | None, until: datetime
+) -> Rows:
+    """The requests in `[start, until)` whose outcome was known by `until`.
+
+    Raises TrainingDataError where nothing can be learned from them.
     """
-    types = dict(feature_types(catalog, model.service))
+    features = feature_types(catalog, model.service)
     spine = labelled(spine_of(offline, catalog, model, start, until), model)
     parts = split_by_time(times_of(spine, model), model.split)
     check_outcomes(spine[model.label.column].to_numpy(), parts)
-    training_set = offline.training_set(model.service, spine, mode=MODE, time_column=model.spine.time_column)
+    return Rows(model=model, features=features, spine=spine, parts=parts, until=until)
+
+
+def add_features(offline: OfflineStore, rows: Rows) -> Dataset:
+    """What serving would have answered for each row at its request time."""
+    model, types = rows.model, dict(rows.features)
+    found = offline.training_set(model.service, rows.spine, mode=MODE, time_column=model.spine.time_column)
     return Dataset(
         model=model,
-        frame=training_set.collect(),
-        features=tuple((name, types[name]) for name in training_set.feature_names),
-        parts=parts,
-        until=until,
-        digest=training_set.digest,
+        frame=found.collect(),
+        features=tuple((name, types[name]) for name in found.feature_names),
+        parts=rows.parts,
+        until=rows.until,
+        digest=found.digest,
     )
 
 

@@ -36,10 +36,10 @@ class Registry:
     @classmethod
     def opening(cls, project: Project) -> Future[Registry]:
         """Open in the background: the import and the first start's tables take seconds that other work can use."""
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow") as pool:
-            found = pool.submit(cls, project)
-            pool.shutdown(wait=False)
-        return found
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        opening = pool.submit(cls, project)
+        pool.shutdown(wait=False)
+        return opening
 
     def registered_name(self, model: str) -> str:
         """With the project's name, since several projects may share a server."""

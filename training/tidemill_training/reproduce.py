@@ -16,7 +16,7 @@ from tidemill.metadata.reports import ReportRepository
 from tidemill.models.artifact import ModelArtifact
 from tidemill.models.manifest import Manifest
 from tidemill_training.candidate import Candidate, make_candidate, predictions_digest
-from tidemill_training.dataset import build_dataset
+from tidemill_training.dataset import add_features, find_rows
 from tidemill_training.train import Progress
 from tidemill_training.versions import folder_of, resolve
 
@@ -95,7 +95,8 @@ def _rebuild(project: Project, manifest: Manifest, tell: Progress) -> Candidate:
         make = code.load(manifest.estimator, project.root)
         offline = OfflineStore(root=project.root, catalog=catalog, ledger=project.ledger, settings=project.settings)
         record = manifest.dataset
-        dataset = build_dataset(offline, catalog, definition, start=record.start, until=record.until)
+        rows = find_rows(offline, catalog, definition, start=record.start, until=record.until)
+        dataset = add_features(offline, rows)
     except DefinitionError as error:
         raise NotReproducibleError(
             f"{manifest.name}@{manifest.version} cannot be rebuilt: {error.message}",

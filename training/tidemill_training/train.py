@@ -18,7 +18,7 @@ from tidemill.models.artifact import ModelArtifact
 from tidemill.models.deployments import CHALLENGER, CHAMPION
 from tidemill_training.candidate import Candidate, kept_predictions, make_candidate, record_of, to_artifact
 from tidemill_training.champion import face_champion
-from tidemill_training.dataset import build_dataset
+from tidemill_training.dataset import add_features, find_rows
 from tidemill_training.evaluate import check_metrics
 from tidemill_training.fit import prepare
 from tidemill_training.gate import GateDecision, Opponent, decide, gate_metrics
@@ -112,9 +112,10 @@ def train(
     make, metrics = check_trainable(project, definition)
     stages = _Stages(progress)
     with trained_by_us(project, model):
-        opening = Registry.opening(project)
         stages.begin("building the training set", 0.0)
-        dataset = build_dataset(project.offline, project.catalog, definition, start=None, until=until)
+        rows = find_rows(project.offline, project.catalog, definition, start=None, until=until)
+        opening = Registry.opening(project)
+        dataset = add_features(project.offline, rows)
         stages.begin("fitting", 0.4)
         candidate = make_candidate(make, dataset, metrics=metrics)
         stages.begin("comparing with the champion", 0.75)

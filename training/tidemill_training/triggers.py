@@ -57,8 +57,9 @@ def _schedule(trigger: Trigger, situation: Situation) -> TriggerCheck:
 
     settings = dict(trigger.settings)
     schedule = Schedule(cron=str(settings["cron"]), timezone=str(settings.get("timezone", "UTC")))
-    after = min(situation.since + timedelta(microseconds=1), situation.at)
-    due = len(ticks_between(schedule, after, situation.at)) > 0
+    # The instant of the last fit is spoken for: its own tick must not fire twice.
+    after = situation.since + timedelta(microseconds=1)
+    due = after <= situation.at and len(ticks_between(schedule, after, situation.at)) > 0
     verb = "came due" if due else "has not come due"
     return TriggerCheck(
         kind="schedule", fired=due, reason=f"{schedule.cron!r} {verb} since {situation.since:%Y-%m-%d %H:%M} UTC"
