@@ -57,7 +57,7 @@ def apply(project: Project, *, at: datetime) -> ApplyResult:
     with _one_at_a_time(project.state / "apply.lock"), opened_repository(project.root) as repository:
         catalog = catalog_of(repository)
         before = _in_force(project)
-        _register(repository)
+        register(repository)
         applied = project.catalogs.add(catalog, at=at)
     project.reload()
     changes = plan_between(before, catalog).changes
@@ -69,7 +69,7 @@ def _in_force(project: Project) -> Catalog | None:
     return None if newest is None else newest.catalog
 
 
-def _register(repository: Repository) -> None:
+def register(repository: Repository) -> None:
     """Feast's apply, which also deletes the online data of views that are gone (through our online store)."""
     try:
         with redirect_stdout(StringIO()), warnings.catch_warnings():

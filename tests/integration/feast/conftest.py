@@ -18,7 +18,7 @@ from rides import CONFIGURATION, DEFINITIONS, NOON, PRICES, write_data
 @pytest.fixture(scope="session")
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository after Feast's own apply; copied for each test."""
-    from tidemill.feast.apply import _register
+    from tidemill.feast.apply import register
     from tidemill.feast.repository import opened_repository
 
     folder = tmp_path_factory.mktemp("applied") / "rides"
@@ -27,7 +27,7 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "definitions.py").write_text(DEFINITIONS)
     (folder / "prices.py").write_text(PRICES)
     with opened_repository(folder) as repository:
-        _register(repository)
+        register(repository)
     write_data(folder)
     return folder
 

@@ -1,0 +1,137 @@
+"""Plan and apply: what changes, what has to be loaded again, what breaks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+import tidemill
+from tidemill.errors import DefinitionError, NotAppliedError
+from tidemill.feast.apply import apply, plan
+from tidemill.project import Project
+
+Write = Callable[..., Path]
+AT = datetime(2024, 3, 5, tzinfo=UTC)
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
+
+
+def opened(root: Path) -> Project:
+    return tidemill.open(root)
+
+
+def test_a_plan_changes_nothing(write_repository: Write) -> None:
+    project = opened(write_repository())
+    found = plan(project)
+
+    assert "add feature view profile: load its online data with `tidemill materialize`" in found.lines
+    assert set(found.rebuild) == {"profile", "spending"}
+    with pytest.raises(NotAppliedError):
+        _ = project.catalog
+    assert not (project.root / ".tidemill" / "registry.db").exists()
+
+
+def test_apply_puts_the_catalog_in_force_and_tells_feast(write_repository: Write) -> None:
+    from feast import FeatureStore
+
+    project = opened(write_repository())
+    result = apply(project, at=AT)
+
+    assert result.version == 1
+    assert project.catalog.digest == result.digest
+    registered = FeatureStore(repo_path=str(project.root))
+    assert {view.name for view in registered.list_stream_feature_views()} == {"spending"}
+    assert plan(project).lines == ("Nothing would change.",)
+
+
+def test_the_same_definitions_again_keep_their_version(write_repository: Write) -> None:
+    project = opened(write_repository())
+
+    assert [apply(project, at=AT).version, apply(project, at=AT).version] == [1, 1]
+
+
+def test_wrong_definitions_change_nothing(write_repository: Write) -> None:
+    root = write_repository()
+    project = opened(root)
+    before = apply(project, at=AT)
+    write_repository(('function="sum"', 'function="som"'))
+
+    with pytest.raises(DefinitionError):
+        apply(project, at=AT)
+    assert project.catalogs.newest_version() == before.version
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("days=30", "days=31", "change feature view profile (ttl)"),
+        ('schedule="5 *', 'schedule="6 *', "change feature view profile (schedule)"),
+        ('dtype=String), Field(name="age"', 'dtype=Int64), Field(name="age"', "load its online data again"),
+        ("hours=6", "hours=3", "change feature view spending (aggregations): load its online data again"),
+        ('timestamp_field="at")\norders', 'timestamp_field="then")\norders', "change source profile_file"),
+    ],
+)
+def test_a_plan_says_what_a_change_costs(write_repository: Write, old: str, new: str, line: str) -> None:
+    root = write_repository()
+    project = opened(root)
+    apply(project, at=AT)
+    write_repository((old, new))
+    lines = plan(project).lines
+
+    assert any(line in found for found in lines), lines
+    if "ttl" in line or "schedule" in line:
+        assert not plan(project).rebuild
+
+
+def test_a_model_whose_vector_changes_has_to_be_trained_again(write_repository: Write) -> None:
+    from test_compile import MODEL
+
+    root = write_repository(more=MODEL)
+    (root / "estimators.py").write_text("def make():\n    return None\n")
+    project = opened(root)
+    apply(project, at=AT)
+    write_repository(('profile[["age"]]', 'profile[["country"]]'), more=MODEL)
+    found = plan(project)
+
+    assert found.breaks == ("buys",)
+    assert any("loses profile:age and gains profile:country" in line for line in found.lines)
+
+
+def test_a_view_that_is_removed_leaves_feasts_registry_and_the_catalog(write_repository: Write) -> None:
+    from feast import FeatureStore
+
+    root = write_repository()
+    project = opened(root)
+    apply(project, at=AT)
+    write_repository(
+        ("sources=[basket, profile]", "sources=[basket]"),
+        ('features=[profile[["age"]], spending, discounts]', "features=[discounts, profile]"),
+        ("spending = StreamFeatureView(", "spending = dict("),
+    )
+    result = apply(project, at=AT)
+
+    assert result.version == 2
+    assert [view.name for view in project.catalog.views] == ["profile"]
+    assert FeatureStore(repo_path=str(root)).list_stream_feature_views() == []
+
+
+def _apply_in_a_process(root: str) -> int:
+    return apply(tidemill.open(root), at=AT).version
+
+
+def test_two_processes_that_apply_at_once_lose_nothing(write_repository: Write) -> None:
+    from feast import FeatureStore
+
+    root = write_repository()
+    with get_context("fork").Pool(2) as pool:
+        versions = pool.map(_apply_in_a_process, [str(root)] * 4)
+
+    assert set(versions) == {1}
+    store = FeatureStore(repo_path=str(root))
+    assert {view.name for view in store.list_feature_views()} == {"profile"}
+    assert {service.name for service in store.list_feature_services()} == {"offers_v1"}
+    assert sys.modules.get("definitions") is None
