@@ -34,12 +34,15 @@ def statuses_agree(statuses: Sequence[str | None], served: pl.Series, found: np.
     """Whether each status says what the value says, as a bool array.
 
     A value must be PRESENT, a null must not be. Where it is known whether a row was `found` in the history (bool
-    array), a found null is NULL_VALUE, any other NOT_FOUND or OUTSIDE_MAX_AGE. A status that was not logged (None)
-    agrees with everything.
+    array), a found null is NULL_VALUE, any other NOT_FOUND or OUTSIDE_MAX_AGE. Without `found` the view is windowed:
+    there the count of an entity that never had an event is 0, and NOT_FOUND. A status that was not logged (None) agrees
+    with everything.
     """
     names = np.array([name or "" for name in statuses], dtype=object)
     null = served.is_null().to_numpy()
     right = np.where(null, names != PRESENT, names == PRESENT)
+    if found is None and served.dtype.is_integer():
+        right |= (names == "NOT_FOUND") & served.eq_missing(0).to_numpy()
     if found is not None:
         for there, allowed in _NULL_BECAUSE.items():
             right &= ~null | (found != there) | np.isin(names.astype(str), list(allowed))
