@@ -81,7 +81,7 @@ def _write_view(workload: Workload, view: int, path: Path, rng: np.random.Genera
             **{f"f{view}{number}": pa.array(rng.random(len(hour))) for number in range(FEATURES)},
         }
     )
-    pq.write_table(table, path, row_group_size=1 << 20, compression="zstd")
+    pq.write_table(table, path, row_group_size=1 << 20)
 
 
 def _write_spine(workload: Workload, path: Path, rng: np.random.Generator) -> None:

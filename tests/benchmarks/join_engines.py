@@ -67,10 +67,11 @@ def polars(folder: Path, workload: Workload) -> Run:
         asked = spine.lazy().sort("event_timestamp")
         for view in range(workload.views):
             rows = pl.scan_parquet(folder / f"view{view}.parquet").sort("event", "known").drop("known")
+            rows = rows.rename({"event": f"event{view}"})
             asked = asked.join_asof(
                 rows,
                 left_on="event_timestamp",
-                right_on="event",
+                right_on=f"event{view}",
                 by=workload.key(view),
                 strategy="backward",
                 tolerance=timedelta(hours=TTL_HOURS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,65 +33,100 @@ class Matches:
         return Matches(position=self.position[mask], event=self.event[mask], known=self.known[mask])
 
 
-class ChunkIndex:
-    """Searchable rows of a chunk. `codes` hold no -1; `known` is None where the source has no known time.
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows of a source as the lookup sees them. `codes` hold no -1 and are less than `size`.
 
-    `ranked` arrays are in event order. `packed` rises; its entry i stands for the row of rank `self._rank(i)`.
+    `known` is None where the source has no known time. The row at place i has position `offset + i`, or
+    `offset + places[i]` where rows were left out.
     """
 
-    def __init__(
-        self, *, codes: Integers, event: Instants, known: Instants | None, position: Integers, size: int
-    ) -> None:
-        self._size = size
-        self._empty = len(codes) == 0
-        if self._empty:
-            return
-        self._present = np.zeros(size, bool)
-        self._present[codes] = True
-        if not _rises(event):
-            if _rises(codes) and self._pack_by_time(codes, event):
-                self._codes, self._event, self._known, self._position = codes, event, known, position
-                return
-            order = np.argsort(event, kind="stable")
-            codes, event, position = codes[order], event[order], position[order]
-            known = None if known is None else known[order]
-        self._codes, self._event, self._known, self._position = codes, event, known, position
-        self._pack_by_rank(codes)
+    codes: npt.NDArray[np.integer]
+    event: Instants
+    known: Instants | None
+    offset: int
+    size: int
+    places: Integers | None = None
 
-    def holds(self, codes: Integers) -> Mask:
-        """Which of these entities have any row here."""
-        return np.zeros(len(codes), bool) if self._empty else self._present[codes]
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, order: Integers) -> Rows:
+        return replace(
+            self,
+            codes=self.codes[order],
+            event=self.event[order],
+            known=None if self.known is None else self.known[order],
+            places=order if self.places is None else self.places[order],
+        )
+
+    def positions(self, place: Integers) -> Integers:
+        return (place if self.places is None else self.places[place]) + self.offset
+
+    def matches(self, place: Integers) -> Matches:
+        event = self.event[place]
+        known = event if self.known is None else self.known[place]
+        return Matches(position=self.positions(place), event=event, known=known)
+
+
+class ChunkIndex:
+    """Searchable rows of a chunk, in any order.
+
+    `packed` rises; its entry i stands for the row of rank `self._rank(i)`, ranks counting in event order.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._size = rows.size
+        self._present = np.zeros(rows.size, bool)
+        self._present[rows.codes] = True
+        self._all_present = bool(self._present.all())
+        self._order: Integers | None = None
+        if not _rises(rows.event) and not (_rises(rows.codes) and self._pack_by_time(rows)):
+            self._order = np.argsort(rows.event, kind="stable")
+            rows = rows.take(self._order)
+        self._rows = rows
+        if not hasattr(self, "_packed"):
+            self._pack_by_rank(rows.codes)
+
+    def holds(self, codes: Integers) -> Mask | None:
+        """Which of these entities have any row here; None if all entities do."""
+        return None if self._all_present else self._present[codes]
 
     def match(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> tuple[Integers, Matches]:
         """The winner within this chunk of each label that has one: the labels' places, and their rows."""
-        needles = self._needles(codes, cutoff)
-        order = pl.Series(needles).arg_sort().to_numpy()
+        order, rank = self._match(codes, cutoff, known_cutoff)
+        return order, self._rows.matches(rank)
+
+    def match_ranks(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> Integers:
+        """For each label the place of its winner among the rows as they were given; -1 without one."""
+        order, rank = self._match(codes, cutoff, known_cutoff)
+        found = np.full(len(codes), -1, np.int64)
+        found[order] = rank if self._order is None else self._order[rank]
+        return found
+
+    def _match(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> tuple[Integers, Integers]:
+        if not len(self._packed):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        needles = self._needles(codes.astype(np.int64, copy=False), cutoff)
+        order = pl.Series(needles).arg_sort().to_numpy().astype(np.int64, copy=False)
         needles, codes = needles[order], codes[order]
         place = np.searchsorted(self._packed, needles, side="left") - 1
         found = (place >= 0) & ((self._packed[place] >> self._shift) == codes)
         order, place, codes = order[found], place[found], codes[found]
-        if self._known is None:
-            rank = self._rank(place)
-            return order, Matches(position=self._position[rank], event=self._event[rank], known=self._event[rank])
-        return self._among_known(self._known, order, place, codes, cutoff[order], known_cutoff[order])
+        if self._rows.known is not None:
+            self._settle(self._rows.known, place, codes, cutoff[order], known_cutoff[order])
+            found = place >= 0
+            order, place = order[found], place[found]
+        return order, self._rank(place)
 
-    def _among_known(
-        self,
-        known: Instants,
-        order: Integers,
-        place: Integers,
-        codes: Integers,
-        cutoff: Instants,
-        known_cutoff: Instants,
-    ) -> tuple[Integers, Matches]:
+    def _settle(
+        self, known: Instants, place: Integers, codes: Integers, cutoff: Instants, known_cutoff: Instants
+    ) -> None:
         """Walk back over rows that were not known yet, then through rows of an equal event time."""
         hard = self._skip_unknown(known, place, codes, known_cutoff)
         hard |= self._settle_ties(known, place, codes, known_cutoff)
         if hard.any():
             place[hard] = self._search_exactly(known, codes[hard], cutoff[hard], known_cutoff[hard])
-        found = place >= 0
-        rank = self._rank(place[found])
-        return order[found], Matches(position=self._position[rank], event=self._event[rank], known=known[rank])
 
     def _skip_unknown(self, known: Instants, place: Integers, codes: Integers, known_cutoff: Instants) -> Mask:
         """Move `place` to the newest known row, -1 where there is none; the mask tells who gave up."""
@@ -114,9 +149,11 @@ class ChunkIndex:
         hard = np.zeros(len(place), bool)
         tied = np.flatnonzero(place >= 1)
         before = place[tied] - 1
-        event = self._event[self._rank(place[tied])]
+        event = self._rows.event[self._rank(place[tied])]
         for _ in range(_STEPS):
-            same = (self._event[self._rank(before)] == event) & ((self._packed[before] >> self._shift) == codes[tied])
+            same = (self._rows.event[self._rank(before)] == event) & (
+                (self._packed[before] >> self._shift) == codes[tied]
+            )
             tied, before, event = tied[same], before[same], event[same]
             if not len(tied):
                 return hard
@@ -135,28 +172,31 @@ class ChunkIndex:
         asked[codes] = True
         rows = np.flatnonzero(asked[self._packed >> self._shift])
         rank = self._rank(rows)
-        owner, event, when = self._packed[rows] >> self._shift, self._event[rank], known[rank]
-        order = np.lexsort((self._position[rank], when, event, owner))
+        owner, event, when = self._packed[rows] >> self._shift, self._rows.event[rank], known[rank]
+        order = np.lexsort((self._rows.positions(rank), when, event, owner))
         found = last_known(owner[order], event[order], when[order], codes, cutoff, known_cutoff)
         return np.where(found >= 0, rows[order[found]], -1)
 
-    def _pack_by_rank(self, codes: Integers) -> None:
+    def _pack_by_rank(self, codes: npt.NDArray[np.integer]) -> None:
         """`code << 32 | rank`, risen: rows of one code side by side in event order."""
         order = _grouped(codes, self._size)
-        self._packed = codes[order]
+        self._packed = codes[order].astype(np.int64, copy=False)
         self._packed <<= _RANK_BITS
         self._packed |= order
         self._shift = _RANK_BITS
         self._by_rank = True
 
-    def _pack_by_time(self, codes: Integers, event: Instants) -> bool:
+    def _pack_by_time(self, rows: Rows) -> bool:
         """`code << bits | time`, for rows that are already in this order: nothing is sorted. False if they are not."""
+        event = rows.event
         base, last = int(event.min()), int(event.max())
         step = 1_000_000 if not ((event - base) % 1_000_000).any() else 1
         bits = max(1, ((last - base) // step + 1).bit_length())
         if bits + self._size.bit_length() > 62:
             return False
-        packed = (codes << bits) | ((event - base) // step)
+        packed = rows.codes.astype(np.int64)
+        packed <<= bits
+        packed |= (event - base) // step
         if not _rises(packed):
             return False
         self._packed, self._shift, self._by_rank = packed, bits, False
@@ -172,22 +212,22 @@ class ChunkIndex:
 
     def _rank_after(self, cutoff: Instants) -> Integers:
         """How many rows have `event <= cutoff`; equal times are searched once."""
-        starts = np.flatnonzero(self._event[1:] != self._event[:-1]) + 1
-        if len(starts) > len(self._event) // 8:
-            return np.searchsorted(self._event, cutoff, side="right")
-        times = self._event[np.concatenate([[0], starts])]
-        ends = np.concatenate([[0], starts, [len(self._event)]])
+        starts = np.flatnonzero(self._rows.event[1:] != self._rows.event[:-1]) + 1
+        if len(starts) > len(self._rows) // 8:
+            return np.searchsorted(self._rows.event, cutoff, side="right")
+        times = self._rows.event[np.concatenate([[0], starts])]
+        ends = np.concatenate([[0], starts, [len(self._rows)]])
         return ends[np.searchsorted(times, cutoff, side="right")]
 
     def _rank(self, place: Integers) -> Integers:
         return self._packed[place] & _RANK if self._by_rank else place
 
 
-def _rises(values: npt.NDArray[np.int64]) -> bool:
+def _rises(values: npt.NDArray[np.integer]) -> bool:
     return bool((values[1:] >= values[:-1]).all())
 
 
-def _grouped(codes: Integers, size: int) -> Integers:
+def _grouped(codes: npt.NDArray[np.integer], size: int) -> Integers:
     """The stable order by code: a radix sort by digits of 16 bits, which is what NumPy does for such integers."""
     order = np.argsort(codes.astype(np.uint16), kind="stable")
     if size <= 1 << _DIGIT_BITS:

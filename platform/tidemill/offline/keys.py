@@ -19,7 +19,7 @@ from tidemill.offline.arrow_numbers import as_mask, as_numbers
 from tidemill.offline.files import family
 from tidemill.offline.instants import is_instant, to_instants
 
-Codes = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.integer]
 
 _NARROW = 1 << 24
 """Integers within this range are looked up in a table; wider ones are joined by hash."""
@@ -109,7 +109,7 @@ class _IntegerCoder:
                 # A difference that wrapped around is caught by comparing the values themselves.
                 outside = (values < self._least) | (values > self._least + last)
                 places = np.where(outside, last, places)
-            return self._table[places].astype(np.int64)
+            return self._table[places]
         assert self._join is not None  # noqa: S101 - one of both is always set
         asked = pl.DataFrame({"key": values})
         found = asked.join(self._join, on="key", how="left", maintain_order="left")["code"]
@@ -228,6 +228,6 @@ def _indices(chunk: pa.DictionaryArray) -> npt.NDArray[np.integer]:
 
 
 def _mix(first: Codes, second: Codes, size: int) -> Codes:
-    mixed = first * max(size, 1) + second
+    mixed = first.astype(np.int64) * max(size, 1) + second
     mixed[(first < 0) | (second < 0)] = -1
     return mixed

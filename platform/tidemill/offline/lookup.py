@@ -5,7 +5,8 @@ A label asks for one entity (its code) at one cut-off. Its candidates are the ro
 greatest known time, then the last position (semantics, section 2).
 
 The source is gone through in chunks, newest first. Within a chunk the rows of each entity lie side by side in event
-order as packed integers, `code << shift | rank`, and each label finds its row by one binary search. A label that has
+order as packed integers, `code << shift | rank`, and each label finds its row by one binary search; where rows share
+few times, a grid of times by entities needs no search at all. A label that has
 its winner asks no older chunk, so a time-ordered source costs each label about one search whatever its depth, and
 memory is labels and one or two chunks. Chunks whose times overlap (a file in any order) are compared by their winners.
 """
@@ -21,10 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tidemill.offline.chunk_grid import ChunkGrid
 from tidemill.offline.chunk_index import ChunkIndex, Matches
 from tidemill.offline.instants import NEVER, Instants
 
-_AHEAD = 2
+Index = ChunkIndex | ChunkGrid
+_AHEAD = 1
+"""Chunks read beyond those being read by the threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ class Chunk:
 
     least: int
     greatest: int
-    load: Callable[[], ChunkIndex]
+    load: Callable[[], Index]
 
 
 def find_winners(chunks: Sequence[Chunk], labels: Labels, *, threads: int = 2) -> Winners:
@@ -115,18 +119,18 @@ def _that_can_matter(chunks: Sequence[Chunk], labels: Labels, asking: npt.NDArra
     return sorted(wanted, key=lambda chunk: chunk.greatest, reverse=True)
 
 
-def _loaded(chunks: Sequence[Chunk], threads: int) -> Iterator[tuple[Chunk, ChunkIndex]]:
+def _loaded(chunks: Sequence[Chunk], threads: int) -> Iterator[tuple[Chunk, Index]]:
     """The chunks with their indexes, in order, the next ones being read meanwhile."""
     if len(chunks) <= 1 or threads <= 1:
         yield from ((chunk, chunk.load()) for chunk in chunks)
         return
     with ThreadPoolExecutor(threads) as readers:
-        reading: deque[tuple[Chunk, Future[ChunkIndex]]] = deque()
+        reading: deque[tuple[Chunk, Future[Index]]] = deque()
         rest = iter(chunks)
         try:
             for chunk in rest:
                 reading.append((chunk, readers.submit(chunk.load)))
-                if len(reading) > _AHEAD:
+                if len(reading) >= threads + _AHEAD:
                     ready, future = reading.popleft()
                     yield ready, future.result()
             while reading:
@@ -137,29 +141,39 @@ def _loaded(chunks: Sequence[Chunk], threads: int) -> Iterator[tuple[Chunk, Chun
                 future.cancel()
 
 
-def _search(index: ChunkIndex, labels: Labels, waiting: npt.NDArray[np.int64], winners: Winners) -> None:
+def _search(index: Index, labels: Labels, waiting: npt.NDArray[np.int64], winners: Winners) -> None:
     """Let the waiting labels look into a chunk, and take what beats what they have."""
-    waiting = waiting[index.holds(labels.codes[waiting])]
+    codes = labels.codes[waiting]
+    here = index.holds(codes)
+    if here is not None:
+        waiting, codes = waiting[here], codes[here]
     if not len(waiting):
         return
-    place, found = index.match(labels.codes[waiting], labels.cutoff[waiting], labels.known_cutoff[waiting])
+    cutoff = labels.cutoff[waiting]
+    known_cutoff = cutoff if labels.known_cutoff is labels.cutoff else labels.known_cutoff[waiting]
+    place, found = index.match(codes, cutoff, known_cutoff)
     asked = waiting[place]
     if labels.floor is not None:
         alive = found.event >= labels.floor[asked]
-        asked, found = asked[alive], found.where(alive)
+        if not alive.all():
+            asked, found = asked[alive], found.where(alive)
     better = _beats(found, winners, asked)
-    if not better.all():
+    if better is not None:
         asked, found = asked[better], found.where(better)
     winners.position[asked] = found.position
     winners.event[asked] = found.event
     winners.known[asked] = found.known
 
 
-def _beats(found: Matches, winners: Winners, asked: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Greater by event time, then by known time, then by position."""
-    had, event, known = winners.position[asked], winners.event[asked], winners.known[asked]
+def _beats(found: Matches, winners: Winners, asked: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+    """Greater by event time, then by known time, then by position; None if all are."""
+    had = winners.position[asked]
+    first = had < 0
+    if first.all():
+        return None
+    event, known = winners.event[asked], winners.known[asked]
     by_known = (found.known > known) | ((found.known == known) & (found.position > had))
-    return (had < 0) | (found.event > event) | ((found.event == event) & by_known)
+    return first | (found.event > event) | ((found.event == event) & by_known)
 
 
 def _still_asking(

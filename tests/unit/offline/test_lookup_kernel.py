@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Row, winner
 
-from tidemill.offline import chunk_index
-from tidemill.offline.chunk_index import ChunkIndex
+from tidemill.offline import chunk_grid, chunk_index
+from tidemill.offline.chunk_grid import ChunkGrid
+from tidemill.offline.chunk_index import ChunkIndex, Rows
 from tidemill.offline.instants import FOREVER, NEVER
 from tidemill.offline.lookup import Chunk, Labels, find_winners
 
@@ -18,7 +19,7 @@ row = st.tuples(st.integers(0, ENTITIES - 1), st.integers(0, 8), st.one_of(st.no
 label = st.tuples(st.integers(-1, ENTITIES - 1), st.integers(-1, 12))
 
 
-def _chunks(rows, size, *, has_known, order):
+def _chunks(rows, size, *, has_known, order, grid):
     rows = sorted(enumerate(rows), key=order)
     rows = [item for _, item in rows]
     chunks = []
@@ -27,10 +28,10 @@ def _chunks(rows, size, *, has_known, order):
         codes = np.array([item[0] for item in part], np.int64)
         event = np.array([item[1] for item in part], np.int64)
         known = np.array([NEVER if item[2] is None else item[2] for item in part], np.int64) if has_known else None
-        position = np.arange(start, start + len(part))
+        part_rows = Rows(codes=codes, event=event, known=known, offset=start, size=ENTITIES)
 
-        def load(codes=codes, event=event, known=known, position=position):
-            return ChunkIndex(codes=codes, event=event, known=known, position=position, size=ENTITIES)
+        def load(part_rows=part_rows):
+            return ChunkGrid.of(part_rows) or ChunkIndex(part_rows) if grid else ChunkIndex(part_rows)
 
         chunks.append(Chunk(least=int(event.min()), greatest=int(event.max()), load=load))
     return rows, chunks
@@ -54,9 +55,12 @@ ORDERS = {
     ttl=st.sampled_from([0, 1, 3]),
     has_known=st.booleans(),
     filter_known=st.booleans(),
+    grid=st.booleans(),
 )
-def test_every_label_gets_the_row_the_oracle_gives(order, steps, rows, labels, size, ttl, has_known, filter_known):
-    rows, chunks = _chunks(rows, size, has_known=has_known, order=ORDERS[order])
+def test_every_label_gets_the_row_the_oracle_gives(
+    order, steps, rows, labels, size, ttl, has_known, filter_known, grid
+):
+    rows, chunks = _chunks(rows, size, has_known=has_known, order=ORDERS[order], grid=grid)
     at = np.array([item[1] for item in labels], np.int64)
     asked = Labels(
         codes=np.array([item[0] for item in labels], np.int64),
@@ -64,11 +68,13 @@ def test_every_label_gets_the_row_the_oracle_gives(order, steps, rows, labels, s
         known_cutoff=at if filter_known else np.full(len(at), FOREVER),
         floor=at - ttl if ttl else None,
     )
-    had, chunk_index._STEPS = chunk_index._STEPS, steps
+    had = chunk_index._STEPS, chunk_grid._STEPS, chunk_grid.CELLS_PER_ROW
+    chunk_index._STEPS = chunk_grid._STEPS = steps
+    chunk_grid.CELLS_PER_ROW = 100
     try:
         found = find_winners(chunks, asked)
     finally:
-        chunk_index._STEPS = had
+        chunk_index._STEPS, chunk_grid._STEPS, chunk_grid.CELLS_PER_ROW = had
     history = [Row(keys=(code,), event=event, known=known, values={}) for code, event, known in rows]
     for place, (code, instant) in enumerate(labels):
         expected = winner(
