@@ -13,6 +13,7 @@ import typing
 from dataclasses import fields, is_dataclass
 from datetime import timedelta
 from enum import Enum
+from functools import cache
 from typing import Any
 
 from tidemill.definitions import catalog as nouns
@@ -86,5 +87,6 @@ def _build_class(cls: type, plain: Any) -> Any:
     return plain
 
 
+@cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, vars(nouns))
