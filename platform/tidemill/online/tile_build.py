@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -12,6 +11,8 @@ import polars as pl
 from tidemill.definitions.distinct import REGISTERS, registers_of
 from tidemill.definitions.measures import measures
 from tidemill.online.tile_layout import GREATEST, LEAST, NEWEST, SINCE, TILE, ColumnWords, TileLayout
+
+_FEW_EVENTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,6 @@ class Events:
             columns={name: series.gather(kept) for name, series in self.columns.items()},
         )
 
-    @cached_property
-    def order(self) -> np.ndarray:
-        """The stable order by (event time, known time)."""
-        frame = pl.DataFrame({"event": self.event, "known": self.known})
-        return frame.select(pl.arg_sort_by("event", "known", maintain_order=True)).to_numpy()[:, 0].astype(np.int64)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
@@ -78,10 +73,10 @@ def build_records(layout: TileLayout, events: Events) -> Records:
 
 def _grouped(events: Events, tile: np.ndarray) -> np.ndarray:
     """Positions by (code, tile, since), in each group by (event, known, position)."""
-    in_time = events.order
-    frame = pl.DataFrame({"code": events.code[in_time], "tile": tile[in_time], "since": events.since[in_time]})
-    grouped = frame.select(pl.arg_sort_by("code", "tile", "since", maintain_order=True)).to_numpy()[:, 0]
-    return in_time[grouped]
+    by = {"code": events.code, "tile": tile, "since": events.since, "event": events.event, "known": events.known}
+    if len(events) < _FEW_EVENTS:
+        return np.lexsort(tuple(reversed(by.values())))
+    return pl.DataFrame(by).select(pl.arg_sort_by(*by, maintain_order=True)).to_numpy()[:, 0].astype(np.int64)
 
 
 def _starts(*parts: np.ndarray) -> np.ndarray:

@@ -198,7 +198,9 @@ def _coded(store: OnlineStore, view: View, frame: pl.DataFrame) -> tuple[np.ndar
 
 def _blobs(code: np.ndarray, words: np.ndarray) -> Iterator[bytes]:
     """The log of each entity, in order of code."""
-    starts = np.flatnonzero(np.concatenate(([True], code[1:] != code[:-1]))) if len(code) else []
+    if len(code) == 0:
+        return
+    starts = np.flatnonzero(np.concatenate(([True], code[1:] != code[:-1]))).tolist()
     raw, size = words.tobytes(), words.shape[1] * words.itemsize
     for start, stop in zip(starts, [*starts[1:], len(code)], strict=True):
         yield raw[start * size : stop * size]
