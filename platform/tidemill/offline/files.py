@@ -6,11 +6,13 @@ The last position breaks ties between equal times, so this order is part of what
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote
 
@@ -122,7 +124,7 @@ class SourceFiles:
     def unit_of(self, column: str) -> Unit:
         units = {
             unit_of(file.schema.field(name).type)
-            for file in self.files
+            for file in self._shapes
             if (name := self.stored_name(column, file)) in file.schema.names
         }
         return "ns" if "ns" in units else "us"
@@ -131,7 +133,7 @@ class SourceFiles:
         """Raise SourceError unless every file has these columns, each of one family of types in all files."""
         for column in columns:
             first: tuple[str, str, str] | None = None
-            for file in self.files:
+            for file in self._shapes:
                 name = self.stored_name(column, file)
                 if name not in file.partition and name not in file.schema.names:
                     raise SourceError(
@@ -150,6 +152,14 @@ class SourceFiles:
                         hint="Write one of the files again; all files of a source must agree.",
                     )
                 first = first or (kind, str(dtype), file.name)
+
+    @cached_property
+    def _shapes(self) -> tuple[DataFile, ...]:
+        """The first file of each schema: what holds for it holds for all that share it, and most sources have one."""
+        shapes: dict[tuple[int, tuple[str, ...]], DataFile] = {}
+        for file in self.files:
+            shapes.setdefault((id(file.schema), tuple(file.partition)), file)
+        return tuple(shapes.values())
 
     def bounds(self, group: RowGroup, column: str, unit: Unit) -> tuple[int, int]:
         """The least and greatest instant of a column in a row group by its statistics; endless without any."""
@@ -323,22 +333,57 @@ def _list_delta(where: str, source: Source) -> list[_Listed]:
 def _open(
     path: str, name: str, partition: dict[str, str | None], filesystem: pafs.FileSystem | None, source: Source
 ) -> DataFile:
+    footer = _footer(path, name, filesystem, source) if filesystem else _local_footer(path, name, source)
+    metadata, schema = footer
+    return DataFile(
+        path=path, name=name, partition=partition, metadata=metadata, schema=schema, filesystem=filesystem
+    )
+
+
+def _local_footer(path: str, name: str, source: Source) -> _Footer:
+    """A local file's footer, read once while the file stays what it is: a schedule opens the same files every hour."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - thousands of files, and half the cost of Path.stat
+    except OSError:
+        return _footer(path, name, None, source)
+    version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    with _REMEMBERING:
+        remembered = _REMEMBERED.get(path)
+    if remembered is not None and remembered[0] == version:
+        return remembered[1]
+    found = _footer(path, name, None, source)
+    with _REMEMBERING:
+        while len(_REMEMBERED) >= _MOST_REMEMBERED:
+            _REMEMBERED.pop(next(iter(_REMEMBERED)))
+        _REMEMBERED[path] = (version, found)
+    return found
+
+
+def _footer(path: str, name: str, filesystem: pafs.FileSystem | None, source: Source) -> _Footer:
     try:
         where: Any = path if filesystem is None else filesystem.open_input_file(path)
         with pq.ParquetFile(where) as opened:
-            return DataFile(
-                path=path,
-                name=name,
-                partition=partition,
-                metadata=opened.metadata,
-                schema=opened.schema_arrow,
-                filesystem=filesystem,
-            )
+            return opened.metadata, _shared(opened.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(
             f"{name} of source {source.name!r} is not a readable Parquet file: {error}.",
             hint="The file is corrupt or was cut off; write it again or take it away.",
         ) from error
+
+
+def _shared(schema: pa.Schema) -> pa.Schema:
+    """One object for equal schemas, so that files of one shape are known by identity."""
+    with _REMEMBERING:
+        if len(_SCHEMAS) >= _MOST_REMEMBERED:
+            _SCHEMAS.clear()
+        return _SCHEMAS.setdefault(schema.serialize().to_pybytes(), schema)
+
+
+_Footer = tuple[pq.FileMetaData, pa.Schema]
+_MOST_REMEMBERED = 20_000  # footers; a few kilobytes each
+_REMEMBERED: dict[str, tuple[tuple[int, int, int], _Footer]] = {}
+_SCHEMAS: dict[bytes, pa.Schema] = {}
+_REMEMBERING = Lock()
 
 
 def _partition(name: str) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ a winner. Features are never sorted, joined or copied twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,12 +125,15 @@ class History:
         use = (codes >= 0) & (event != NEVER)
         return index_chunk(rows if use.all() else rows.take(np.flatnonzero(use)))
 
-    def grouped(self) -> Iterator[list[RowGroup]]:
-        """Consecutive row groups, taken together up to CHUNK_ROWS rows."""
+    def grouped(self, wanted: Callable[[RowGroup], bool] | None = None) -> Iterator[list[RowGroup]]:
+        """Consecutive row groups, all or those `wanted`, taken together up to CHUNK_ROWS rows."""
         together: list[RowGroup] = []
         rows = 0
         for group in self.files.row_groups:
-            if together and rows + group.rows > CHUNK_ROWS:
+            if wanted is not None and not wanted(group):
+                continue
+            follows = not together or together[-1].offset + together[-1].rows == group.offset
+            if together and (rows + group.rows > CHUNK_ROWS or not follows):
                 yield together
                 together, rows = [], 0
             together.append(group)

@@ -29,10 +29,6 @@ class Interval:
     end: int
     known_after: int | None
 
-    @property
-    def earliest(self) -> int:
-        return NEVER if self.known_after is not None else self.start
-
 
 @dataclass(frozen=True, kw_only=True)
 class Latest:
@@ -50,10 +46,7 @@ def newest_rows(history: History, view: View, catalog: Catalog, interval: Interv
     history.files.require([*keys, *(feature.name for feature in view.features)])
     found: list[pl.DataFrame] = []
     read = null_keys = 0
-    for groups in history.grouped():
-        least, greatest = history.bounds(groups, unit)
-        if least > interval.end or greatest < interval.earliest:
-            continue
+    for groups in history.grouped(lambda group: _may_matter(history, group, interval, unit)):
         rows = _rows(history, groups, keys, catalog, view, interval, unit)
         whole = rows.drop_nulls(keys) if keys else rows
         read += rows.height
@@ -61,6 +54,19 @@ def newest_rows(history: History, view: View, catalog: Catalog, interval: Interv
         found.append(_newest(whole, keys))
     winners = _newest(pl.concat(found), keys) if found else None
     return Latest(frame=_gathered(history, view, catalog, winners, unit), rows_read=read, null_keys=null_keys)
+
+
+def _may_matter(history: History, group: RowGroup, interval: Interval, unit: Unit) -> bool:
+    """Whether a row group can hold a row of the interval, by its statistics: time follows what changed."""
+    least, greatest = history.files.bounds(group, history.times.event, unit)
+    if least > interval.end:
+        return False
+    if greatest > interval.start:
+        return True
+    if interval.known_after is None:
+        return False
+    known = history.times.known
+    return (greatest if known is None else history.files.bounds(group, known, unit)[1]) > interval.known_after
 
 
 def _rows(
