@@ -113,6 +113,19 @@ class OfflineStore:
         cutoff = cutoff if known is None else np.minimum(cutoff, known)
         return self._values(found, asked, rows, at, cutoff, "us", wanted, filter_known)
 
+    def values_of(
+        self, view: View, keys: pl.DataFrame, at: Instants, cutoff: Instants, *, filter_known: bool = True
+    ) -> pl.DataFrame:
+        """`values_at` for a view that need not be the catalog's own, such as one as it was applied earlier."""
+        return self._values(view, keys, len(at), at, cutoff, "us", view.features, filter_known)
+
+    def usual_run(self, view: str) -> int:
+        """Microseconds between cut-off and finish of a view's recorded runs, by their median; 0 without any."""
+        if self._ledger is None:
+            return 0
+        finished, cutoff = self._ledger.cutoffs(view)
+        return max(0, int(np.median(finished - cutoff))) if len(finished) else 0
+
     def cutoffs(self, view: str, at: Instants) -> Instants:
         """What the online store had seen of a view at each instant (int64 microseconds); NEVER before its first run."""
         return served_cutoffs(self.catalog.view(view), np.asarray(at, np.int64), self._ledger)

@@ -58,6 +58,11 @@ class TrainingSet:
         return self._spine.frame
 
     @property
+    def rows(self) -> Spine:
+        """The spine as it was read: its rows and the instant each asks at."""
+        return self._spine
+
+    @property
     def time_column(self) -> str:
         """The spine's column of request times."""
         return self._spine.time_column
