@@ -234,8 +234,8 @@ class _Tiles:
 
     def __init__(self, layout: TileLayout, words: np.ndarray, counts: list[int], size: int, at: int) -> None:
         self.layout, self.size, self.at = layout, size, at
-        self.present = [number for number, count in enumerate(counts) if count]
-        sizes = [count for count in counts if count]
+        self.present = [number for number, count in enumerate(counts) if count > 0]
+        sizes = [count for count in counts if count > 0]
         self.starts = np.cumsum([0, *sizes[:-1]]) if sizes else np.zeros(0, dtype=np.int64)
         self.sizes = sizes
         self.whole, self.real = words, words.view("<f8")
@@ -251,7 +251,7 @@ class _Tiles:
         counts = [_records_in(blob, layout.record_bytes) for blob in blobs]
         joined = b"".join([blob for blob, count in zip(blobs, counts, strict=True) if blob and count > 0])
         words = np.frombuffer(joined, dtype="<i8").reshape(-1, layout.words)
-        return cls(layout, words, [max(count, 0) if count != -1 else -1 for count in counts], len(blobs), at)
+        return cls(layout, words, counts, len(blobs), at)
 
     def inside(self, window: int) -> np.ndarray | None:
         """Which records count in a window; None for all."""
