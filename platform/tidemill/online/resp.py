@@ -24,7 +24,7 @@ from tidemill.errors import ConfigurationError, OnlineStoreUnavailableError
 
 _CHUNK = 65_536
 _LOAD_TIMEOUT = 60.0  # seconds: during a load Redis may pause for its disk, and nobody waits for an answer
-_NOT_NOW = ("LOADING", "BUSY", "OOM", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
+_NOT_NOW = ("LOADING", "BUSY ", "OOM", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
 _GONE = (ConnectionError, redis.ConnectionError, EOFError, OSError)
 
 Part = bytes | str | int | float
