@@ -81,6 +81,8 @@ class ServingState:
         self.trouble: str | None = "The server has just begun to start."
         self._snapshot: Snapshot | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._retired: list[Snapshot] = []
+        self._closing: set[asyncio.Task[None]] = set()
         self._listeners: list[Callable[[], None]] = []
         self._stopping = threading.Event()
         self._refreshing = threading.Lock()
@@ -115,8 +117,10 @@ class ServingState:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
         self.model_thread.shutdown(wait=True)
-        if self._snapshot is not None:
-            await self._snapshot.online.aclose()
+        held = [self._snapshot] if self._snapshot is not None else []
+        for snapshot in (*self._retired, *held):
+            await snapshot.online.aclose()
+        self._retired.clear()
 
     def refresh(self) -> None:
         """Look for a new catalog and new models now. Raises TidemillError where that fails; the old ones stay."""
@@ -146,15 +150,15 @@ class ServingState:
 
     def _close_later(self, snapshot: Snapshot) -> None:
         """Requests that began on the old snapshot may still read from its store for as long as a request may take."""
-        loop = self._loop
+        self._retired.append(snapshot)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.call_later, self.limits.request_seconds + 1, self._close_oldest)
 
-        def close() -> None:
-            if loop is not None and not loop.is_closed():
-                asyncio.run_coroutine_threadsafe(snapshot.online.aclose(), loop)
-
-        timer = threading.Timer(self.limits.request_seconds + 1.0, close)
-        timer.daemon = True
-        timer.start()
+    def _close_oldest(self) -> None:
+        if self._retired and self._loop is not None:
+            task = self._loop.create_task(self._retired.pop(0).online.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _keep_refreshing(self) -> None:
         while True:

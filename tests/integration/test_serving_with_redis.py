@@ -1,0 +1,249 @@
+"""The API on real parts: uvicorn, Redis, an artifact on disk, the metadata database."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+import redis
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
+
+from small_model import promote
+from small_project import NOW, catalog, served, wait_until
+
+from tidemill.clock import ManualClock, SimulatedClock
+from tidemill.definitions.catalog import Catalog, CodeReference
+from tidemill.online.embedded import EmbeddedRedis
+from tidemill.predictions import PredictionLog
+from tidemill.project import Project
+from tidemill.settings import Settings
+
+ROW = {"origin": "JFK", "route": 1, "distance": 1000.0}
+FEATURES = "/v1/features/delay_v1"
+PREDICT = "/v1/models/delay/predict"
+ON_DEMAND = """
+def hours(inputs):
+    return {"hours": [None if distance is None else distance / 500 for distance in inputs["distance"]]}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """The small project with its own Redis, in which two airports have weather."""
+    (tmp_path / "feature_store.yaml").write_text("project: small\n")
+    (tmp_path / "flight_time.py").write_text(ON_DEMAND)
+    opened = Project(tmp_path, settings=Settings(), name="small", clock=ManualClock(NOW))
+    opened.catalogs.add(small_catalog(), at=NOW)
+    opened.online.write("weather", weather([("JFK", 1, 21.5), ("LGA", 1, None)]))
+    yield opened
+    EmbeddedRedis(opened.redis_folder).stop()
+    opened.close()
+
+
+def small_catalog(**changes: object) -> Catalog:
+    """The small catalog with a function that is really there."""
+    digest = hashlib.sha256(ON_DEMAND.encode()).hexdigest()
+    function = CodeReference(module="flight_time", qualname="hours", digest=digest)
+    return replace(catalog(), on_demand_views=(replace(catalog().on_demand_views[0], function=function),), **changes)
+
+
+def weather(rows: list[tuple[str, int, float | None]], *, at: datetime = NOW - timedelta(hours=1)) -> pl.DataFrame:
+    frame = pl.DataFrame(rows, schema={"origin": pl.String, "route": pl.Int64, "temp": pl.Float64}, orient="row")
+    instant = pl.lit(at, dtype=pl.Datetime("us", "UTC"))
+    return frame.with_columns(instant.alias("__event_time"), instant.alias("__known_time"))
+
+
+def test_features_come_from_redis_with_their_statuses_and_event_times(project: Project) -> None:
+    rows = [ROW, ROW | {"origin": "LGA"}, ROW | {"origin": "XXX"}, ROW | {"origin": None}]
+    with served(project) as client:
+        answer = client.post(FEATURES, json={"rows": rows, "event_times": True}).json()
+    assert answer["features"] == {"temp": [21.5, None, None, None], "hours": [2.0] * 4}
+    assert answer["statuses"]["temp"] == ["PRESENT", "NULL_VALUE", "NOT_FOUND", "NOT_FOUND"]
+    assert answer["event_times"]["temp"] == ["2013-10-01T11:00:00Z"] * 2 + [None] * 2
+
+
+def test_a_prediction_is_what_the_artifact_says_of_the_vector_that_was_read(project: Project) -> None:
+    artifact = promote(project, 1)
+    with served(project) as client:
+        answer = client.post(PREDICT, json={"rows": [ROW, ROW | {"origin": "LGA"}], "explain": True}).json()
+    expected = artifact.predict({"temp": [21.5, None], "hours": [2.0, 2.0]}).tolist()
+    assert [row["prediction"] for row in answer["predictions"]] == expected
+    assert project.predictions.scan()["prediction"].to_list() == expected
+
+
+def test_redis_gone_is_503_with_the_reason_and_comes_back_by_itself(project: Project) -> None:
+    promote(project, 1)
+    with served(project) as client:
+        assert client.post(PREDICT, json={"rows": [ROW]}).status_code == 200
+        EmbeddedRedis(project.redis_folder).stop()
+        for path in (PREDICT, FEATURES):
+            refused = client.post(path, json={"rows": [ROW]})
+            assert refused.status_code == 503
+            assert refused.json()["type"] == "urn:tidemill:problem:online-store-unavailable"
+        assert client.get("/readyz").json()["parts"]["online_store"]["ok"] is False
+        EmbeddedRedis(project.redis_folder).ensure_started()
+        wait_until(lambda: client.post(PREDICT, json={"rows": [ROW]}).status_code == 200)
+        assert client.get("/readyz").status_code == 200
+    assert project.predictions.scan().height == 2
+
+
+def test_redis_that_hangs_is_503_within_its_time(project: Project) -> None:
+    promote(project, 1)
+    pid = EmbeddedRedis(project.redis_folder).pid
+    assert pid is not None
+    with served(project) as client:
+        assert client.post(PREDICT, json={"rows": [ROW]}).status_code == 200
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert client.post(PREDICT, json={"rows": [ROW]}).status_code == 503
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: client.post(PREDICT, json={"rows": [ROW]}).status_code == 200)
+
+
+def test_a_value_in_redis_that_is_not_what_the_catalog_says_is_no_500(project: Project) -> None:
+    store = redis.Redis.from_url(project.redis_address())
+    [key] = [name for name in store.scan_iter() if store.type(name) == b"hash" and b"JFK" in name]
+    for field in store.hkeys(key):
+        if not field.startswith(b"_"):
+            store.hset(key, field, b"\xff\xfe not a value")
+    with served(project) as client:
+        answer = client.post(FEATURES, json={"rows": [ROW]})
+    store.close()
+    assert answer.status_code == 200
+    assert answer.json()["features"]["temp"] == [None]
+    assert answer.json()["statuses"]["temp"] != ["PRESENT"]
+
+
+def test_a_catalog_that_changes_under_load_fails_no_request(project: Project) -> None:
+    promote(project, 1)
+    failed: list[int] = []
+    with served(project) as client:
+        for version in range(2, 5):
+            changed = replace(small_catalog(), streams=replace_description(version))
+            project.catalogs.add(changed, at=NOW)
+            while client.serving.snapshot.version < version:  # type: ignore[attr-defined]
+                for path in (PREDICT, FEATURES):
+                    status = client.post(path, json={"rows": [ROW]}).status_code
+                    failed += [status] if status != 200 else []
+    assert failed == []
+
+
+def replace_description(version: int):
+    [stream] = catalog().streams
+    return (replace(stream, kind=f"push{version}"),)
+
+
+def test_pushed_rows_are_read_at_once(project: Project) -> None:
+    with served(project) as client:
+        row = {"origin": "EWR", "route": 1, "temp": 12.5, "time": "2013-10-01T11:59:00Z"}
+        receipt = client.post("/v1/push/weather_now", json={"rows": [row]}).json()
+        assert receipt == {"accepted": 1, "duplicates": 0, "rejected": [], "ignored": []}
+        answer = client.post(FEATURES, json={"rows": [ROW | {"origin": "EWR"}]}).json()
+        assert answer["features"]["temp"] == [12.5]
+
+
+def test_pushed_rows_that_do_not_fit_are_refused_and_told_why(project: Project) -> None:
+    good = {"origin": "EWR", "route": 1, "temp": 12.5, "time": "2013-10-01T11:59:00Z"}
+    with served(project) as client:
+
+        def push(row: dict, **options: object) -> httpx.Response:
+            return client.post("/v1/push/weather_now", json={"rows": [row], **options})
+
+        wrong = push(good | {"route": "one"})
+        assert (wrong.status_code, wrong.json()["errors"][0]["where"]) == (422, "rows[0].route")
+        assert push(good | {"time": "yesterday"}).status_code == 422
+        assert push({"origin": "EWR"}).status_code == 422
+        assert push(good, to="nowhere").status_code == 400
+        ahead = push(good | {"time": "2014-10-01T11:59:00Z"})
+        assert ahead.status_code == 422
+        assert "push horizon" in ahead.json()["detail"]
+        assert client.post("/v1/push/unknown", json={"rows": [good]}).status_code == 404
+        assert client.post(FEATURES, json={"rows": [ROW | {"origin": "EWR"}]}).json()["features"]["temp"] == [None]
+
+
+_SERVER = """
+import sys
+from pathlib import Path
+from tidemill.project import open_project
+from tidemill_serving.process import run_server
+run_server(open_project(Path(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+def start_server(root: Path, port: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", _SERVER, str(root), str(port)])
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_killed_server_loses_no_answered_prediction(project: Project, free_port: int) -> None:
+    promote(project, 1)
+    SimulatedClock(project.state / "clock.json").set(NOW)
+    url = f"http://127.0.0.1:{free_port}"
+    server = start_server(project.root, free_port)
+    answered: list[str] = []
+    try:
+        wait_until(lambda: is_ready(url), seconds=60)
+        with httpx.Client(base_url=url) as client:
+            for _ in range(200):
+                answered += [
+                    row["prediction_id"] for row in client.post(PREDICT, json={"rows": [ROW]}).json()["predictions"]
+                ]
+            server.kill()
+    finally:
+        server.kill()
+        server.wait()
+    log = PredictionLog(project.state / "predictions").scan("delay")
+    assert set(answered) <= set(log["prediction_id"].to_list())
+    assert log["at"].unique().to_list() == [NOW]
+
+
+def test_sigterm_ends_the_server_cleanly(project: Project, free_port: int) -> None:
+    url = f"http://127.0.0.1:{free_port}"
+    server = start_server(project.root, free_port)
+    try:
+        wait_until(lambda: is_ready(url), seconds=60)
+        server.terminate()
+        assert server.wait(timeout=20) in (0, -signal.SIGTERM)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_second_server_on_the_same_port_is_a_clear_error(project: Project, free_port: int) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port))
+        taken.listen()
+        found = subprocess.run(
+            [sys.executable, "-c", _SERVER, str(project.root), str(free_port)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert found.returncode != 0
+    assert "ConflictError: Something else listens" in found.stderr
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,83 @@
+"""`tidemill up`, `status` and `down` on real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
+
+from small_project import NOW, catalog, wait_until
+
+from tidemill.cli.up import look, read_running, start_all, stop_all
+from tidemill.errors import ConflictError, UnavailableError
+from tidemill.project import Project, open_project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    (tmp_path / "feature_store.yaml").write_text("project: small\n")
+    opened = open_project(tmp_path)
+    opened.catalogs.add(catalog(models=(), on_demand_views=(), services=()), at=NOW)
+    yield opened
+    stop_all(opened)
+    opened.close()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def states(project: Project) -> dict[str, str]:
+    return {part.name: part.state for part in look(project)}
+
+
+def test_up_starts_every_part_and_down_ends_them(project: Project, port: int) -> None:
+    assert states(project) == {"redis": "stopped", "api": "stopped", "scheduler": "stopped", "catalog": "applied"}
+    running = start_all(project, port=port, dashboard=False)
+    assert httpx.get(f"{running.url}/readyz").status_code == 200
+    assert states(project) == {
+        "redis": "running", "api": "running", "scheduler": "running", "catalog": "applied", "readiness": "ready",
+    }  # fmt: skip
+    assert sorted(stop_all(project)) == ["api", "redis", "scheduler"]
+    assert states(project)["api"] == "stopped"
+    assert all(part.process() is None for part in running.parts)
+    assert stop_all(project) == []
+
+
+def test_a_second_up_is_a_conflict_that_says_where_the_first_is(project: Project, port: int) -> None:
+    start_all(project, port=port, dashboard=False)
+    with pytest.raises(ConflictError, match=f"running already at http://127.0.0.1:{port}"):
+        start_all(project, port=port, dashboard=False)
+    assert states(project)["readiness"] == "ready"
+
+
+def test_after_everything_was_killed_up_works_again(project: Project, port: int) -> None:
+    for part in start_all(project, port=port, dashboard=False).parts:
+        os.kill(part.pid, signal.SIGKILL)
+        wait_until(lambda part=part: part.process() is None)
+    assert states(project)["api"] == "ended"
+    start_all(project, port=port, dashboard=False)
+    assert states(project)["readiness"] == "ready"
+
+
+def test_a_part_that_does_not_come_up_is_told_with_its_last_words_and_nothing_is_left_running(
+    project: Project,
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UnavailableError, match="Something else listens"):
+            start_all(project, port=taken.getsockname()[1], dashboard=False)
+    assert read_running(project) is None
+    assert states(project)["api"] == "stopped"
