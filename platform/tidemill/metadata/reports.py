@@ -50,7 +50,7 @@ class ReportRepository:
         with self._database.reading() as session:
             return [_report(row) for row in session.scalars(self._query(kind, subject).limit(limit))]
 
-    def _query(self, kind: str | None, subject: str | None) -> Select[tuple[ReportRow]]:
+    def _query(self, kind: str | None, subject: str | None) -> Select[ReportRow]:
         query = select(ReportRow).where(ReportRow.project == self._project)
         if kind is not None:
             query = query.where(ReportRow.kind == kind)

@@ -219,7 +219,7 @@ def _show(
                     keys=row["keys"],
                     served="absent" if served.column.absent[place] else _text(served.column.raw[place], status),
                     recomputed=_text(recomputed[place], None),
-                    cutoff=None if cutoff is None or cutoff[place] == NEVER else _instant(cutoff[place]),
+                    cutoff=None if cutoff is None or cutoff[place] == NEVER else _instant(int(cutoff[place])),
                 )
             )
 
@@ -277,5 +277,5 @@ def _report(log: pl.DataFrame, tally: _Tally) -> ParityReport:
     )
 
 
-def _instant(micros: int | np.int64) -> datetime:
-    return _EPOCH + timedelta(microseconds=int(micros))
+def _instant(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)

@@ -6,14 +6,13 @@ import base64
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
 import polars as pl
 
 from tidemill.clock import as_utc
-from tidemill.definitions.catalog import Field
 from tidemill.definitions.types import ValueType
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,11 +34,20 @@ class ServedColumn:
     raw: list[Any]
 
 
+class Declared(Protocol):
+    """Anything with a name and a declared type: a feature, a request field, an input of a model."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> ValueType: ...
+
+
 def documents(texts: Iterable[str]) -> list[dict[str, Any]]:
     return [orjson.loads(text) for text in texts]
 
 
-def served_column(found: Sequence[dict[str, Any]], field: Field, *, name: str | None = None) -> ServedColumn:
+def served_column(found: Sequence[dict[str, Any]], field: Declared, *, name: str | None = None) -> ServedColumn:
     """One declared field of many objects; `name` is what they call it, if not its own name."""
     key = name or field.name
     raw = [document.get(key, _ABSENT) for document in found]
@@ -50,7 +58,7 @@ def served_column(found: Sequence[dict[str, Any]], field: Field, *, name: str | 
     return ServedColumn(values=values.alias(field.name), absent=absent, mistyped=mistyped, raw=raw)
 
 
-def served_frame(found: Sequence[dict[str, Any]], fields: Iterable[Field]) -> pl.DataFrame:
+def served_frame(found: Sequence[dict[str, Any]], fields: Iterable[Declared]) -> pl.DataFrame:
     """Several declared fields as a typed frame."""
     return pl.DataFrame([served_column(found, field).values for field in fields])
 
