@@ -1,8 +1,9 @@
-"""Columns of raw replies into columns of values, fast where all is as expected and exact everywhere else.
+"""Raw replies into columns of values, fast where all is as expected and exact everywhere else.
 
-Values of one column are decoded together: fixed-width numbers by one `struct` call for the whole column; whole numbers,
-texts and instants through a memo of bounded size, since features repeat. What does not look as expected falls back to
-decoding value by value, and bytes that are no value of the declared type become null and are counted.
+The fields of one HMGET are decoded by kind, all columns and rows of a kind together: fixed-width numbers by one
+`struct` call, whole numbers and instants by a few array operations, texts through a memo of bounded size, since they
+repeat. What does not look as expected is decoded value by value, and bytes that are no value of the declared type
+become null and are counted.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import logging
 import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,13 +25,17 @@ from tidemill.online.codec import WrongValueError, decode_timestamp, decode_valu
 log = logging.getLogger(__name__)
 
 Raw = Sequence[bytes | None]
-Decoder = Callable[[Raw], tuple[list[Any], bool]]
-"""Values, and whether any of them is None."""
+Replies = Sequence[Sequence[bytes | None]]
+"""One reply for each row: its fields in the order of the command."""
+
+FieldType = ValueType | str | None
+"""A feature's type; None for an event time; PACKED for a packed value."""
+PACKED = "packed"
 
 _MEMO_SIZE = 4_096
-_ENOUGH_FOR_NUMPY = 16
-_BULK = {ValueType.DOUBLE: ("xd", 9), ValueType.FLOAT: ("xf", 5)}
-_MEMOISED = {ValueType.INT32, ValueType.INT64, ValueType.BOOL, ValueType.STRING, ValueType.UNIX_TIMESTAMP}
+_ENOUGH_FOR_NUMPY = 128
+_BULK = {ValueType.DOUBLE: ("xd", 9, b"\x29"), ValueType.FLOAT: ("xf", 5, b"\x35")}
+_WHOLE = {ValueType.INT64, ValueType.INT32}
 
 
 class WrongValues:
@@ -48,58 +55,175 @@ class WrongValues:
         self.count[name] += 1
 
 
-def decoder(name: str, dtype: ValueType, wrong: WrongValues) -> Decoder:
-    """The decoder of one feature's column. `name` is `view:feature`."""
-    if dtype in _BULK:
-        return _bulk_decoder(name, dtype, wrong)
-    if dtype in _MEMOISED:
-        return _memo_decoder(name, dtype, wrong)
-    return _plain_decoder(name, dtype, wrong)
+class FieldDecoder:
+    """Decodes the fields of one HMGET. `fields` gives each field's name (`view:feature`) and type, in the order of
+    the command."""
+
+    def __init__(self, fields: Sequence[tuple[str, FieldType]], wrong: WrongValues) -> None:
+        self._width = len(fields)
+        by_kind: dict[Any, list[int]] = {}
+        for place, (_, dtype) in enumerate(fields):
+            by_kind.setdefault(_kind(dtype), []).append(place)
+        self._kinds = [
+            _KINDS[kind]([(place, *fields[place]) for place in places], wrong) for kind, places in by_kind.items()
+        ]
+
+        order = [place for kind in self._kinds for place in kind.places]
+        self._in_order = _taker([order.index(place) for place in range(self._width)])
+
+    def decode(self, replies: Replies) -> list[list[Any]]:
+        """One column for each field, with a value for each reply."""
+        if len(replies) == 1:
+            return [[value] for value in self.decode_row(replies[0])]
+        columns: list[list[Any]] = [[]] * self._width
+        if replies:
+            found = list(zip(*replies, strict=True))
+            for kind in self._kinds:
+                decoded = kind.decode_columns([found[place] for place in kind.places])
+                for place, column in zip(kind.places, decoded, strict=True):
+                    columns[place] = column
+        return columns
+
+    def decode_row(self, reply: Raw) -> Sequence[Any]:
+        """The values of one reply, in the order of the fields."""
+        values: list[Any] = []
+        for kind in self._kinds:
+            values += kind.decode(kind.take(reply))
+        return self._in_order(values)
 
 
-def decode_one(name: str, dtype: ValueType, raw: bytes | None, wrong: WrongValues) -> Any:
-    if not raw:
-        return None
-    try:
-        return decode_value(dtype, raw)
-    except WrongValueError as error:
-        wrong.add(name, error)
-        return None
+class _Kind:
+    """Fields of one wire type: of one row by `decode`, of several rows by `decode_columns`."""
+
+    def __init__(self, fields: Sequence[tuple[int, str, FieldType]], wrong: WrongValues) -> None:
+        self.places = [place for place, _, _ in fields]
+        self._look_ups = [_memo(name, dtype, wrong).__getitem__ for _, name, dtype in fields]
+        self.take: Callable[[Raw], Sequence[bytes | None]] = _taker(self.places)
+
+    def decode(self, raw: Raw) -> Iterable[Any]:
+        return [look_up(item) for look_up, item in zip(self._look_ups, raw, strict=True)]
+
+    def decode_columns(self, columns: Sequence[Raw]) -> list[list[Any]]:
+        return [list(map(look_up, column)) for look_up, column in zip(self._look_ups, columns, strict=True)]
 
 
-def _plain_decoder(name: str, dtype: ValueType, wrong: WrongValues) -> Decoder:
-    def decode(raw: Raw) -> tuple[list[Any], bool]:
-        values = [decode_one(name, dtype, item, wrong) for item in raw]
-        return values, None in values
+class _AsTheyAre(_Kind):
+    """Fields that somebody else decodes: packed values."""
 
-    return decode
+    def decode(self, raw: Raw) -> Iterable[Any]:
+        return raw
+
+    def decode_columns(self, columns: Sequence[Raw]) -> list[list[Any]]:
+        return [list(column) for column in columns]
 
 
-def _bulk_decoder(name: str, dtype: ValueType, wrong: WrongValues) -> Decoder:
-    """[tag][number] of every row at once. A null or a wrong value shows by its length or its tag."""
-    layout, size = _BULK[dtype]
-    head = tag(dtype, 1 if size == 9 else 5)
-    one = struct.Struct("<" + layout).unpack
+class _FixedWidth(_Kind):
+    """[tag][number] everywhere at once. A null or a wrong value shows by its length or its tag."""
 
-    def decode(raw: Raw) -> tuple[list[Any], bool]:
-        count = len(raw)
-        if count == 1:
-            item = raw[0]
-            if item and len(item) == size and item[:1] == head:
-                return list(one(item)), False
-            return [decode_one(name, dtype, item, wrong)], True
+    def __init__(self, fields: Sequence[tuple[int, str, FieldType]], wrong: WrongValues) -> None:
+        super().__init__(fields, wrong)
+        self._layout, self._size, head = _BULK[fields[0][2]]  # type: ignore[index]
+        self._tag, self._count = head, len(fields)
+        self._row_tags, self._row_size = head * len(fields), self._size * len(fields)
+        self._unpack_row = _structure(self._layout, len(fields)).unpack
+
+    def decode(self, raw: Raw) -> Iterable[Any]:
         try:
             joined = b"".join(raw)  # type: ignore[arg-type]
-        except TypeError:  # a null among them
-            joined = b""
-        if len(joined) == size * count and joined[::size] == head * count:
-            return list(_structure(layout, count).unpack(joined)), False
-        return [decode_one(name, dtype, item, wrong) for item in raw], True
+        except TypeError:  # a field that is not there
+            return super().decode(raw)
+        if len(joined) == self._row_size and joined[:: self._size] == self._row_tags:
+            return self._unpack_row(joined)
+        return super().decode(raw)
 
-    return decode
+    def decode_columns(self, columns: Sequence[Raw]) -> list[list[Any]]:
+        rows = len(columns[0])
+        try:
+            joined = b"".join(chain.from_iterable(columns))  # type: ignore[arg-type]
+        except TypeError:
+            return super().decode_columns(columns)
+        count = rows * len(columns)
+        if len(joined) != self._size * count or joined[:: self._size] != self._tag * count:
+            return super().decode_columns(columns)
+        return _split(_structure(self._layout, count).unpack(joined), rows)
 
 
-@lru_cache(maxsize=256)
+class _WholeNumbers(_Kind):
+    """[tag][varint] everywhere at once, by shifting all bytes to their places and adding up."""
+
+    def __init__(self, fields: Sequence[tuple[int, str, FieldType]], wrong: WrongValues) -> None:
+        super().__init__(fields, wrong)
+        self._tag = tag(fields[0][2], 0)[0]  # type: ignore[arg-type]
+
+    def decode_columns(self, columns: Sequence[Raw]) -> list[list[Any]]:
+        rows = len(columns[0])
+        if rows * len(columns) < _ENOUGH_FOR_NUMPY:
+            return super().decode_columns(columns)
+        raw = list(chain.from_iterable(columns))
+        try:
+            found = _varints(b"".join(raw), [*map(len, raw)], self._tag)  # type: ignore[arg-type]
+        except TypeError:
+            found = None
+        return super().decode_columns(columns) if found is None else _split(found, rows)
+
+
+class _Times(_Kind):
+    """Timestamp messages into microseconds; None where there is none or where it is no Timestamp."""
+
+    def decode_columns(self, columns: Sequence[Raw]) -> list[list[Any]]:
+        rows = len(columns[0])
+        raw = list(chain.from_iterable(columns))
+        if len(raw) < _ENOUGH_FOR_NUMPY or None in raw:
+            return super().decode_columns(columns)
+        lengths = set(map(len, raw))  # type: ignore[arg-type]
+        found = _instants(raw, lengths.pop()) if len(lengths) == 1 else _instants_by_length(raw, lengths)
+        return super().decode_columns(columns) if found is None else _split(found, rows)
+
+
+def _split(values: Sequence[Any], rows: int) -> list[list[Any]]:
+    return [list(values[start : start + rows]) for start in range(0, len(values), rows)]
+
+
+def _instants_by_length(raw: Raw, lengths: Iterable[int]) -> list[Any] | None:
+    """Instants with microseconds take one of a few lengths; those of equal length are decoded together."""
+    out: list[Any] = [None] * len(raw)
+    for length in lengths:
+        places = [place for place, item in enumerate(raw) if len(item) == length]  # type: ignore[arg-type]
+        found = _instants([raw[place] for place in places], length)
+        if found is None:
+            return None
+        for place, value in zip(places, found, strict=True):
+            out[place] = value
+    return out
+
+
+def _kind(dtype: FieldType) -> Any:
+    if dtype in _BULK or dtype in _WHOLE:
+        return dtype
+    if dtype is None or dtype == PACKED:
+        return dtype
+    return "other"
+
+
+_KINDS: dict[Any, type[_Kind]] = {
+    **dict.fromkeys(_BULK, _FixedWidth),
+    **dict.fromkeys(_WHOLE, _WholeNumbers),
+    None: _Times,
+    PACKED: _AsTheyAre,
+    "other": _Kind,
+}
+
+
+def _taker(places: Sequence[int]) -> Callable[[Raw], Sequence[bytes | None]]:
+    if len(places) == 1:
+        place = places[0]
+        return lambda reply: (reply[place],)
+    if list(places) == list(range(places[0], places[-1] + 1)):
+        return itemgetter(slice(places[0], places[-1] + 1))
+    return itemgetter(*places)
+
+
+@lru_cache(maxsize=512)
 def _structure(layout: str, count: int) -> struct.Struct:
     return struct.Struct("<" + layout * count)
 
@@ -107,73 +231,70 @@ def _structure(layout: str, count: int) -> struct.Struct:
 class _Memo(dict[bytes | None, Any]):
     """Raw to value; the missing are decoded once."""
 
-    def __init__(self, name: str, dtype: ValueType, wrong: WrongValues) -> None:
+    def __init__(self, name: str, decode: Callable[[bytes], Any], wrong: WrongValues, *, keep: bool) -> None:
         super().__init__()
-        self._name, self._dtype, self._wrong = name, dtype, wrong
+        self._name, self._decode, self._wrong, self._keep = name, decode, wrong, keep
 
     def __missing__(self, raw: bytes | None) -> Any:
-        if not raw:
+        if raw is None:
             return None
         try:
-            value = decode_value(self._dtype, raw)
+            value = self._decode(raw)
         except WrongValueError as error:
             self._wrong.add(self._name, error)
             return None
-        if len(self) >= _MEMO_SIZE:
-            self.clear()
-        self[raw] = value
+        if self._keep:
+            if len(self) >= _MEMO_SIZE:
+                self.clear()
+            self[raw] = value
         return value
 
 
-def _memo_decoder(name: str, dtype: ValueType, wrong: WrongValues) -> Decoder:
-    look_up = _Memo(name, dtype, wrong).__getitem__
+def _memo(name: str, dtype: FieldType, wrong: WrongValues) -> _Memo:
+    if dtype is None:
+        return _Memo(name, _usual_time, wrong, keep=True)
+    if dtype is ValueType.STRING:
+        return _Memo(name, _usual_text, wrong, keep=True)
+    if dtype in _WHOLE:
+        return _Memo(name, _usual_whole(dtype), wrong, keep=True)
+    keep = dtype in (ValueType.BOOL, ValueType.UNIX_TIMESTAMP)  # a list must not be shared between answers
+    return _Memo(name, lambda raw: decode_value(dtype, raw), wrong, keep=keep)
 
-    def decode(raw: Raw) -> tuple[list[Any], bool]:
-        values = list(map(look_up, raw))
-        return values, None in values
+
+def _usual_text(raw: bytes) -> str | None:
+    """A text of up to 127 bytes; anything else takes the long way."""
+    if len(raw) > 1 and raw[0] == 0x12 and raw[1] == len(raw) - 2 < 0x80:
+        try:
+            return raw[2:].decode()
+        except UnicodeDecodeError:
+            pass
+    return decode_value(ValueType.STRING, raw)
+
+
+def _usual_whole(dtype: ValueType) -> Callable[[bytes], int | None]:
+    """A whole number from 0 to 2^21; anything else takes the long way."""
+    head = tag(dtype, 0)[0]
+
+    def decode(raw: bytes) -> int | None:
+        if raw and raw[0] == head:
+            size = len(raw)
+            if size == 2 and raw[1] < 0x80:
+                return raw[1]
+            if size == 3 and raw[1] >= 0x80 > raw[2]:
+                return raw[1] & 0x7F | raw[2] << 7
+            if size == 4 and raw[1] & raw[2] & 0x80 and raw[3] < 0x80:
+                return raw[1] & 0x7F | (raw[2] & 0x7F) << 7 | raw[3] << 14
+        return decode_value(dtype, raw)
 
     return decode
 
 
-class EventTimes:
-    """Columns of Timestamp messages into microseconds; None where there is none or where it is no Timestamp."""
-
-    def __init__(self, view: str, wrong: WrongValues) -> None:
-        self._memo = _TimeMemo(f"{view}:event time", wrong)
-
-    def __call__(self, raw: Raw) -> list[int | None]:
-        if len(raw) >= _ENOUGH_FOR_NUMPY and None not in raw:
-            joined = b"".join(raw)  # type: ignore[arg-type]
-            if len(joined) == 6 * len(raw):
-                found = _whole_seconds(joined)
-                if found is not None:
-                    return found
-        return list(map(self._memo.__getitem__, raw))
-
-
-class _TimeMemo(dict[bytes | None, int | None]):
-    def __init__(self, name: str, wrong: WrongValues) -> None:
-        super().__init__()
-        self._name, self._wrong = name, wrong
-
-    def __missing__(self, raw: bytes | None) -> int | None:
-        if raw is None:
-            return None
-        try:
-            value = _usual_time(raw) if len(raw) >= 6 and raw[0] == 0x08 else decode_timestamp(raw)
-        except WrongValueError as error:
-            self._wrong.add(self._name, error)
-            return None
-        if len(self) >= _MEMO_SIZE:
-            self.clear()
-        self[raw] = value
-        return value
-
-
 def _usual_time(raw: bytes) -> int:
     """Seconds in five bytes: every instant between 1978 and 3058. Anything else takes the long way."""
-    _, a, b, c, d, e = raw[:6]
-    if not (a & b & c & d & 0x80) or e & 0x80:
+    if len(raw) < 6 or raw[0] != 0x08:
+        return decode_timestamp(raw)
+    a, b, c, d, e = raw[1:6]
+    if not a & b & c & d & 0x80 or e & 0x80:
         return decode_timestamp(raw)
     seconds = (a & 0x7F) | (b & 0x7F) << 7 | (c & 0x7F) << 14 | (d & 0x7F) << 21 | e << 28
     if len(raw) == 6:
@@ -181,12 +302,43 @@ def _usual_time(raw: bytes) -> int:
     return seconds * 1_000_000 + decode_timestamp(raw[6:])
 
 
-def _whole_seconds(joined: bytes) -> list[int | None] | None:
-    table = np.frombuffer(joined, dtype=np.uint8).reshape(-1, 6)
-    if (table[:, 0] != 0x08).any() or (table[:, 1:5] < 0x80).any() or (table[:, 5] >= 0x80).any():
+def _varints(joined: bytes, lengths: list[int], head: int) -> list[int] | None:
+    """All numbers of [tag][varint] after one another; None where anything looks otherwise (a null has length 0)."""
+    sizes = np.array(lengths)
+    if sizes.min() < 2 or sizes.max() > 11:
         return None
-    digits = table[:, 1:].astype(np.int64) & 0x7F
-    return (digits @ _SEVENS).tolist()
+    data = np.frombuffer(joined, dtype=np.uint8)
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    more = data >= 0x80
+    if (data[starts] != head).any() or more[ends - 1].any() or np.count_nonzero(more) != len(data) - 2 * len(sizes):
+        return None
+    shift = np.arange(len(data)) - np.repeat(starts + 1, sizes)
+    shift[starts] = 0
+    digits = (data & 0x7F).astype(np.uint64) << (7 * shift).astype(np.uint64)
+    digits[starts] = 0
+    return np.add.reduceat(digits, starts).view(np.int64).tolist()
 
 
-_SEVENS = np.array([1_000_000 << shift for shift in (0, 7, 14, 21, 28)], dtype=np.int64)
+def _instants(raw: Raw, length: int) -> list[int] | None:
+    """Timestamp messages of one length with seconds in five bytes, and nanoseconds in what is left."""
+    if length < 6 or length > 12 or length == 7:
+        return None
+    table = np.frombuffer(b"".join(raw), dtype=np.uint8).reshape(-1, length)  # type: ignore[arg-type]
+    seconds = _column_of_varints(table[:, :6], 0x08)
+    if seconds is None:
+        return None
+    if length == 6:
+        return (seconds * 1_000_000).tolist()
+    nanos = _column_of_varints(table[:, 6:], 0x10)
+    return None if nanos is None else (seconds * 1_000_000 + nanos // 1_000).tolist()
+
+
+def _column_of_varints(table: np.ndarray, head: int) -> np.ndarray | None:
+    digits = table[:, 1:]
+    if (table[:, 0] != head).any() or (digits[:, :-1] < 0x80).any() or (digits[:, -1] >= 0x80).any():
+        return None
+    return (digits.astype(np.int64) & 0x7F) @ _SEVENS[: digits.shape[1]]
+
+
+_SEVENS = np.array([1 << shift for shift in (0, 7, 14, 21, 28)], dtype=np.int64)

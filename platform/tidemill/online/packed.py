@@ -1,10 +1,10 @@
 """The packed layout: all features of a view in one field, for projects that no foreign Feast client reads.
 
-    event, known, learned (three >i8, microseconds)  schema (4 bytes)  null bits  fixed-width values  texts
+    event, known, learned (three >i8, microseconds)  schema (4 bytes)  null bits  fixed-width values  lengths  texts
 
 The schema is a hash of the features' names and types, so that a value written under another definition is known as such
-and never read wrongly. Fixed-width values are little-endian and in the features' order, null ones zero; a text, list or
-map is its length (u32) and its bytes. Instants keep their microseconds.
+and never read wrongly. Fixed-width values are little-endian and in the features' order, null ones zero; texts, lists
+and maps lie at the end, after the lengths of all of them (u32). Instants keep their microseconds.
 """
 
 from __future__ import annotations
@@ -65,13 +65,14 @@ class PackedSchema:
         fields: list[tuple[str, Any]] = [("event", ">i8"), ("known", ">i8"), ("learned", ">i8"), ("schema", "S4")]
         fields.append(("nulls", "u1", (self.bitmap,)))  # type: ignore[arg-type]
         fields += [(f"f{place}", _FIXED[self.features[place].dtype]) for place in self.fixed]
+        fields += [(f"n{place}", "<u4") for place in self.others]
         return np.dtype(fields)
 
     @cached_property
     def row(self) -> struct.Struct:
         kinds = {"<i4": "i", "<i8": "q", "<f8": "d", "<f4": "f", "<u1": "B"}
         values = "".join(kinds[_FIXED[self.features[place].dtype]] for place in self.fixed)
-        return struct.Struct(f"<4s{self.bitmap}s{values}")
+        return struct.Struct(f"<4s{self.bitmap}s{values}{'I' * len(self.others)}")
 
     def decode(self, raw: Sequence[bytes | None], wanted: Sequence[int]) -> tuple[list[int | None], list[list[Any]]]:
         """Event times, and the columns of the wanted features (by position). A missing row is None everywhere.
@@ -80,22 +81,42 @@ class PackedSchema:
         """
         if None in raw:
             return self._decode_with_gaps(raw, wanted)
-        if len(raw) < 8 or self.others:
+        if len(raw) < 8:
             return self._decode_rows(raw, wanted)
-        return self._decode_together(b"".join(raw), len(raw), wanted)  # type: ignore[arg-type]
+        return self._decode_together(raw, wanted)  # type: ignore[arg-type]
 
-    def _decode_together(self, joined: bytes, rows: int, wanted: Sequence[int]) -> tuple[list[Any], list[list[Any]]]:
-        if len(joined) != rows * self.record.itemsize:
+    def _decode_together(self, raw: Sequence[bytes], wanted: Sequence[int]) -> tuple[list[Any], list[list[Any]]]:
+        size = self.record.itemsize
+        joined = b"".join([item[:size] for item in raw] if self.others else raw)
+        if len(joined) != len(raw) * size:
             raise WrongValueError("the packed value has another length")
         table = np.frombuffer(joined, dtype=self.record)
         if joined[24:28] != self.digest or not (table["schema"] == table["schema"][0]).all():
             raise WrongValueError("the packed value was written under another definition")
         nulls = table["nulls"] if table["nulls"].any() else None
+        ends = self._ends(raw, table)
         columns = []
         for place in wanted:
-            values = _PLAIN[self.features[place].dtype](table[f"f{place}"])
+            dtype = self.features[place].dtype
+            if place in ends:
+                values = [_text(dtype, item[a:b]) for item, a, b in zip(raw, *ends[place], strict=True)]
+            else:
+                values = _PLAIN[dtype](table[f"f{place}"])
             columns.append(values if nulls is None else _with_nulls(values, nulls[:, place >> 3] >> (place & 7) & 1))
         return table["event"].tolist(), columns
+
+    def _ends(self, raw: Sequence[bytes], table: np.ndarray) -> dict[int, tuple[list[int], list[int]]]:
+        """Where each text begins and ends in each row."""
+        found: dict[int, tuple[list[int], list[int]]] = {}
+        if self.others:
+            start = np.full(len(raw), self.record.itemsize, dtype=np.int64)
+            for place in self.others:
+                end = start + table[f"n{place}"]
+                found[place] = (start.tolist(), end.tolist())
+                start = end
+            if start.tolist() != list(map(len, raw)):
+                raise WrongValueError("the packed value has another length")
+        return found
 
     def _decode_rows(self, raw: Sequence[Any], wanted: Sequence[int]) -> tuple[list[Any], list[list[Any]]]:
         events, columns = [], [[] for _ in wanted]
@@ -122,31 +143,25 @@ class PackedSchema:
         """Event time and all features of one row. Raises WrongValueError."""
         try:
             event = _INSTANTS.unpack_from(raw, 0)[0]
-            digest, nulls, *numbers_found = self.row.unpack_from(raw, 24)
+            digest, nulls, *found = self.row.unpack_from(raw, 24)
         except struct.error:
             raise WrongValueError("the packed value is cut off") from None
+        position = self.record.itemsize
         if digest != self.digest:
             raise WrongValueError("the packed value was written under another definition")
-        values: list[Any] = [None] * len(self.features)
-        for place, number in zip(self.fixed, numbers_found, strict=True):
-            if not nulls[place >> 3] >> (place & 7) & 1:
-                values[place] = _ONE.get(self.features[place].dtype, _same)(number)
-        self._decode_others(raw, 24 + self.row.size, nulls, values)
-        return event, values
-
-    def _decode_others(self, raw: bytes, position: int, nulls: bytes, values: list[Any]) -> None:
-        for place in self.others:
-            if position + 4 > len(raw):
-                raise WrongValueError("the packed value is cut off")
-            (size,) = _U32.unpack_from(raw, position)
-            position += 4
-            if position + size > len(raw):
-                raise WrongValueError("the packed value is cut off")
-            if not nulls[place >> 3] >> (place & 7) & 1:
-                values[place] = _text(self.features[place].dtype, raw[position : position + size])
-            position += size
-        if position != len(raw):
+        if position + sum(found[len(self.fixed) :]) != len(raw):
             raise WrongValueError("the packed value has another length")
+        values: list[Any] = [None] * len(self.features)
+        for place, item in zip(self.fixed + self.others, found, strict=True):
+            dtype, there = self.features[place].dtype, not nulls[place >> 3] >> (place & 7) & 1
+            if dtype in _FIXED:
+                if there:
+                    values[place] = _ONE[dtype](item) if dtype in _ONE else item
+                continue
+            if there:
+                values[place] = _text(dtype, raw[position : position + item])
+            position += item
+        return event, values
 
 
 def packed_pieces(view: View, frame: pl.DataFrame) -> list[Piece]:
@@ -157,8 +172,9 @@ def packed_pieces(view: View, frame: pl.DataFrame) -> list[Piece]:
     for place in schema.fixed:
         dtype = view.features[place].dtype
         pieces.append(numbers(_numbers_of(dtype, columns[place]), _FIXED[dtype]))
-    for place in schema.others:
-        pieces += _other_pieces(view.features[place].dtype, columns[place])
+    texts = [_other_pieces(view.features[place].dtype, columns[place]) for place in schema.others]
+    pieces += [length for length, _ in texts]
+    pieces += [text for _, text in texts]
     return [numbers(total_length(pieces, frame.height), ">u4"), *pieces]
 
 
@@ -179,10 +195,11 @@ def _numbers_of(dtype: ValueType, column: pl.Series) -> np.ndarray:
     return (column.fill_null(False) if dtype is ValueType.BOOL else column.fill_null(0)).to_numpy()
 
 
-def _other_pieces(dtype: ValueType, column: pl.Series) -> list[Piece]:
+def _other_pieces(dtype: ValueType, column: pl.Series) -> tuple[Piece, Piece]:
+    """The lengths, and the bytes."""
     raw = [_encode_other(dtype, value) for value in column]
     lengths = np.fromiter(map(len, raw), dtype=np.int64, count=len(raw))
-    return [numbers(lengths, "<u4"), Long(flat=np.frombuffer(b"".join(raw), dtype=np.uint8), lengths=lengths)]
+    return numbers(lengths, "<u4"), Long(flat=np.frombuffer(b"".join(raw), dtype=np.uint8), lengths=lengths)
 
 
 def _encode_other(dtype: ValueType, value: Any) -> bytes:
@@ -210,10 +227,6 @@ def _with_nulls(values: list[Any], missing: np.ndarray) -> list[Any]:
     if not missing.any():
         return values
     return [None if gone else value for value, gone in zip(values, missing.tolist(), strict=True)]
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 _ONE: dict[ValueType, Callable[[Any], Any]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ from tidemill.definitions.on_demand import evaluate, gather_inputs
 from tidemill.definitions.types import ValueType
 from tidemill.errors import DefinitionError, InputError, StaleFeaturesError
 from tidemill.online.codec import WrongValueError
-from tidemill.online.decoding import Decoder, EventTimes, WrongValues, decoder
+from tidemill.online.decoding import PACKED, FieldDecoder, FieldType, WrongValues
 from tidemill.online.keys import KeyLayout, hash_field, key_layout, packed_field, time_field
 from tidemill.online.packed import PackedSchema
-from tidemill.online.result import OnlineResult, Status
+from tidemill.online.result import OnlineResult, RowStates, Status
 from tidemill.online.tiles import TilePlan, WindowColumns
 
 Rows = Sequence[Mapping[str, Any]]
 
-_PRESENT, _NULL, _OLD, _MISSING = Status.PRESENT, Status.NULL_VALUE, Status.OUTSIDE_MAX_AGE, Status.NOT_FOUND
+_PRESENT, _OLD, _MISSING = Status.PRESENT, Status.OUTSIDE_MAX_AGE, Status.NOT_FOUND
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -49,14 +50,12 @@ class Request:
     present: list[list[int] | None] = field(default_factory=list)
 
 
-@dataclass(kw_only=True)
+@dataclass(slots=True)
 class ViewColumns:
-    """What one projection's replies said: values by feature, and the state of each row."""
+    """What one projection's replies said: its features' columns in order, and the states of the rows."""
 
-    values: dict[str, list[Any]]
-    statuses: dict[str, Sequence[Status]]
-    event_times: list[int | None]
-    stale: list[bool]
+    columns: list[list[Any]]
+    states: RowStates
 
 
 class ReadPlan:
@@ -97,7 +96,8 @@ class ReadPlan:
             [(view, p.features) for view, p in zip(self._window_views, self._windows, strict=True)],
         )
         self._wrong = wrong
-        self._simple = not self._on_demand
+        self._places = self._place_columns(stored)
+        self._single = None if self._windows or self._on_demand else _SingleRow(self, self._groups, self._places)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -134,37 +134,45 @@ class ReadPlan:
 
         Raises StaleFeaturesError where a view's policy is to refuse values past its freshness objective.
         """
-        rows, found, start = len(request.rows), {}, 0
+        rows, start = len(request.rows), 0
+        if rows == 1 and self._single is not None:
+            answer = self._single.decode(replies, at)
+            if answer is not None:
+                return answer
+        found: list[ViewColumns] = []
         for place, group in enumerate(self._groups):
             present = request.present[place] if rows else None
             size = rows if present is None else len(present)
-            found |= group.decode(replies[start : start + size], rows, present, at)
+            found += group.decode(
+                replies[start : start + size] if len(self._groups) > 1 else replies, rows, present, at
+            )
             start += size
         if self._windows:
-            found |= self._decode_windows(request, replies[start:], rows, at)
-        for name, view in self._on_demand:
-            found[name] = self._evaluate(view, found, request.rows)
-        return self._answer(found, at)
-
-    def _answer(self, found: Mapping[str, ViewColumns], at: int) -> OnlineResult:
-        values, statuses, event_times, stale = {}, {}, {}, {}
-        for item in self.wanted:
-            columns, name = found[item.projection], item.name
-            values[name] = columns.values[item.feature]
-            statuses[name] = columns.statuses[item.feature]
-            event_times[name] = columns.event_times
-            stale[name] = columns.stale
+            found += self._decode_windows(request, replies[start:], rows, at)
+        for _, view in self._on_demand:
+            found.append(self._evaluate(view, found, request.rows))
         return OnlineResult(
             names=self.names,
-            values=values,
-            statuses=statuses,
-            event_times=event_times,
-            stale=stale,
+            values={name: found[view].columns[column] for name, view, column in self._places},
+            states=[found[view].states for _, view, _ in self._places],
             dtypes=self.dtypes,
             at=at,
         )
 
-    def _decode_windows(self, request: Request, replies: list[Any], rows: int, at: int) -> dict[str, ViewColumns]:
+    def _place_columns(self, stored: Sequence[Projection]) -> list[tuple[str, int, int]]:
+        """For each column of the answer, where `decode` finds it: in which view, and where among its features."""
+        features = {projection.name: projection.features for projection in stored}
+        features |= {name: tuple(item.name for item in view.features) for name, view in self._on_demand}
+        order = [view.name for group in self._groups for view in group.views]
+        order += [projection.name for projection in self._windows] + [name for name, _ in self._on_demand]
+        self._order = {name: place for place, name in enumerate(order)}
+        self._features = features
+        return [
+            (item.name, self._order[item.projection], features[item.projection].index(item.feature))
+            for item in self.wanted
+        ]
+
+    def _decode_windows(self, request: Request, replies: list[Any], rows: int, at: int) -> list[ViewColumns]:
         blobs, start = [], 0
         for place in range(len(self._windows)):
             width = self._tiles.width(place)
@@ -174,37 +182,74 @@ class ReadPlan:
             blobs.append(mine if present is None else _spread(mine, present, rows, width))
             start += size
         answers = self._tiles.decode(blobs, at)
-        return {
-            projection.name: self._window_columns(view, answer, at)
-            for projection, view, answer in zip(self._windows, self._window_views, answers, strict=True)
-        }
+        return [
+            self._window_columns(view, answer, at) for view, answer in zip(self._window_views, answers, strict=True)
+        ]
 
     def _window_columns(self, view: View, answer: WindowColumns, at: int) -> ViewColumns:
         """A window without events is an answer too: its count is 0, though no entity was found."""
         if answer.broken:
             self._wrong.add(f"{view.name}:tiles", WrongValueError("the bytes are no tiles"))
-        event_times = answer.event_times
-        base = [_PRESENT if found else _MISSING for found in answer.found]
-        columns = ViewColumns(values=answer.values, statuses={}, event_times=event_times, stale=[False] * len(base))
+        states = RowStates(event_times=answer.event_times)
+        if not all(answer.found):
+            states.base = [_PRESENT if found else _MISSING for found in answer.found]
+        columns = ViewColumns(columns=list(answer.values.values()), states=states)
         if view.freshness is not None:
-            _apply_freshness(view, columns, base, at)
-        for name, values in columns.values.items():
-            columns.statuses[name] = _statuses(values, base)
+            _apply_freshness(view, columns, at)
         return columns
 
-    def _evaluate(self, view: OnDemandView, found: Mapping[str, ViewColumns], rows: Rows) -> ViewColumns:
+    def _evaluate(self, view: OnDemandView, found: Sequence[ViewColumns], rows: Rows) -> ViewColumns:
         """All rows in one call of the user's function."""
-        inputs = {(item.view, item.feature): found[_hidden(item.view)].values[item.feature] for item in view.inputs}
+        inputs: dict[tuple[str, str], list[Any]] = {}
+        for item in view.inputs:
+            name = _hidden(item.view)
+            place = self._features[name].index(item.feature)
+            inputs[item.view, item.feature] = found[self._order[name]].columns[place]
         request = {item.name: _column(rows, item.name, f"the request field of {view.name!r}") for item in view.request}
         values = evaluate(view, self._root, gather_inputs(view, inputs, request)) if rows else {}
-        values = values or {feature.name: [] for feature in view.features}
-        count = len(rows)
-        present = [_PRESENT] * count
-        return ViewColumns(
-            values=values,
-            statuses={name: _statuses(column, present) for name, column in values.items()},
-            event_times=[None] * count,
-            stale=[False] * count,
+        columns = [values.get(feature.name, []) for feature in view.features]
+        return ViewColumns(columns=columns, states=RowStates(event_times=[None] * len(rows)))
+
+
+class _SingleRow:
+    """The usual answer to the usual question: one row, everything there and young enough. Anything else takes the long
+    way, for which `decode` answers None."""
+
+    def __init__(self, plan: ReadPlan, groups: Sequence[_Group], places: Sequence[tuple[str, int, int]]) -> None:
+        self._plan = plan
+        self._decoders = [group.decoder for group in groups]
+        self._times: list[tuple[int, int | None]] = []
+        firsts, start = [], 0
+        for group in groups:
+            for view in group.views:
+                firsts.append(start + view.start)
+                self._times.append((start + view.start + len(view.features), view.oldest_allowed))
+            start += len(group.fields)
+        slots = [firsts[view] + column for _, view, column in places]
+        self._pick = itemgetter(*slots) if len(slots) > 1 else None
+        self._views = [view for _, view, _ in places]
+        self.usable = bool(self._pick) and all(isinstance(v, _FeastViewRead) for group in groups for v in group.views)
+
+    def decode(self, replies: list[Any], at: int) -> OnlineResult | None:
+        if not self.usable or len(replies) != len(self._decoders):
+            return None
+        if len(replies) == 1:
+            row = self._decoders[0].decode_row(replies[0])
+        else:
+            row = [v for d, reply in zip(self._decoders, replies, strict=True) for v in d.decode_row(reply)]
+        states = []
+        for place, allowed in self._times:
+            event = row[place]
+            if event is None or (allowed is not None and event < at - allowed):
+                return None
+            states.append(RowStates((event,)))
+        plan = self._plan
+        return OnlineResult(
+            names=plan.names,
+            values={name: [value] for name, value in zip(plan.names, self._pick(row), strict=True)},  # type: ignore[misc]
+            states=[states[view] for view in self._views],
+            dtypes=plan.dtypes,
+            at=at,
         )
 
 
@@ -314,18 +359,19 @@ class _Group:
 
     def __init__(self, keys: _KeyColumns) -> None:
         self.keys = keys
-        self.fields: list[bytes] = []
+        self.fields: list[tuple[bytes, str, FieldType]] = []
         self.views: list[_ViewRead] = []
 
-    def add(self, view: _ViewRead, fields: Sequence[bytes]) -> None:
+    def add(self, view: _ViewRead) -> None:
         view.start = len(self.fields)
-        self.fields += fields
+        self.fields += view.fields()
         self.views.append(view)
 
-    def close(self) -> None:
-        """Prepare the bytes around a key."""
+    def close(self, wrong: WrongValues) -> None:
+        """Prepare the bytes around a key, and the decoding of what comes back."""
+        self.decoder = FieldDecoder([(name, dtype) for _, name, dtype in self.fields], wrong)
         self._before = b"*%d\r\n$5\r\nHMGET\r\n$" % (len(self.fields) + 2)
-        fields = b"".join(b"$%d\r\n%s\r\n" % (len(name), name) for name in self.fields)
+        fields = b"".join(b"$%d\r\n%s\r\n" % (len(raw), raw) for raw, _, _ in self.fields)
         self._after = self.keys.tail + b"\r\n" + fields
         self._around = len(self.keys.head) + len(self.keys.tail)
         self._prefixes: dict[int, bytes] = {}
@@ -343,16 +389,11 @@ class _Group:
             out.append(prefix + part + after)
         return b"".join(out)
 
-    def decode(self, replies: list[Any], rows: int, present: list[int] | None, at: int) -> dict[str, ViewColumns]:
-        if len(replies) == 1 and present is None:
-            columns = [(raw,) for raw in replies[0]]
-        elif replies:
-            columns = list(zip(*replies, strict=True))
-        else:
-            columns = [()] * len(self.fields)
+    def decode(self, replies: list[Any], rows: int, present: list[int] | None, at: int) -> list[ViewColumns]:
+        columns = self.decoder.decode(replies)
         if present is not None:
             columns = [_spread(column, present, rows, 1) for column in columns]
-        return {view.name: view.decode(columns, at) for view in self.views}
+        return [view.decode(columns, at) for view in self.views]
 
 
 def _spread(found: Sequence[Any], present: list[int], rows: int, width: int) -> list[Any]:
@@ -364,75 +405,73 @@ def _spread(found: Sequence[Any], present: list[int], rows: int, width: int) -> 
 
 
 class _ViewRead:
-    """The features taken from one view by one projection."""
+    """The features taken from one view by one projection. `start` is where its fields begin in the command."""
 
     def __init__(self, view: View, projection: Projection, wrong: WrongValues) -> None:
         self.name, self.view, self.start = projection.name, view, 0
         self.features = projection.features
         self.ttl = 0 if view.is_windowed else view.ttl // _MICROSECOND
-        self.counts = frozenset(item.name for item in view.aggregations if item.function is AggregationFunction.COUNT)
+        counted = {item.name for item in view.aggregations if item.function is AggregationFunction.COUNT}
+        self.nothing = [0 if name in counted else None for name in self.features]
         self.wrong = wrong
 
-    def fields(self) -> list[bytes]:
-        raise NotImplementedError
-
-    def read(self, columns: Sequence[Sequence[Any]]) -> tuple[list[int | None], list[tuple[list[Any], bool]]]:
-        """Event times; and for each feature its values and whether there may be nulls among them."""
-        raise NotImplementedError
-
-    def decode(self, columns: Sequence[Sequence[Any]], at: int) -> ViewColumns:
-        event_times, found = self.read(columns)
-        count = len(event_times)
-        good = None not in event_times and (not self.ttl or not count or min(event_times) >= at - self.ttl)  # type: ignore[type-var]
-        if not good or self.view.freshness is not None:
-            return self._decode_carefully(event_times, found, at)
-        present = [_PRESENT] * count
-        values, statuses = {}, {}
-        for name, (column, nulls) in zip(self.features, found, strict=True):
-            values[name] = column
-            statuses[name] = _statuses(column, present) if nulls else present
-        return ViewColumns(values=values, statuses=statuses, event_times=event_times, stale=[False] * count)
-
-    def _decode_carefully(
-        self, event_times: list[int | None], found: list[tuple[list[Any], bool]], at: int
-    ) -> ViewColumns:
-        """Some rows are missing or too old: each row has a state that its values share."""
-        oldest = at - self.ttl if self.ttl else None
-        base = [
-            _MISSING if event is None else _OLD if oldest is not None and event < oldest else _PRESENT
-            for event in event_times
-        ]
-        values = {name: column for name, (column, _) in zip(self.features, found, strict=True)}
-        columns = ViewColumns(values=values, statuses={}, event_times=event_times, stale=[False] * len(base))
+    @property
+    def oldest_allowed(self) -> int | None:
+        """Microseconds up to which a value is neither too old nor stale; None for ever."""
+        ages = [self.ttl] if self.ttl else []
         if self.view.freshness is not None:
-            _apply_freshness(self.view, columns, base, at)
-        for name in self.features:
-            empty = 0 if name in self.counts else None
-            columns.values[name] = [
-                value if state is _PRESENT else empty if state is _MISSING else None
-                for value, state in zip(values[name], base, strict=True)
+            ages.append(self.view.freshness.max_age // _MICROSECOND)
+        return min(ages, default=None)
+
+    def fields(self) -> list[tuple[bytes, str, FieldType]]:
+        """Each field of the hash with its name for people and its type; None is an event time."""
+        raise NotImplementedError
+
+    def read(self, columns: Sequence[list[Any]]) -> tuple[list[int | None], list[list[Any]]]:
+        """Event times, and the features' columns."""
+        raise NotImplementedError
+
+    def decode(self, columns: Sequence[list[Any]], at: int) -> ViewColumns:
+        event_times, found = self.read(columns)
+        states = RowStates(event_times)
+        answer = ViewColumns(found, states)
+        oldest = at - self.ttl if self.ttl else None
+        if None in event_times or (oldest is not None and event_times and min(event_times) < oldest):  # type: ignore[type-var]
+            states.base = [
+                _MISSING if event is None else _OLD if oldest is not None and event < oldest else _PRESENT
+                for event in event_times
             ]
-            columns.statuses[name] = _statuses(columns.values[name], base)
-        return columns
+        if self.view.freshness is not None:
+            _apply_freshness(self.view, answer, at)
+        if states.base is not None:
+            answer.columns = [
+                _only_present(column, states.base, nothing)
+                for column, nothing in zip(answer.columns, self.nothing, strict=True)
+            ]
+        return answer
+
+
+def _only_present(column: list[Any], base: list[Status], nothing: Any) -> list[Any]:
+    """Values of rows that are there and young enough; `nothing` is what an entity never written has."""
+    return [
+        value if state is _PRESENT else nothing if state is _MISSING else None
+        for value, state in zip(column, base, strict=True)
+    ]
 
 
 class _FeastViewRead(_ViewRead):
     """A field for each feature, and one for the event time."""
 
-    def __init__(self, view: View, projection: Projection, wrong: WrongValues) -> None:
-        super().__init__(view, projection, wrong)
-        self._decoders: list[Decoder] = [
-            decoder(f"{view.name}:{name}", view.feature(name).dtype, wrong) for name in self.features
+    def fields(self) -> list[tuple[bytes, str, FieldType]]:
+        view = self.view
+        found: list[tuple[bytes, str, FieldType]] = [
+            (hash_field(view.name, name), f"{view.name}:{name}", view.feature(name).dtype) for name in self.features
         ]
-        self._times = EventTimes(view.name, wrong)
+        return [*found, (time_field(view.name), f"{view.name}:event time", None)]
 
-    def fields(self) -> list[bytes]:
-        return [*(hash_field(self.view.name, name) for name in self.features), time_field(self.view.name)]
-
-    def read(self, columns: Sequence[Sequence[Any]]) -> tuple[list[int | None], list[tuple[list[Any], bool]]]:
+    def read(self, columns: Sequence[list[Any]]) -> tuple[list[int | None], list[list[Any]]]:
         end = self.start + len(self.features)
-        found = [decode(column) for decode, column in zip(self._decoders, columns[self.start : end], strict=True)]
-        return self._times(columns[end]), found
+        return columns[end], list(columns[self.start : end])
 
 
 class _PackedViewRead(_ViewRead):
@@ -444,16 +483,15 @@ class _PackedViewRead(_ViewRead):
         order = [feature.name for feature in view.features]
         self._places = [order.index(name) for name in self.features]
 
-    def fields(self) -> list[bytes]:
-        return [packed_field(self.view.name)]
+    def fields(self) -> list[tuple[bytes, str, FieldType]]:
+        return [(packed_field(self.view.name), f"{self.view.name}:packed value", PACKED)]
 
-    def read(self, columns: Sequence[Sequence[Any]]) -> tuple[list[int | None], list[tuple[list[Any], bool]]]:
+    def read(self, columns: Sequence[list[Any]]) -> tuple[list[int | None], list[list[Any]]]:
         raw = columns[self.start]
         try:
-            event_times, found = self._schema.decode(raw, self._places)
+            return self._schema.decode(raw, self._places)
         except WrongValueError:
-            event_times, found = self._row_by_row(raw)
-        return event_times, [(column, None in column) for column in found]
+            return self._row_by_row(raw)
 
     def _row_by_row(self, raw: Sequence[bytes | None]) -> tuple[list[int | None], list[list[Any]]]:
         """Written under another definition, or no packed value at all: as if it had never been written."""
@@ -483,41 +521,35 @@ def _groups(catalog: Catalog, stored: Sequence[Projection], layout: str, wrong: 
             view.feature(name)  # an unknown one is told by its name
         keys = _KeyColumns.of(catalog, projection)
         group = groups.setdefault((keys.layout, keys.columns), _Group(keys))
-        read = kind(view, projection, wrong)
-        group.add(read, read.fields())
+        group.add(kind(view, projection, wrong))
     for group in groups.values():
-        group.close()
+        group.close(wrong)
     return list(groups.values())
 
 
-def _statuses(values: Sequence[Any], base: list[Status]) -> Sequence[Status]:
-    """A row's state for each of its values; a null in a row that is there is a null value."""
-    if None not in values:
-        return base
-    return [_NULL if value is None and state is _PRESENT else state for value, state in zip(values, base, strict=True)]
-
-
-def _apply_freshness(view: View, columns: ViewColumns, base: list[Status], at: int) -> None:
+def _apply_freshness(view: View, answer: ViewColumns, at: int) -> None:
     """Mark rows older than the view's objective, and do with them what its policy says."""
-    freshness = view.freshness
+    freshness, states = view.freshness, answer.states
     if freshness is None:
         return
     oldest = at - freshness.max_age // _MICROSECOND
-    columns.stale = [
+    base = states.base or [_PRESENT] * len(states.event_times)
+    stale = [
         event is not None and event < oldest and state is _PRESENT
-        for event, state in zip(columns.event_times, base, strict=True)
+        for event, state in zip(states.event_times, base, strict=True)
     ]
-    if not any(columns.stale) or freshness.policy is StalePolicy.SERVE:
+    if not any(stale):
         return
+    states.stale = stale
     if freshness.policy is StalePolicy.REFUSE:
-        oldest_found = min(event for event, old in zip(columns.event_times, columns.stale, strict=True) if old)  # type: ignore[type-var]
-        age, most = (at - oldest_found) / 1_000_000, freshness.max_age.total_seconds()
+        age = (at - min(event for event, old in zip(states.event_times, stale, strict=True) if old)) / 1_000_000  # type: ignore[type-var]
+        most = freshness.max_age.total_seconds()
         raise StaleFeaturesError(
             f"Features of view {view.name!r} are {age:,.0f} s old, and its policy refuses more than {most:,.0f} s.",
             hint="See `tidemill runs` for why it was not materialized.",
         )
-    for place, old in enumerate(columns.stale):
-        if old:
-            base[place] = _OLD
-    for name, values in columns.values.items():
-        columns.values[name] = [None if old else value for value, old in zip(values, columns.stale, strict=True)]
+    if freshness.policy is StalePolicy.NULL:
+        states.base = [_OLD if old else state for state, old in zip(base, stale, strict=True)]
+        answer.columns = [
+            [None if old else value for value, old in zip(column, stale, strict=True)] for column in answer.columns
+        ]

@@ -21,35 +21,80 @@ class Status(IntEnum):
     OUTSIDE_MAX_AGE = 4
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+_PRESENT, _NULL = Status.PRESENT, Status.NULL_VALUE
+
+
+@dataclass(slots=True)
+class RowStates:
+    """What one view's values have in common, row by row. `base` is None where every row is there and young enough;
+    `stale` is None where none is."""
+
+    event_times: Sequence[int | None]
+    base: list[Status] | None = None
+    stale: list[bool] | None = None
+
+
 class OnlineResult:
     """Features for some rows, by column. The lists may be shared between columns: read them, do not change them.
 
     Attributes:
         names: the columns in the order they were asked for.
-        values: plain Python values, None for null.
-        statuses: one `Status` for each value.
-        event_times: when the fact behind each value happened, microseconds since 1970 UTC; None where there is none.
-        stale: True where the value is older than its view's freshness objective.
+        values: column name to plain Python values, None for null; in the order of `names`.
         dtypes: the declared types.
         at: the instant of the read, microseconds since 1970 UTC; ttl and freshness were counted from it.
     """
 
-    names: tuple[str, ...]
-    values: Mapping[str, list[Any]]
-    statuses: Mapping[str, Sequence[Status]]
-    event_times: Mapping[str, Sequence[int | None]]
-    stale: Mapping[str, Sequence[bool]]
-    dtypes: Mapping[str, ValueType]
-    at: int
+    __slots__ = ("_event_times", "_stale", "_states", "_statuses", "at", "dtypes", "names", "values")
+
+    def __init__(
+        self,
+        *,
+        names: tuple[str, ...],
+        values: Mapping[str, list[Any]],
+        states: Sequence[RowStates],
+        dtypes: Mapping[str, ValueType],
+        at: int,
+    ) -> None:
+        self.names, self.values, self.dtypes, self.at = names, values, dtypes, at
+        self._states = states
+        self._statuses: dict[str, Sequence[Status]] | None = None
+        self._event_times: dict[str, Sequence[int | None]] | None = None
+        self._stale: dict[str, Sequence[bool]] | None = None
 
     @property
     def rows(self) -> int:
         return len(self.values[self.names[0]]) if self.names else 0
 
+    @property
+    def statuses(self) -> dict[str, Sequence[Status]]:
+        """One `Status` for each value. Worked out when first asked for, like the two below."""
+        if self._statuses is None:
+            present = [_PRESENT] * self.rows
+            self._statuses = {
+                name: _of_values(self.values[name], present if state.base is None else state.base)
+                for name, state in zip(self.names, self._states, strict=True)
+            }
+        return self._statuses
+
+    @property
+    def event_times(self) -> dict[str, Sequence[int | None]]:
+        """When the fact behind each value happened, microseconds since 1970 UTC; None where there is none."""
+        if self._event_times is None:
+            pairs = zip(self.names, self._states, strict=True)
+            self._event_times = {name: state.event_times for name, state in pairs}
+        return self._event_times
+
+    @property
+    def stale(self) -> dict[str, Sequence[bool]]:
+        """True where the value is older than its view's freshness objective."""
+        if self._stale is None:
+            fresh = [False] * self.rows
+            self._stale = {name: state.stale or fresh for name, state in zip(self.names, self._states, strict=True)}
+        return self._stale
+
     def to_dict(self) -> dict[str, list[Any]]:
         """Column name to values, in the order asked for."""
-        return {name: list(self.values[name]) for name in self.names}
+        return dict(self.values)
 
     def frame(self) -> pl.DataFrame:
         """The values as a frame of the declared types: an int64 with missing values is an int64 with nulls."""
@@ -60,3 +105,10 @@ class OnlineResult:
         if any(isinstance(value, set) for value in values):
             values = [None if value is None else sorted(value) for value in values]
         return pl.Series(name, values, dtype=self.dtypes[name].polars())
+
+
+def _of_values(values: Sequence[Any], base: list[Status]) -> Sequence[Status]:
+    """A row's state for each of its values; a null in a row that is there is a null value."""
+    if None not in values:
+        return base
+    return [_NULL if value is None and state is _PRESENT else state for value, state in zip(values, base, strict=True)]
