@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ from tidemill.offline.windows import window_values
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.keys import key_layout
 from tidemill.online.push import write_events
-from tidemill.online.resp import RespClient
+from tidemill.online.store import OnlineStore
 from tidemill.online.tile_rebuild import rebuild_tiles
 from tidemill.online.tiles import TilePlan
 from tidemill.settings import Settings
@@ -97,8 +96,8 @@ class World:
     """An online store and a history that were told the same events."""
 
     def __init__(self, address: str) -> None:
-        self.store: Any = SimpleNamespace(
-            resp=RespClient(address), project="flights", catalog=CATALOG, settings=Settings(), keeps_forever=False,
+        self.store = OnlineStore(
+            address=address, project="flights", catalog=CATALOG, settings=Settings(redis_timeout=10), root=Path(),
             clock=ManualClock(START),
         )  # fmt: skip
         self.history: list[dict] = []
@@ -172,8 +171,8 @@ def fresh_world(address: str) -> World:
 def an_event(number: int, minute: int, lateness: int, **values: Any) -> dict:
     event = START_US + minute * MINUTE
     return {
-        "origin": "JFK", "flight": 1, "event": event, "known": event + lateness * MINUTE, "delay": number, "distance": 1.5,
-        "late": number % 2 == 0, "ticks": 2**55 + number, "id": str(number),
+        "origin": "JFK", "flight": 1, "event": event, "known": event + lateness * MINUTE, "delay": number,
+        "distance": 1.5, "late": number % 2 == 0, "ticks": 2**55 + number, "id": str(number),
     } | values  # fmt: skip
 
 

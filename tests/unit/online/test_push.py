@@ -19,7 +19,7 @@ from tidemill.offline.store import OfflineStore
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.keys import key_layout
 from tidemill.online.push import push, write_events
-from tidemill.online.resp import RespClient
+from tidemill.online.store import OnlineStore
 from tidemill.online.tile_layout import rebuild_lock
 from tidemill.online.tile_rebuild import delete_all_tiles, delete_tiles, rebuild_stream, rebuild_tiles
 from tidemill.online.tiles import TilePlan
@@ -63,10 +63,9 @@ def project_at(address: str, root: Path, *views: View, name: str = "flights") ->
     """A project's parts as `push` uses them."""
     catalog = catalog_of(*(views or (delays(),)), project=name)
     settings = Settings()
-    online = SimpleNamespace(
-        resp=RespClient(address), project=name, catalog=catalog, settings=settings, keeps_forever=False,
-        clock=ManualClock(NOW),
-    )  # fmt: skip
+    online = OnlineStore(
+        address=address, project=name, catalog=catalog, settings=settings, root=root, clock=ManualClock(NOW)
+    )
     offline = OfflineStore(root=root, catalog=catalog, ledger=None, settings=settings)
     return SimpleNamespace(catalog=catalog, settings=settings, online=online, offline=offline, name=name)
 
