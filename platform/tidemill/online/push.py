@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import polars as pl
 
@@ -91,11 +92,10 @@ def find_stream(catalog: Catalog, name: str) -> str:
 
 def _write(store: OnlineStore, stream: str, batch: Batch, at: datetime) -> PushResult:
     kept = batch.kept
-    writer = TileWriter(store.resp, store.catalog, stream, forever=store.keeps_forever)
     arrivals = Arrivals(
         event=kept[EVENT].dt.epoch("us").to_numpy(), known=kept[KNOWN].dt.epoch("us").to_numpy(), columns=kept
     )
-    repeated = writer.write(arrivals, at=to_micros(at))
+    repeated = _tile_writer(store, stream).write(arrivals, at=to_micros(at))
     for view in store.catalog.views_of_stream(stream):
         if not view.is_windowed and view.is_pushed:
             names = [*view.join_keys, *(feature.name for feature in view.features), EVENT, KNOWN]
@@ -104,6 +104,18 @@ def _write(store: OnlineStore, stream: str, batch: Batch, at: datetime) -> PushR
     return PushResult(
         accepted=len(kept) - duplicates, duplicates=duplicates, rejected=batch.rejected, ignored=batch.ignored
     )
+
+
+def _tile_writer(store: OnlineStore, stream: str) -> TileWriter:
+    """What writes the stream's events into tiles, compiled once for each store; a push is mostly a few events."""
+    compiled = _WRITERS.setdefault(store, {})
+    wanted = stream, store.keeps_forever
+    if wanted not in compiled:
+        compiled[wanted] = TileWriter(store.resp, store.catalog, stream, forever=store.keeps_forever)
+    return compiled[wanted]
+
+
+_WRITERS: WeakKeyDictionary[OnlineStore, dict[tuple[str, bool], TileWriter]] = WeakKeyDictionary()
 
 
 def _append(project: Project, stream: str, batch: Batch) -> Path | None:

@@ -10,9 +10,36 @@ import polars as pl
 
 from tidemill.definitions.distinct import REGISTERS, registers_of
 from tidemill.definitions.measures import measures
+from tidemill.definitions.windows import ColumnNeeds
 from tidemill.online.tile_layout import GREATEST, LEAST, NEWEST, SINCE, TILE, ColumnWords, TileLayout
 
 _FEW_EVENTS = 10_000
+
+
+class AggregatedColumn:
+    """A column's values as arrays, made once for all layouts and views that read it: a push is mostly a few events."""
+
+    def __init__(self, series: pl.Series) -> None:
+        self.series = series
+        self.there = series.is_not_null().to_numpy() if series.null_count() else None
+        self._numbers: dict[bool, np.ndarray] = {}
+
+    def numbers(self, needs: ColumnNeeds) -> np.ndarray:
+        """Int64 or float64 as `needs` asks, with anything where there is no value. Raises what `measures` raises."""
+        if needs.whole not in self._numbers:
+            self._numbers[needs.whole] = self._measured(needs)
+        return self._numbers[needs.whole]
+
+    def take(self, rows: np.ndarray) -> AggregatedColumn:
+        return AggregatedColumn(self.series.gather(rows))
+
+    def _measured(self, needs: ColumnNeeds) -> np.ndarray:
+        if self.there is None:
+            return measures(self.series, needs)
+        given = measures(self.series.drop_nulls(), needs)
+        numbers = np.zeros(len(self.series), dtype=given.dtype)
+        numbers[self.there] = given
+        return numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +53,7 @@ class Events:
     event: np.ndarray
     known: np.ndarray
     since: np.ndarray
-    columns: Mapping[str, pl.Series]
+    columns: Mapping[str, AggregatedColumn]
 
     def __len__(self) -> int:
         return len(self.code)
@@ -41,7 +68,7 @@ class Events:
             event=self.event[kept],
             known=self.known[kept],
             since=self.since[kept],
-            columns={name: series.gather(kept) for name, series in self.columns.items()},
+            columns={name: column.take(kept) for name, column in self.columns.items()},
         )
 
 
@@ -97,22 +124,21 @@ def _fill_column(words: np.ndarray, column: ColumnWords, events: Events, order: 
     if not column.needs.column:
         words[:, column.count] = np.bincount(record, minlength=len(words))
         return
-    series = events.columns[column.needs.column]
-    if series.null_count():
-        there = series.is_not_null().to_numpy()
-        kept = there[order]
+    values = events.columns[column.needs.column]
+    if values.there is not None:
+        kept = values.there[order]
         order, record = order[kept], record[kept]
     if len(order) == 0:
         return
     starts = _starts(record)
     mine = record[starts]
     words[mine, column.count] = np.diff(np.append(starts, len(record)))
-    filled = series.gather(order)
     if column.distinct is not None:
-        _fill_sketch(words, column.distinct, filled, record)
+        _fill_sketch(words, column.distinct, values.series.gather(order), record)
     if column.needs.has_values:
-        _fill_numbers(words, numbers, column, measures(filled, column.needs), starts, mine)
-        _fill_ends(words, numbers, column, events, order, measures(filled, column.needs), starts, mine)
+        measured = values.numbers(column.needs)[order]
+        _fill_numbers(words, numbers, column, measured, starts, mine)
+        _fill_ends(words, numbers, column, events, order, measured, starts, mine)
 
 
 def _write_identities(words: np.ndarray, numbers: np.ndarray, column: ColumnWords) -> None:

@@ -19,7 +19,7 @@ from tidemill.offline.window_events import EVENT, KNOWN, deliveries
 from tidemill.online.keys import key_layout
 from tidemill.online.push_rows import time_fields
 from tidemill.online.resp import ReplyStream, RespClient, pack_command
-from tidemill.online.tile_build import Events, build_records
+from tidemill.online.tile_build import AggregatedColumn, Events, build_records
 from tidemill.online.tile_layout import event_prefix, layouts_of, project_prefix, rebuild_lock, view_prefix
 from tidemill.online.tile_writer import event_names
 
@@ -178,7 +178,7 @@ def _history(store: OnlineStore, view: View, offline: OfflineStore, at: int) -> 
         event=frame[EVENT].to_numpy(),
         known=frame[KNOWN].to_numpy(),
         since=np.zeros(len(frame), dtype=np.int64),
-        columns={name: frame[name] for name in columns},
+        columns={name: AggregatedColumn(frame[name]) for name in columns},
     )
     return _Delivered(
         events=events, names=event_names(frame[view.event_id]) if view.event_id else [], entities=entities

@@ -20,7 +20,7 @@ from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import ConflictError
 from tidemill.online.keys import key_layout
 from tidemill.online.resp import RespClient, Script
-from tidemill.online.tile_build import Events, build_records
+from tidemill.online.tile_build import AggregatedColumn, Events, build_records
 from tidemill.online.tile_layout import event_prefix, layouts_of, rebuild_lock
 
 PUSH = Script(Path(__file__).with_name("tile_push.lua").read_text())
@@ -40,7 +40,20 @@ class Arrivals:
     def __len__(self) -> int:
         return len(self.event)
 
+    @cached_property
+    def aggregated(self) -> dict[str, AggregatedColumn]:
+        """Columns that views have asked for so far."""
+        return {}
+
+    def column(self, name: str) -> AggregatedColumn:
+        if name not in self.aggregated:
+            self.aggregated[name] = AggregatedColumn(self.columns[name])
+        return self.aggregated[name]
+
     def take(self, rows: np.ndarray) -> Arrivals:
+        """Some of the rows, ascending and each once."""
+        if len(rows) == len(self):
+            return self
         return Arrivals(event=self.event[rows], known=self.known[rows], columns=self.columns[rows])
 
 
@@ -48,8 +61,9 @@ class TileWriter:
     """Writes the events of one stream into the tiles of its pushed windowed views."""
 
     def __init__(self, client: RespClient, catalog: Catalog, stream: str, *, forever: bool = False) -> None:
-        self._client, self._catalog, self._stream, self._forever = client, catalog, stream, forever
+        self._client, self._catalog, self._stream = client, catalog, stream
         self.views = tuple(view for view in catalog.views_of_stream(stream) if view.is_windowed and view.is_pushed)
+        self._writers = [_ViewWriter(catalog, view, forever) for view in self.views]
 
     def write(self, arrivals: Arrivals, *, at: int) -> np.ndarray:
         """Count every event that was not counted before; returns which rows were repeats.
@@ -62,9 +76,7 @@ class TileWriter:
         """
         repeated = np.zeros(len(arrivals), dtype=bool)
         for event_id in dict.fromkeys(view.event_id for view in self.views):
-            views = [
-                _ViewWriter(self._catalog, view, self._forever) for view in self.views if view.event_id == event_id
-            ]
+            views = [writer for writer in self._writers if writer.view.event_id == event_id]
             names = _names(arrivals.columns, event_id)
             keys = [view.entity_keys(arrivals.columns) for view in views]
             for rows in _batches(arrivals, names):
@@ -107,7 +119,7 @@ class TileWriter:
     ) -> list[int]:
         """Positions (from 1) of the ids that were seen before; empty when everything is written."""
         locks = [rebuild_lock(self._catalog.project, view.view.name).encode() for view in views]
-        remember = max(layout.expiry(forever=self._forever) for view in views for layout in view.layouts)
+        remember = max(expiry for view in views for expiry in view.expiries)
         tiles: list[bytes] = []
         arguments: list[bytes | int] = [len(locks), len(ids), remember, at]
         for view, its_keys in zip(views, keys, strict=True):
@@ -135,19 +147,17 @@ class _ViewWriter:
     """Turns events into records of one view."""
 
     def __init__(self, catalog: Catalog, view: View, forever: bool) -> None:
-        self.view, self._catalog, self._forever = view, catalog, forever
+        self.view = view
         self.layouts = layouts_of(view)
-
-    @cached_property
-    def _prefixes(self) -> list[bytes]:
-        return [layout.prefix(self._catalog.project) for layout in self.layouts]
+        self.expiries = [layout.expiry(forever=forever) for layout in self.layouts]
+        self._prefixes = [layout.prefix(catalog.project) for layout in self.layouts]
+        self._keys = key_layout(catalog, view)
 
     def entity_keys(self, columns: pl.DataFrame) -> list[bytes | None]:
         """Each row's entity key, None where a join key is null."""
-        layout = key_layout(self._catalog, self.view)
         if not self.view.join_keys:
-            return list(layout.encode_rows(len(columns)))
-        return layout.encode_columns([columns[name].to_list() for name in self.view.join_keys])
+            return list(self._keys.encode_rows(len(columns)))
+        return self._keys.encode_columns([columns[name].to_list() for name in self.view.join_keys])
 
     def deltas(self, arrivals: Arrivals, keys: list[bytes | None], rows: np.ndarray, at: int) -> Iterator[_Delta]:
         places: dict[bytes, int] = {}
@@ -155,7 +165,7 @@ class _ViewWriter:
         code = np.array([places.setdefault(keys[row], len(places)) for row in mine], dtype=np.int64)  # type: ignore[arg-type]
         entities = list(places)
         events = events_of(self.view, arrivals.take(np.array(mine, dtype=np.int64)), code, at)
-        for layout, prefix in zip(self.layouts, self._prefixes, strict=True):
+        for layout, prefix, expiry in zip(self.layouts, self._prefixes, self.expiries, strict=True):
             oldest = layout.oldest_tile(at)
             records = build_records(layout, events.since_tile(oldest, layout.hop))
             yield _Delta(
@@ -164,7 +174,7 @@ class _ViewWriter:
                     len(records.code),
                     layout.words,
                     layout.ops.encode(),
-                    layout.expiry(forever=self._forever),
+                    expiry,
                     oldest,
                     layout.capacity,
                     records.words.tobytes(),
@@ -175,7 +185,7 @@ class _ViewWriter:
 def events_of(view: View, arrivals: Arrivals, code: np.ndarray, at: int) -> Events:
     """Events of one view as the record builder takes them."""
     counts_from = np.maximum(arrivals.event, arrivals.known)
-    columns = {item.column: arrivals.columns[item.column] for item in view.aggregations if item.column}
+    columns = {item.column: arrivals.column(item.column) for item in view.aggregations if item.column}
     return Events(
         code=code,
         event=arrivals.event,
