@@ -11,7 +11,11 @@ from tidemill.cli.options import JsonOption, ProjectOption, find_project, open_f
 
 def register(app: typer.Typer) -> None:
     app.command()(demo)
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
     app.command()(serve)
+    app.command()(worker)
     app.command()(doctor)
 
 
@@ -31,6 +35,53 @@ def demo(
     facts = Story(opened, out, until=LIVE + timedelta(days=days)).tell()
     opened.close()
     out.result(facts.to_dict())
+
+
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to bind to.", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default=False)] = None,
+    dashboard: Annotated[bool, typer.Option(help="Serve the dashboard too.")] = True,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Start everything on this machine: Redis, API, scheduler and dashboard."""
+    from tidemill.cli.up import start_all
+
+    out = output(json)
+    with out.progress("starting"):
+        running = start_all(open_for_command(project), host=host, port=port, dashboard=dashboard)
+    out.say(f"The API answers at [bold]{running.url}[/bold]; its page for people is {running.url}/docs.")
+    if dashboard:
+        out.say(f"The dashboard is at {running.url}/dashboard.")
+    out.say("`tidemill status` shows the parts, `tidemill down` stops them.")
+    out.result(running)
+
+
+def down(project: ProjectOption = None, json: JsonOption = False) -> None:
+    """Stop what `up` started; data stays."""
+    from tidemill.cli.up import stop_all
+
+    out = output(json)
+    stopped = stop_all(open_for_command(project))
+    out.say(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.")
+    out.result(stopped)
+
+
+def status(project: ProjectOption = None, json: JsonOption = False) -> None:
+    """Show the parts on this machine and what they serve."""
+    from tidemill.cli.up import look
+
+    out = output(json)
+    parts = look(open_for_command(project))
+    out.table("Status", ("part", "state", "detail"), [(part.name, part.state, part.detail) for part in parts])
+    out.result(parts)
+
+
+def worker(project: ProjectOption = None) -> None:
+    """Run the schedule in this process until stopped; any number of workers may share a ledger."""
+    from tidemill.cli.work import run_worker
+
+    run_worker(open_for_command(project))
 
 
 def serve(

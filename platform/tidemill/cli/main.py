@@ -7,7 +7,19 @@ import sys
 
 import typer
 
-from tidemill.cli import clock, data, definitions, history, machine, prediction
+from tidemill.cli import (
+    clock,
+    data,
+    definitions,
+    history,
+    machine,
+    models,
+    monitor,
+    prediction,
+    runs,
+    score,
+    verify,
+)
 from tidemill.errors import InputError, NotDefinedError, TidemillError
 
 app = typer.Typer(
@@ -17,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (definitions, data, prediction, history, machine, clock):
+for module in (definitions, data, models, prediction, machine, verify, monitor, runs, history, score, clock):
     module.register(app)
 
 
