@@ -34,7 +34,7 @@ check: .venv/.developer  ## format, lint, types, architecture, spelling, then th
 	$(MAKE) test
 
 bench: .venv/.developer  ## compare with the peers; prints ratios, writes benchmarks.json
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python tests/benchmarks/__main__.py
 
 lock:  ## write the hashed locks anew from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
