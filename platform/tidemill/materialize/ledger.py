@@ -91,8 +91,9 @@ class Ledger:
         lease: timedelta = LEASE,
         kind: str = "manual",
         catalog_digest: str = "",
+        again: bool = False,
     ) -> Claim | None:
-        """Claim an interval, or None where it is done already or a living worker holds it.
+        """Claim an interval, or None where it is done already (unless `again`) or a living worker holds it.
 
         A failed interval is claimed again as the next attempt; a dead holder's is taken over as it stands. Scheduled
         work is claimed only where no other interval with the same start is done or held: a worker whose view of the
@@ -103,7 +104,7 @@ class Ledger:
         try:
             with self._database.writing() as session:
                 attempts = self._attempts(session, view, interval)
-                if any(row.state == SUCCEEDED for row in attempts):
+                if not again and any(row.state == SUCCEEDED for row in attempts):
                     return None
                 held = next((row for row in attempts if row.state == CLAIMED), None)
                 if held is not None:
@@ -138,14 +139,25 @@ class Ledger:
         """Note how far the work is, for whoever continues it; renews the claim."""
         self._change(claim, progress=progress, lease_until=to_micros(at + claim.lease))
 
+    def release(self, claim: Claim, *, at: datetime) -> None:
+        """Give the claim up with its progress, for anybody to continue."""
+        self._change(claim, lease_until=to_micros(at))
+
     def succeed(
-        self, claim: Claim, *, cutoff: datetime, rows_read: int, rows_written: int, rows_skipped: int, at: datetime
+        self,
+        claim: Claim,
+        *,
+        cutoff: datetime | None,
+        rows_read: int,
+        rows_written: int,
+        rows_skipped: int,
+        at: datetime,
     ) -> None:
-        """The interval is done; `cutoff` is what the online store now holds everything up to."""
+        """The interval is done; `cutoff` is what the online store now holds everything up to, where that is so."""
         self._change(
             claim,
             state=SUCCEEDED,
-            cutoff=to_micros(cutoff),
+            cutoff=None if cutoff is None else to_micros(cutoff),
             rows_read=rows_read,
             rows_written=rows_written,
             rows_skipped=rows_skipped,

@@ -138,8 +138,8 @@ class Materializer:
         )
         if claim is None:
             return RunReport(view=view.name, start=start, end=end, state=HELD)
-        with self._recorded(claim, at, began):
-            with self._kept(claim, at, began):
+        with self.recorded(claim, at, began):
+            with self.kept(claim, at, began):
                 report = self._write_chunks(view, claim, at, began)
                 self._refuse_removed(view)
             ledger.succeed(
@@ -148,12 +148,12 @@ class Materializer:
                 rows_read=report.rows_read,
                 rows_written=report.rows_written,
                 rows_skipped=report.rows_skipped,
-                at=self._finished(at, began),
+                at=self.finished(at, began),
             )
             return replace(report, state=SUCCEEDED, cutoff=end, seconds=time.monotonic() - began)
-        return self._failure(claim, began)
+        return self.failure(claim, began)
 
-    def _failure(self, claim: Claim, began: float) -> RunReport:
+    def failure(self, claim: Claim, began: float) -> RunReport:
         run = next(run for run in self._project.ledger.runs(claim.view) if run.id == claim.id)
         return RunReport(
             view=claim.view,
@@ -180,7 +180,7 @@ class Materializer:
             )
             start = end
             if end < claim.end:
-                self._project.ledger.save_progress(claim, _progress(report, end), at=self._finished(at, began))
+                self._project.ledger.save_progress(claim, _progress(report, end), at=self.finished(at, began))
         return report
 
     def _count(self, view: View, start: datetime | None, until: datetime) -> RunReport:
@@ -231,8 +231,8 @@ class Materializer:
         from tidemill.online.tile_rebuild import rebuild_stream
 
         began, ledger = time.monotonic(), self._project.ledger
-        with self._recorded(claims[0], at, began, *claims[1:]):
-            with self._kept(claims[0], at, began, *claims[1:]):
+        with self.recorded(claims[0], at, began, *claims[1:]):
+            with self.kept(claims[0], at, began, *claims[1:]):
                 result = rebuild_stream(self._project.online, stream, offline=self._project.offline, at=until)
             for claim in claims:
                 ledger.succeed(
@@ -241,7 +241,7 @@ class Materializer:
                     rows_read=result.events,
                     rows_written=result.tiles,
                     rows_skipped=0,
-                    at=self._finished(at, began),
+                    at=self.finished(at, began),
                 )
             return [
                 RunReport(
@@ -256,7 +256,7 @@ class Materializer:
                 )
                 for claim in claims
             ]
-        return [self._failure(claim, began) for claim in claims]
+        return [self.failure(claim, began) for claim in claims]
 
     def _refuse_removed(self, view: View) -> None:
         """A view that was removed while it ran must not leave data behind that nobody will ever delete."""
@@ -272,7 +272,7 @@ class Materializer:
             ) from None
 
     @contextmanager
-    def _recorded(self, claim: Claim, at: datetime, began: float, *more: Claim) -> Iterator[None]:
+    def recorded(self, claim: Claim, at: datetime, began: float, *more: Claim) -> Iterator[None]:
         """Whatever ends a run is written into its ledger row. Our own errors end there; a defect is raised again."""
         try:
             yield
@@ -281,12 +281,12 @@ class Materializer:
                 "Materializing %s up to %s failed: %s", claim.view, claim.end, error, extra={"action": "run_failed"}
             )
             for one in (claim, *more):
-                self._project.ledger.fail(one, error=_cause(error), at=self._finished(at, began))
+                self._project.ledger.fail(one, error=_cause(error), at=self.finished(at, began))
             if not isinstance(error, TidemillError):
                 raise
 
     @contextmanager
-    def _kept(self, claim: Claim, at: datetime, began: float, *more: Claim) -> Iterator[None]:
+    def kept(self, claim: Claim, at: datetime, began: float, *more: Claim) -> Iterator[None]:
         """Renew the claims from a thread for as long as the work takes."""
         over = threading.Event()
         lost: list[BaseException] = []
@@ -312,7 +312,7 @@ class Materializer:
         if lost:
             raise lost[0]
 
-    def _finished(self, at: datetime, began: float) -> datetime:
+    def finished(self, at: datetime, began: float) -> datetime:
         """When work ends that began at `at`: as much later as it took, unless the project's clock stands still."""
         return max(at, min(self._project.clock.now(), at + timedelta(seconds=time.monotonic() - began)))
 

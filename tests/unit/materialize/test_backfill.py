@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tidemill.errors import InputError, NotDefinedError
+from tidemill.materialize.backfill import Estimate, backfill, switch_name
+from tidemill.schedule.switches import Switches
+
+T0 = datetime(2013, 10, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def history(world, hours: int = 100) -> None:
+    world.happened(*((f"K{n % 7}", T0 + n * HOUR, T0 + n * HOUR, float(n), n) for n in range(hours)))
+    world.clock.set(T0 + 1_000 * HOUR)
+
+
+def newest(hours: int) -> list[float]:
+    return [max(float(n) for n in range(hours) if n % 7 == k) for k in range(7)]
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_an_interval_is_loaded_in_pieces(world, parallel: int):
+    history(world)
+    seen: list[Estimate] = []
+    (report,) = backfill(
+        world.project, "weather", start=T0 - HOUR, end=T0 + 50 * HOUR, parallel=parallel, estimate=seen.append
+    )
+    assert (report.state, report.rows_read, report.cutoff) == ("succeeded", 51, T0 + 50 * HOUR)
+    assert world.served(*(f"K{n}" for n in range(7))) == newest(51)
+    assert [one.done for one in seen] == list(range(1, 49))
+    assert seen[-1].seconds_left == 0
+
+
+def test_a_newer_value_is_never_overwritten(world):
+    history(world)
+    world.run(T0 + 99 * HOUR)
+    served = world.served(*(f"K{n}" for n in range(7)))
+    (report,) = backfill(world.project, "weather", start=T0 - HOUR, end=T0 + 50 * HOUR)
+    assert report.rows_written == 0
+    assert world.served(*(f"K{n}" for n in range(7))) == served == newest(100)
+    assert world.project.ledger.last_cutoff("weather") == T0 + 99 * HOUR
+
+
+def test_a_paused_backfill_goes_on_where_it_was(world):
+    history(world)
+    switches = Switches(world.project.database, "flights")
+    done = 0
+
+    def pause_after_ten(steps: int) -> None:
+        nonlocal done
+        done += steps
+        if done == 10:
+            switches.pause(switch_name("weather"), at=T0)
+
+    interval = {"start": T0 - HOUR, "end": T0 + 50 * HOUR}
+    (report,) = backfill(world.project, "weather", progress=pause_after_ten, **interval)
+    assert (report.state, done) == ("paused", 10)
+    switches.resume(switch_name("weather"), at=T0 + HOUR)
+    (report,) = backfill(world.project, "weather", progress=pause_after_ten, **interval)
+    assert (report.state, done) == ("succeeded", 48)
+    assert report.rows_read == 51
+    assert len(world.project.ledger.runs()) == 1
+
+
+def test_a_finished_backfill_may_be_done_again(world):
+    history(world)
+    interval = {"start": T0 - HOUR, "end": T0 + 50 * HOUR}
+    backfill(world.project, "weather", **interval)
+    (report,) = backfill(world.project, "weather", **interval)
+    assert (report.state, report.rows_written, report.rows_read) == ("succeeded", 0, 51)
+
+
+def test_a_backfill_with_a_gap_before_it_is_no_cut_off(world):
+    history(world)
+    backfill(world.project, "weather", start=T0 + 10 * HOUR, end=T0 + 50 * HOUR)
+    assert world.project.ledger.last_cutoff("weather") is None
+    world.run(T0 + 99 * HOUR)
+    assert world.served(*(f"K{n}" for n in range(7))) == newest(100)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [(T0 + HOUR, T0, "before it begins"), (T0, T0 + 2_000 * HOUR, "in the future")],
+)
+def test_an_interval_that_cannot_be_is_refused(world, start: datetime, end: datetime, message: str):
+    history(world)
+    with pytest.raises(InputError, match=message):
+        backfill(world.project, "weather", start=start, end=end)
+
+
+def test_an_unknown_view_is_told_by_name(world):
+    with pytest.raises(NotDefinedError, match="Did you mean 'weather'"):
+        backfill(world.project, "wether", start=T0, end=T0 + HOUR)
+
+
+def test_a_source_that_is_missing_ends_in_the_ledger(world):
+    world.clock.set(T0 + HOUR)
+    (report,) = backfill(world.project, "weather", start=T0 - HOUR, end=T0)
+    assert report.state == "failed"
+    assert world.project.ledger.runs()[0].error == report.error
