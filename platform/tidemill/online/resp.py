@@ -458,12 +458,18 @@ def _checked(replies: list[Any]) -> list[Any]:
 
 
 def _refusal(reply: hiredis.ReplyError) -> Exception:
-    text = str(reply)
+    text = _inner(str(reply))
     if text.startswith(_NOT_NOW):
         return OnlineStoreUnavailableError(f"Redis cannot do this now: {text}.", hint=_advice(text))
     if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
         return OnlineStoreUnavailableError(f"Redis refused us: {text}.", hint="Check user and password in `redis_url`.")
     return RedisReplyError(text)
+
+
+def _inner(text: str) -> str:
+    """What a command inside a script was refused for: `ERR Error running script ...: -OOM ...` is an OOM."""
+    _, _, inside = text.rpartition(": -")
+    return inside if text.startswith("ERR Error running script") and inside.startswith(_NOT_NOW) else text
 
 
 def _advice(text: str) -> str:
