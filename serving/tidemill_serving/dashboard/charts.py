@@ -119,7 +119,8 @@ def curves(lines: Sequence[Line], *, label: str, marks: Sequence[tuple[float, st
     steps = [low + (high - low) * place / 4 for place in range(5)]
     rules = join(
         Markup(
-            "<line class='rule' x1='46' x2='{}' y1='{y:.1f}' y2='{y:.1f}'/><text x='38' y='{t:.1f}' class='end'>{}</text>"
+            "<line class='rule' x1='46' x2='{}' y1='{y:.1f}' y2='{y:.1f}'/>"
+            "<text x='38' y='{t:.1f}' class='end'>{}</text>"
         ).format(WIDTH - 12, _short(step), y=y(step), t=y(step) + 4)
         for step in steps
     )
@@ -184,10 +185,11 @@ def reliability(bins: Sequence[tuple[float, float, int]], *, label: str, size: i
 def timeline(spans: Sequence[Span], *, start: datetime, end: datetime, label: str) -> Markup:
     """Lanes of what lasted when. Whatever is shorter than two pixels is still seen."""
     lanes = list(dict.fromkeys(span.lane for span in spans))
-    axis, height = _TimeAxis(start, end, left=150, right=WIDTH - 12), 26 * len(lanes) + 34
+    width = 1_100
+    axis, height = _TimeAxis(start, end, left=190, right=width - 12), 26 * len(lanes) + 34
     rows = join(
-        Markup("<text x='0' y='{:.0f}'>{}</text><line class='rule' x1='150' x2='{}' y1='{y}' y2='{y}'/>").format(
-            26 * place + 20, _cut(lane, 22), WIDTH - 12, y=26 * place + 16
+        Markup("<text x='0' y='{:.0f}'>{}</text><line class='rule' x1='190' x2='{}' y1='{y}' y2='{y}'/>").format(
+            26 * place + 20, _cut(lane, 30), width - 12, y=26 * place + 16
         )
         for place, lane in enumerate(lanes)
     )
@@ -202,8 +204,9 @@ def timeline(spans: Sequence[Span], *, start: datetime, end: datetime, label: st
         for span in spans
     )
     return Markup(
-        "<figure class='plot scroll'><svg class='lanes' viewBox='0 0 {} {}' role='img' aria-label='{}'>{}{}{}</svg></figure>"
-    ).format(WIDTH, height, label, rows, axis.labels(height - 6), drawn)
+        "<figure class='plot scroll'>"
+        "<svg class='lanes' viewBox='0 0 {} {}' role='img' aria-label='{}'>{}{}{}</svg></figure>"
+    ).format(width, height, label, rows, axis.labels(height - 6), drawn)
 
 
 @dataclass(frozen=True)

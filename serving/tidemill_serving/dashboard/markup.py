@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 Part = Markup | str
 EMPTY = Markup("")
+NOTHING = "\u2013"
+"""Stands where there is no value."""
 
 
 class Tone(StrEnum):
@@ -27,9 +29,11 @@ def join(parts: Iterable[Part]) -> Markup:
 
 
 def page(title: str, lead: Part, *parts: Part) -> Markup:
-    return Markup("<article class='page'><header class='page-head'><h1>{}</h1><p>{}</p></header>{}</article>").format(
-        title, lead, join(parts)
-    )
+    return page_head(title, lead) + join(parts)
+
+
+def page_head(title: str, lead: Part) -> Markup:
+    return Markup("<header class='page-head'><h1>{}</h1><p>{}</p></header>").format(title, lead)
 
 
 def card(title: str, *body: Part, note: Part = "", wide: bool = False) -> Markup:
@@ -39,6 +43,11 @@ def card(title: str, *body: Part, note: Part = "", wide: bool = False) -> Markup
 
 def grid(*parts: Part) -> Markup:
     return Markup("<div class='grid'>{}</div>").format(join(parts))
+
+
+def stack(*parts: Part) -> Markup:
+    """Cards one below the other in one column of a grid."""
+    return Markup("<div class='stack'>{}</div>").format(join(parts))
 
 
 def tiles(*parts: Part) -> Markup:
@@ -60,6 +69,24 @@ def chip(text: Part, tone: Tone = Tone.PLAIN, *, title: str = "") -> Markup:
 def dot(tone: Tone, word: str) -> Markup:
     """A coloured dot with the word for those who do not see its colour."""
     return Markup("<span class='dot {}'><span class='hidden'>{}</span></span>").format(tone.value, word)
+
+
+def finding(severity: str, subject: str, what: str, advice: str) -> Markup:
+    """One thing a check found, and what to do about it."""
+    tone = {"critical": Tone.BAD, "warning": Tone.WATCH}.get(severity, Tone.PLAIN)
+    return Markup("<div class='finding'>{}<div><b>{}</b> {}<p>{}</p></div></div>").format(
+        dot(tone, severity), subject, what, advice
+    )
+
+
+def folded(parts: Sequence[Part], most: int, what: str) -> Markup:
+    """The first parts, and the others behind a line that opens them."""
+    shown, others = join(parts[:most]), parts[most:]
+    if not others:
+        return shown
+    return shown + Markup("<details class='more'><summary>{} more {}</summary>{}</details>").format(
+        len(others), what, join(others)
+    )
 
 
 def table(heads: Sequence[Part], rows: Iterable[Sequence[Part]], *, numbers: Sequence[int] = (), label: str) -> Markup:
@@ -111,10 +138,12 @@ def moment(at: datetime | None, *, never: str = "never") -> Markup:
 def lasting(duration: timedelta | float | None) -> str:
     """A duration in its largest unit or two: 850 ms, 42 s, 3 min, 2 h 5 min, 6 d 4 h."""
     if duration is None:
-        return "–"
+        return NOTHING
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if seconds < 0:
-        return f"−{lasting(-seconds)}"
+        return f"\u2212{lasting(-seconds)}"
+    if seconds == 0:
+        return NOTHING
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 90:

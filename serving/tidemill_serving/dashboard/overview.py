@@ -1,0 +1,259 @@
+"""The first page: is all well, what time is it, and where in the loop did what last happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+
+from tidemill.metadata.reports import ReportRepository, StoredReport
+from tidemill.models.artifact import read_manifest
+from tidemill.models.deployments import Deployment
+from tidemill.project import Project
+from tidemill_serving.dashboard import charts
+from tidemill_serving.dashboard.markup import (
+    NOTHING,
+    Tone,
+    ago,
+    card,
+    chip,
+    code,
+    count,
+    dot,
+    empty,
+    finding,
+    grid,
+    join,
+    page,
+    table,
+    tile,
+    tiles,
+)
+from tidemill_serving.dashboard.reading import Memory, Trouble, attempt
+
+_DAY = timedelta(days=1)
+_predictions: Memory[tuple[int, ...]] = Memory(10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartHealth:
+    """A part of the system: how it stands and, in words, why."""
+
+    name: str
+    tone: Tone
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """What a model serves. `deployment` is None before the first promotion; `score` is its first metric."""
+
+    model: str
+    metric: str
+    deployment: Deployment | None
+    score: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewFacts:
+    """`predictions` are counts for each of the last 24 hours; `steps` the loop's stages and when each last happened."""
+
+    project: str
+    now: datetime
+    simulated: bool
+    parts: tuple[PartHealth, ...]
+    champions: tuple[Champion, ...]
+    parity: StoredReport | None
+    findings: tuple[dict[str, Any], ...]
+    predictions: tuple[int, ...]
+    failed_runs: int
+    steps: tuple[tuple[str, datetime | None], ...]
+
+
+def gather(project: Project) -> OverviewFacts:
+    now = project.clock.now()
+    reports = ReportRepository(project.database, project.name)
+    catalog = attempt(lambda: project.catalog)
+    models = () if isinstance(catalog, Trouble) else catalog.models
+    runs = attempt(lambda: project.ledger.runs(limit=200))
+    known_runs = [] if isinstance(runs, Trouble) else runs
+    this_minute = (project.root, now.replace(second=0))
+    predictions = attempt(lambda: _predictions.recall(this_minute, lambda: _by_hour(project, now)))
+    parity = attempt(lambda: reports.newest("parity"))
+    return OverviewFacts(
+        project=project.name,
+        now=now,
+        simulated=bool(getattr(project.clock, "simulated", False)),
+        parts=_parts(project, catalog, runs),
+        champions=tuple(_champion(project, model.name, model.metrics[0]) for model in models),
+        parity=None if isinstance(parity, Trouble) else parity,
+        findings=_findings(reports, [model.name for model in models]),
+        predictions=() if isinstance(predictions, Trouble) else predictions,
+        failed_runs=sum(run.state == "failed" and run.started_at > now - _DAY for run in known_runs),
+        steps=_steps(reports, known_runs, now, predictions),
+    )
+
+
+def _parts(project: Project, catalog: Any, runs: Any) -> tuple[PartHealth, ...]:
+    found = [_definitions(project, catalog)]
+    found.append(_part("Online store", attempt(lambda: project.online.ping()), "Redis answers."))
+    found.append(_part("Metadata", runs, "The database answers."))
+    files = attempt(lambda: _newest_log(project))
+    text = "Nothing predicted yet." if files is None else f"{files} kept."
+    found.append(_part("Prediction log", files, text))
+    return tuple(found)
+
+
+def _definitions(project: Project, catalog: Any) -> PartHealth:
+    if isinstance(catalog, Trouble):
+        return PartHealth(name="Definitions", tone=Tone.BAD, text=catalog.text)
+    shape = f"{count(len(catalog.views), 'view')}, {count(len(catalog.models), 'model')}"
+    return PartHealth(name="Definitions", tone=Tone.GOOD, text=f"Version {project.applied.version}: {shape}.")
+
+
+def _part(name: str, found: Any, well: str) -> PartHealth:
+    if isinstance(found, Trouble):
+        return PartHealth(name=name, tone=Tone.BAD, text=found.text)
+    return PartHealth(name=name, tone=Tone.GOOD, text=well)
+
+
+def _newest_log(project: Project) -> str | None:
+    files = [file for file in project.predictions.folder.glob("**/*") if file.is_file()]
+    return count(len(files), "segment") if files else None
+
+
+def _by_hour(project: Project, now: datetime) -> tuple[int, ...]:
+    """Predictions in each of the 24 hours before now, the oldest first."""
+    made = project.predictions.scan(start=now - _DAY, end=now + timedelta(microseconds=1)).select(
+        hour=((pl.lit(now) - pl.col("at")).dt.total_seconds() // 3_600).clip(0, 23)
+    )
+    counts = dict(made.get_column("hour").value_counts().iter_rows())
+    return tuple(counts.get(hour, 0) for hour in reversed(range(24)))
+
+
+def _champion(project: Project, model: str, metric: str) -> Champion:
+    deployment = attempt(lambda: project.deployments.current(model))
+    if deployment is None or isinstance(deployment, Trouble):
+        return Champion(model=model, metric=metric, deployment=None, score=None)
+    manifest = attempt(lambda: read_manifest(deployment.folder(project.root))[0])
+    score = None if isinstance(manifest, Trouble) else manifest.metrics.get(metric)
+    return Champion(model=model, metric=metric, deployment=deployment, score=score)
+
+
+def _findings(reports: ReportRepository, models: list[str]) -> tuple[dict[str, Any], ...]:
+    newest = [attempt(lambda model=model: reports.newest("monitor", model)) for model in models]
+    return tuple(
+        item | {"model": report.subject, "at": report.made_at}
+        for report in newest
+        if isinstance(report, StoredReport)
+        for item in report.body.get("findings", [])
+    )
+
+
+def _steps(
+    reports: ReportRepository, runs: list[Any], now: datetime, predictions: Any
+) -> tuple[tuple[str, datetime | None], ...]:
+    def made(kind: str) -> datetime | None:
+        report = attempt(lambda: reports.newest(kind))
+        return report.made_at if isinstance(report, StoredReport) else None
+
+    written = [run.finished_at for run in runs if run.state == "succeeded" and run.finished_at and run.cutoff]
+    hours = () if isinstance(predictions, Trouble) else predictions
+    last = next((hours_ago for hours_ago, number in enumerate(reversed(hours)) if number), None)
+    return (
+        ("materialize", max(written, default=None)),
+        ("train", made("training")),
+        ("predict", None if last is None else now - timedelta(hours=last)),
+        ("verify", made("parity")),
+        ("monitor", made("monitor")),
+        ("retrain", made("retrain")),
+    )
+
+
+def render(facts: OverviewFacts) -> Markup:
+    kind = chip("simulated clock", Tone.WATCH) if facts.simulated else chip("wall clock")
+    lead = Markup("It is <strong>{}</strong> UTC {}").format(f"{facts.now:%A, %-d %B %Y, %H:%M}", kind)
+    return page(
+        facts.project,
+        lead,
+        tiles(*_tiles(facts)),
+        _loop(facts),
+        grid(_attention(facts), _health(facts)),
+    )
+
+
+def _tiles(facts: OverviewFacts) -> list[Markup]:
+    number = sum(facts.predictions)
+    found = [_parity_tile(facts)]
+    found += [_champion_tile(champion) for champion in facts.champions]
+    picture = charts.sparkline(facts.predictions, label="Predictions in each of the last 24 hours")
+    found.append(tile("Predictions, last 24 h", f"{number:,}", "" if number else "none yet", picture=picture))
+    well = not facts.failed_runs
+    found.append(
+        tile(
+            "Failed runs, last 24 h",
+            f"{facts.failed_runs:,}",
+            "nothing to do" if well else "see Runs",
+            tone=Tone.GOOD if well else Tone.BAD,
+        )
+    )
+    return found
+
+
+def _parity_tile(facts: OverviewFacts) -> Markup:
+    if facts.parity is None:
+        return tile("Parity", NOTHING, Markup("not checked yet: {}").format(code("tidemill verify")))
+    body = facts.parity.body
+    unexplained = body.get("differences", {}).get("unexplained", 0)
+    compared, equal = body.get("compared", 0), body.get("equal", 0)
+    share = f"{equal / compared:.2%}" if compared else NOTHING
+    if compared and equal < compared and share == "100.00%":
+        share = "> 99.99%"
+    detail = f"{unexplained:,} of {compared:,} values unexplained, {ago(facts.parity.made_at, facts.now)}"
+    return tile("Parity", share, detail, tone=Tone.BAD if unexplained else Tone.GOOD)
+
+
+def _champion_tile(champion: Champion) -> Markup:
+    if champion.deployment is None:
+        command = code(f"tidemill train {champion.model}")
+        return tile(champion.model, NOTHING, Markup("no champion yet: {}").format(command), tone=Tone.WATCH)
+    score = "" if champion.score is None else f"{_metric_name(champion.metric)} {champion.score:.3f}, "
+    since = f"since {champion.deployment.changed_at:%-d %b, %H:%M}"
+    return tile(champion.model, f"version {champion.deployment.version}", score + since, tone=Tone.GOOD)
+
+
+def _metric_name(name: str) -> str:
+    return {"roc_auc": "ROC AUC"}.get(name, name.replace("_", " "))
+
+
+def _loop(facts: OverviewFacts) -> Markup:
+    stages = join(
+        Markup("<li class='{}'><b>{}</b><span>{}</span></li>").format(
+            "done" if at else "open", name, ago(at, facts.now, never="not yet")
+        )
+        for name, at in facts.steps
+    )
+    return Markup("<ol class='loop' aria-label='The loop: when each stage last happened'>{}</ol>").format(stages)
+
+
+def _attention(facts: OverviewFacts) -> Markup:
+    serious = [item for item in facts.findings if item.get("severity") != "info"]
+    if not facts.findings:
+        body = empty("Nothing found", "Monitoring has said nothing about any model so far.", "tidemill monitor")
+    elif not serious:
+        body = empty("All well", "The last look at every model found nothing to act on.")
+    else:
+        body = join(finding(item["severity"], item["subject"], item["what"], item["advice"]) for item in serious[:6])
+    more = f"{len(serious) - 6} more on Monitoring" if len(serious) > 6 else ""
+    return card("Needs attention", body, note=more)
+
+
+def _health(facts: OverviewFacts) -> Markup:
+    rows = [
+        (dot(part.tone, "well" if part.tone is Tone.GOOD else "in trouble"), part.name, part.text)
+        for part in facts.parts
+    ]
+    return card("Parts", table(("", "Part", "State"), rows, label="Health of the parts"))
