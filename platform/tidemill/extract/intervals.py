@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tidemill.definitions.catalog import Source
 from tidemill.errors import InputError
 
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
@@ -43,6 +44,13 @@ def landed(folder: Path) -> list[Interval]:
     """The intervals whose files lie in a folder, ascending."""
     found = (_FILE.fullmatch(file.name) for file in folder.glob("*.parquet"))
     return sorted(Interval(_moment(match[1]), _moment(match[2])) for match in found if match)
+
+
+def history_until(root: Path, source: Source) -> datetime | None:
+    """Until when what became known of a source has landed; None where no interval of it ever did."""
+    if "://" in source.path:
+        return None
+    return max((interval.end for interval in landed(root / source.path)), default=None)
 
 
 def missing(wanted: Interval, there: Iterable[Interval]) -> Iterator[Interval]:

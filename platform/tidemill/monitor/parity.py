@@ -16,6 +16,7 @@ import polars as pl
 
 from tidemill.definitions.catalog import Catalog, Feature, OnDemandView, Projection
 from tidemill.errors import TidemillError
+from tidemill.extract.intervals import history_until
 from tidemill.metadata.reports import ReportRepository
 from tidemill.monitor.agreement import agree, same_but_for_type
 from tidemill.monitor.explain import Served, ViewComparison, ViewOutcomes
@@ -43,16 +44,22 @@ def verify(
 ) -> ParityReport:
     """Recompute every logged value of one model, or of all, served in `[start, end)`, and keep the report.
 
-    `at` is when the check is made, by default the project's clock. A difference that goes away when events of the
+    `at` is when the check is made, by default the project's clock. Predictions later than the history of a pushed view
+    reaches are left out, and a note says until when to extract. A difference that goes away when events of the
     last `late_within` are taken as not yet delivered is late data. Raises NotDefinedError for an unknown model.
     """
     if model is not None:
         project.catalog.model(model)
     log = project.predictions.scan(model, start, end)
     tally = _Tally()
+    compared = []
     for (digest, service), part in log.group_by("catalog_digest", "service", maintain_order=True):
-        _compare_part(project, str(digest), str(service), part, late_within, tally)
-    report = _report(log, tally)
+        catalog = _catalog(project, str(digest), part.height, tally)
+        settled = _settled(project, catalog, str(service), part, tally)
+        if not settled.is_empty():
+            _compare_part(project, catalog, str(service), settled, late_within, tally)
+            compared.append(settled)
+    report = _report(pl.concat(compared) if compared else log.clear(), tally)
     ReportRepository(project.database, project.name).add(
         "parity", model or project.name, report.to_dict(), at=at or project.clock.now()
     )
@@ -95,10 +102,27 @@ class _Part:
         )
 
 
+def _settled(project: Project, catalog: Catalog, service: str, log: pl.DataFrame, tally: _Tally) -> pl.DataFrame:
+    """The predictions whose events have landed in history: what was pushed is extracted some time after."""
+    read = {projection.view for projection in catalog.service(service).projections}
+    sources = {view.source for view in catalog.views if view.name in read and view.is_pushed}
+    reached = {name: history_until(project.root, catalog.source(name)) for name in sorted(sources)}
+    known = {name: until for name, until in reached.items() if until is not None}
+    if not known:
+        return log
+    first, until = min(known.items(), key=lambda item: item[1])
+    settled = log.filter(pl.col("at") < until)
+    if settled.height < log.height:
+        tally.notes.append(
+            f"{log.height - settled.height:,} predictions are not compared yet: the history of {first} reaches until "
+            f"{until:%Y-%m-%d %H:%M} UTC. Extract it until {log['at'].max():%Y-%m-%d %H:%M} or later."
+        )
+    return settled
+
+
 def _compare_part(
-    project: Project, digest: str, service: str, frame: pl.DataFrame, late_within: timedelta, tally: _Tally
+    project: Project, catalog: Catalog, service: str, frame: pl.DataFrame, late_within: timedelta, tally: _Tally
 ) -> None:
-    catalog = _catalog(project, digest, frame.height, tally)
     again = _recomputation(project, catalog)
     others = [_recomputation(project, other) for other in _other_catalogs(project, catalog)]
     part = _read(frame)

@@ -13,6 +13,7 @@ from tidemill.definitions import Catalog, Feature, Projection, RequestField, Ser
 from tidemill.definitions.catalog import OnDemandInput, OnDemandView
 from tidemill.definitions.code import reference_to
 from tidemill.errors import NotDefinedError
+from tidemill.extract.intervals import Interval
 from tidemill.metadata.reports import ReportRepository
 from tidemill.monitor.parity import verify
 from tidemill.monitor.parity_report import Outcome, ParityReport
@@ -289,3 +290,16 @@ def test_nothing_served_is_nothing_to_compare(airports: Any) -> None:
 def test_an_unknown_model_is_named_with_what_was_meant(airports: Any) -> None:
     with pytest.raises(NotDefinedError, match="late"):
         verify(airports.project, model="latte")
+
+
+def test_predictions_later_than_what_history_has_of_a_pushed_view_wait(airports: Any, minutes: Minutes) -> None:
+    airports.history.add("delayed", key="JFK", at=minutes(5), delay=4.0)
+    landed = Interval(minutes(-60), minutes(20)).file_name
+    (airports.project.root / "delayed" / "rows.parquet").rename(airports.project.root / "delayed" / landed)
+    airports.serve(minutes(10), temp=None, gusts=None, delay=4.0)
+    airports.serve(minutes(30), temp=None, gusts=None, delay=9.0)
+    report = verify(airports.project)
+    assert (report.predictions, report.compared, report.ok) == (1, 3, True)
+    (note,) = report.notes
+    assert "1 predictions are not compared yet" in note
+    assert "Extract it until" in note
