@@ -587,6 +587,15 @@ def test_a_model_is_reproduced_after_data_has_gone_on_and_definitions_have_chang
     assert reproduce(at(shop, TODAY + timedelta(days=9)), "order_return@1").equal
 
 
+def test_runs_recorded_later_for_earlier_times_do_not_change_what_a_model_was_trained_on(shop: Project):
+    noon = START + timedelta(days=20)
+    run = shop.ledger.claim("customer_visits", start=START, end=noon, at=noon)
+    assert run is not None
+    shop.ledger.succeed(run, cutoff=noon, rows_read=0, rows_written=0, rows_skipped=0, at=noon)
+    assert len(shop.ledger.cutoffs("customer_visits")[0]) == 1
+    assert reproduce(shop, "order_return@1").equal
+
+
 def test_history_that_was_tampered_with_shows(shop: Project):
     rewrite(shop, "visits", lambda visits: visits.with_columns(mean_visit=pl.col("mean_visit") + 0.1))
     report = reproduce(shop, "order_return@1")

@@ -12,6 +12,7 @@ from tidemill.definitions.serialization import digest_of
 from tidemill.errors import TidemillError
 from tidemill.models.artifact import ModelArtifact
 from tidemill_training.candidate import Candidate
+from tidemill_training.cutoffs import views_behind
 from tidemill_training.dataset import MODE, times_of
 from tidemill_training.evaluate import rate
 from tidemill_training.gate import Opponent
@@ -78,12 +79,8 @@ def _vectors(project: Project, champion: ModelArtifact, candidate: Candidate, ro
 def vector_digest(catalog: Catalog, service: str) -> str:
     """Digest of everything a service's vector is made from: the service, its views, their sources and functions."""
     found = catalog.service(service)
-    views, on_demand = [], []
-    for projection in found.projections:
-        if catalog.is_on_demand(projection.view):
-            on_demand.append(catalog.on_demand_view(projection.view))
-        else:
-            views.append(catalog.view(projection.view))
-    views += [catalog.view(needed.view) for view in on_demand for needed in view.inputs]
+    named = [projection.view for projection in found.projections]
+    on_demand = [catalog.on_demand_view(name) for name in named if catalog.is_on_demand(name)]
+    views = [catalog.view(name) for name in views_behind(catalog, service)]
     sources = [catalog.source(view.source) for view in views]
     return digest_of([found, views, on_demand, sources])

@@ -44,7 +44,7 @@ def fit(make: Callable[[], Any], dataset: Dataset, *, seed: int) -> Fitted:
     try:
         # Linear algebra on several threads adds in another order each time; scikit-learn's own loops do not.
         with threadpool_limits(1, user_api="blas"), threadpool_limits(_openmp_threads(), user_api="openmp"):
-            estimator.fit(matrix[parts.fit], outcomes[parts.fit], **later)
+            estimator.fit(_without_empty_columns(matrix[parts.fit]), outcomes[parts.fit], **later)
     except (ValueError, TypeError) as error:
         raise TrainingDataError(
             f"{type(estimator).__name__} refused the training data: {error}",
@@ -101,6 +101,16 @@ def _categories(fitted: pl.DataFrame, name: str, label: str) -> tuple[str, ...]:
     frequent = counted.sort(["rows", "category"], descending=[True, False]).head(MAX_CATEGORIES)
     share = pl.col("positives") / pl.col("rows")
     return tuple(frequent.sort(share, "category").get_column("category").to_list())
+
+
+def _without_empty_columns(matrix: np.ndarray) -> np.ndarray:
+    """A feature without any value yet is zero to the estimator, which learns nothing from it and need not refuse it."""
+    empty = np.isnan(matrix).all(axis=0)
+    if not empty.any():
+        return matrix
+    filled = matrix.copy()
+    filled[:, empty] = 0.0
+    return filled
 
 
 def _openmp_threads() -> int | None:

@@ -16,6 +16,7 @@ from tidemill.metadata.reports import ReportRepository
 from tidemill.models.artifact import ModelArtifact
 from tidemill.models.manifest import Manifest
 from tidemill_training.candidate import Candidate, make_candidate, predictions_digest
+from tidemill_training.cutoffs import RecordedCutoffs, record, store_with
 from tidemill_training.dataset import add_features, find_rows
 from tidemill_training.train import Progress
 from tidemill_training.versions import folder_of, resolve
@@ -78,7 +79,7 @@ def reproduce(project: Project, reference: str, *, progress: Progress | None = N
     model, version = resolve(project, reference)
     recorded = ModelArtifact.load(folder_of(project, model, version))
     tell("building the training set", 0.0)
-    candidate = _rebuild(project, recorded.manifest, tell)
+    candidate = _rebuild(project, recorded, tell)
     tell("comparing", 0.9)
     report = _compare(recorded, candidate, at=project.clock.now())
     ReportRepository(project.database, project.name).add(REPORT, model, report.to_dict(), at=report.made_at)
@@ -86,24 +87,26 @@ def reproduce(project: Project, reference: str, *, progress: Progress | None = N
     return report
 
 
-def _rebuild(project: Project, manifest: Manifest, tell: Progress) -> Candidate:
-    from tidemill.offline.store import OfflineStore
-
+def _rebuild(project: Project, recorded: ModelArtifact, tell: Progress) -> Candidate:
+    manifest, kept = recorded.manifest, recorded.cutoffs()
     catalog = _catalog(project, manifest)
     definition = catalog.model(manifest.name)
     try:
         make = code.load(manifest.estimator, project.root)
-        offline = OfflineStore(root=project.root, catalog=catalog, ledger=project.ledger, settings=project.settings)
-        record = manifest.dataset
-        rows = find_rows(offline, catalog, definition, start=record.start, until=record.until)
-        dataset = add_features(offline, rows)
+        dataset = manifest.dataset
+        cutoffs = (
+            record(project, catalog, definition, until=dataset.until) if kept is None else RecordedCutoffs(frame=kept)
+        )
+        offline = store_with(project, catalog, cutoffs)
+        rows = find_rows(offline, catalog, definition, start=dataset.start, until=dataset.until)
+        rebuilt = add_features(offline, rows)
     except DefinitionError as error:
         raise NotReproducibleError(
             f"{manifest.name}@{manifest.version} cannot be rebuilt: {error.message}",
             hint="Check out the definitions it was trained with, run `tidemill apply`, and try again.",
         ) from error
     tell("fitting", 0.4)
-    return make_candidate(make, dataset, metrics=tuple(manifest.metrics))
+    return make_candidate(make, rebuilt, metrics=tuple(manifest.metrics))
 
 
 def _catalog(project: Project, manifest: Manifest) -> Catalog:

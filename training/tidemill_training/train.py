@@ -18,6 +18,7 @@ from tidemill.models.artifact import ModelArtifact
 from tidemill.models.deployments import CHALLENGER, CHAMPION
 from tidemill_training.candidate import Candidate, kept_predictions, make_candidate, record_of, to_artifact
 from tidemill_training.champion import face_champion
+from tidemill_training.cutoffs import RecordedCutoffs, record, store_with
 from tidemill_training.dataset import add_features, find_rows
 from tidemill_training.evaluate import check_metrics
 from tidemill_training.fit import prepare
@@ -113,16 +114,18 @@ def train(
     stages = _Stages(progress)
     with trained_by_us(project, model):
         stages.begin("building the training set", 0.0)
-        rows = find_rows(project.offline, project.catalog, definition, start=None, until=until)
+        cutoffs = record(project, project.catalog, definition, until=until)
+        offline = store_with(project, project.catalog, cutoffs)
+        rows = find_rows(offline, project.catalog, definition, start=None, until=until)
         opening = Registry.opening(project)
-        dataset = add_features(project.offline, rows)
+        dataset = add_features(offline, rows)
         stages.begin("fitting", 0.4)
         candidate = make_candidate(make, dataset, metrics=metrics)
         stages.begin("comparing with the champion", 0.75)
         opponent = face_champion(project, candidate)
         decision = decide(definition.gates, candidate.evaluation.metrics, opponent)
         stages.begin("registering", 0.8)
-        artifact = _register(project, candidate, opening, at=at)
+        artifact = _register(project, candidate, cutoffs, opening, at=at)
         promoted = _deploy(project, artifact, decision, promote=promote, at=at)
         opening.result().mirror_aliases(model)
         stages.end()
@@ -146,7 +149,9 @@ def check_trainable(project: Project, definition: Model) -> tuple[Callable[[], A
     return make, check_metrics((*definition.metrics, *gate_metrics(definition.gates)))
 
 
-def _register(project: Project, candidate: Candidate, opening: Future[Registry], *, at: datetime) -> ModelArtifact:
+def _register(
+    project: Project, candidate: Candidate, cutoffs: RecordedCutoffs, opening: Future[Registry], *, at: datetime
+) -> ModelArtifact:
     """A run in MLflow, a version, the artifact's folder, in this order: what is listed is always whole."""
     registry, model = opening.result(), candidate.dataset.model
     run_id = registry.start_run(model.name, params=_params(candidate), tags=_tags(project, candidate), at=at)
@@ -154,7 +159,7 @@ def _register(project: Project, candidate: Candidate, opening: Future[Registry],
         version = registry.reserve(model.name, run_id, folder_of(project, model.name))
         artifact = to_artifact(candidate, project.catalog, version=version, run_id=run_id, at=at)
         folder = folder_of(project, model.name, version)
-        saved = artifact.save(folder, predictions=kept_predictions(candidate))
+        saved = artifact.save(folder, predictions=kept_predictions(candidate), cutoffs=cutoffs.frame)
         registry.complete(saved.manifest, folder)
     except BaseException as error:
         with contextlib.suppress(TidemillError):

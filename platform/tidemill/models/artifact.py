@@ -19,10 +19,12 @@ import numpy as np
 import polars as pl
 
 from tidemill.errors import DefinitionError, InputError, NotDefinedError
+from tidemill.models.boosted import FEW_ROWS, BoostedTrees, boosted_trees
 from tidemill.models.encoding import Encoding
 from tidemill.models.manifest import Manifest, manifest_from_json
 
-MANIFEST, ESTIMATOR, PREDICTIONS = "manifest.json", "model.skops", "test_predictions.parquet"
+MANIFEST, ESTIMATOR = "manifest.json", "model.skops"
+PREDICTIONS, CUTOFFS = "test_predictions.parquet", "cutoffs.parquet"
 
 # Types inside scikit-learn's own estimators that skops does not know by itself. Each is plain data or a function of
 # scikit-learn without side effects; a partial is only as good as what it wraps, and that must be trusted as well.
@@ -66,8 +68,12 @@ class ModelArtifact:
         estimator = _read_estimator(folder / ESTIMATOR)
         return cls(manifest=manifest, estimator=estimator, digest=found, folder=folder)
 
-    def save(self, folder: Path, *, predictions: pl.DataFrame | None = None) -> ModelArtifact:
+    def save(
+        self, folder: Path, *, predictions: pl.DataFrame | None = None, cutoffs: pl.DataFrame | None = None
+    ) -> ModelArtifact:
         """Write the artifact as a new folder, atomically; returns it with its digest and folder filled in.
+
+        `predictions` and `cutoffs` are kept beside the model, for `test_predictions` and `cutoffs`.
 
         Raises DefinitionError, before anything is written, for an estimator that could not be loaded again.
         """
@@ -76,8 +82,9 @@ class ModelArtifact:
         fresh.mkdir(parents=True)
         try:
             (fresh / ESTIMATOR).write_bytes(body)
-            if predictions is not None:
-                predictions.write_parquet(fresh / PREDICTIONS)
+            for name, frame in ((PREDICTIONS, predictions), (CUTOFFS, cutoffs)):
+                if frame is not None:
+                    frame.write_parquet(fresh / name)
             files = {file.name: _sha256(file.read_bytes()) for file in sorted(fresh.iterdir())}
             manifest = replace(self.manifest, files=files)
             (fresh / MANIFEST).write_text(manifest.to_json())
@@ -100,12 +107,25 @@ class ModelArtifact:
         """The same from the encoded matrix (rows, features)."""
         if not len(matrix):
             return np.empty(0)
+        if len(matrix) <= FEW_ROWS and self._trees is not None:
+            return self._trees.probabilities(matrix)
         return np.ascontiguousarray(self.estimator.predict_proba(matrix)[:, 1], dtype=np.float64)
 
     def test_predictions(self) -> pl.DataFrame | None:
         """Id, request time, label and prediction of the test part as it was when the model was trained."""
-        file = None if self.folder is None else self.folder / PREDICTIONS
+        return self._beside(PREDICTIONS)
+
+    def cutoffs(self) -> pl.DataFrame | None:
+        """Which materialization runs the training data was made with: view, finished_at, cutoff (microseconds)."""
+        return self._beside(CUTOFFS)
+
+    def _beside(self, name: str) -> pl.DataFrame | None:
+        file = None if self.folder is None else self.folder / name
         return None if file is None or not file.exists() else pl.read_parquet(file)
+
+    @cached_property
+    def _trees(self) -> BoostedTrees | None:
+        return boosted_trees(self.estimator)
 
     @cached_property
     def encoding(self) -> Encoding:
