@@ -72,7 +72,10 @@ def total_length(pieces: Sequence[Piece], rows: int) -> np.ndarray:
     """How many bytes the pieces take together in each row."""
     total = np.zeros(rows, dtype=np.int64)
     for piece in pieces:
-        total += piece.width if isinstance(piece, Narrow) and piece.lengths is None else piece.lengths
+        if piece.lengths is not None:
+            total += piece.lengths
+        elif isinstance(piece, Narrow):
+            total += piece.width
     return total
 
 

@@ -253,6 +253,8 @@ class _Memo(dict[bytes | None, Any]):
 def _memo(name: str, dtype: FieldType, wrong: WrongValues) -> _Memo:
     if dtype is None:
         return _Memo(name, _usual_time, wrong, keep=True)
+    if not isinstance(dtype, ValueType):
+        return _Memo(name, bytes, wrong, keep=False)
     if dtype is ValueType.STRING:
         return _Memo(name, _usual_text, wrong, keep=True)
     if dtype in _WHOLE:

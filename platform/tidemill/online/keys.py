@@ -85,6 +85,10 @@ class KeyLayout:
             return parts[0]
         return [None if None in row else b"".join(row) for row in zip(*parts, strict=True)]  # type: ignore[arg-type]
 
+    def encode_rows(self, count: int) -> list[bytes]:
+        """The one key of an entity-less view, once for each row."""
+        return [self.encode([""])] * count
+
     def decode(self, key: bytes) -> tuple[Any, ...] | None:
         """The values in a Redis key, in the order of `join_keys`; None if the key is of another shape or project."""
         head = self.head

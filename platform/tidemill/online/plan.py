@@ -143,9 +143,7 @@ class ReadPlan:
         for place, group in enumerate(self._groups):
             present = request.present[place] if rows else None
             size = rows if present is None else len(present)
-            found += group.decode(
-                replies[start : start + size] if len(self._groups) > 1 else replies, rows, present, at
-            )
+            found += group.decode(replies[start : start + size], rows, present, at)
             start += size
         if self._windows:
             found += self._decode_windows(request, replies[start:], rows, at)

@@ -176,7 +176,7 @@ class _Connection:
     """One socket and its parser."""
 
     def __init__(self, factory: redis.Redis) -> None:
-        self._origin = factory.connection_pool.make_connection()
+        self._origin: Any = factory.connection_pool.make_connection()
         self._origin.connect()
         self.socket: socket.socket = self._origin._sock
         self._reader = hiredis.Reader(notEnoughData=_MORE)

@@ -152,7 +152,7 @@ def _eval_all(
     script: Script, keys: tuple[np.ndarray, np.ndarray], rows: tuple[np.ndarray, np.ndarray], options: Sequence[Any]
 ) -> _Commands:
     """One EVALSHA for each batch: its keys, the batch's rows as one blob, and what holds for all of them."""
-    key_bytes, row_bytes = memoryview(keys[0]), memoryview(rows[0])
+    key_bytes, row_bytes = keys[0].data, rows[0].data
     key_starts, row_starts = keys[1], rows[1]
     count = len(row_starts) - 1
     tail = b"".join(_bulk(option) for option in options)
