@@ -114,12 +114,9 @@ def test_windows_and_plain_values_are_read_together(store: OnlineStore):
     assert found.values["delays_n"] == [2, 0, 0, 0]
     assert found.values["delays_mean"] == [6.0, None, None, None]
     assert found.values["temp"] == [20.5, None, None, None]
-    assert list(found.statuses["delays_mean"]) == [
-        Status.PRESENT,
-        Status.NULL_VALUE,
-        Status.NOT_FOUND,
-        Status.NOT_FOUND,
-    ]
+    assert list(found.statuses["delays_mean"]) == [Status.PRESENT] + [Status.NOT_FOUND] * 3
+    emptied = store.read("all", [{"origin": "JFK"}], at=T0 + 2 * HOUR)
+    assert (emptied.values["delays_n"], list(emptied.statuses["delays_mean"])) == ([0], [Status.NULL_VALUE])
     assert found.names == ("delays_n", "delays_mean", "temp", "hourly_n", "hourly_mean")
 
 
