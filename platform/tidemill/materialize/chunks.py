@@ -1,12 +1,14 @@
 """Cutting a run's interval into pieces that fit a memory limit.
 
 A piece is an interval like any other: its rows are those that happened or became known in it. Done one after the other
-the pieces leave exactly what the whole would have left.
+the pieces leave exactly what the whole would have left. Where too many rows share one instant for time to tell them
+apart, a piece is done in shares of its keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -25,12 +27,20 @@ _COPIES = 6  # times a row's size: read, sorted, gathered, encoded, and the slac
 _BASE = 200 * 2**20  # what the process takes before the first row
 
 
-def chunk_ends(
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A piece up to `end`, done in `shares` parts of its keys."""
+
+    end: datetime
+    shares: int = 1
+
+
+def chunks_of(
     offline: OfflineStore, view: View, start: datetime | None, end: datetime, *, limit: str | None
-) -> Iterator[datetime]:
-    """The ends of the pieces of `(start, end]`, in order; the last is `end`. Without a limit there is one piece."""
+) -> Iterator[Chunk]:
+    """The pieces of `(start, end]`, in order; the last ends at `end`. Without a limit there is one piece."""
     if limit is None or view.is_windowed:
-        yield end
+        yield Chunk(end=end)
         return
     most = max(1, (parse_size(limit) - _BASE) // (_COPIES * _row_bytes(view)))
     yield from _cut(offline, view, start, end, int(most))
@@ -53,28 +63,25 @@ def _row_bytes(view: View) -> int:
     return 16 + 16 * (len(view.join_keys) + len(view.features) + 2)
 
 
-def _cut(offline: OfflineStore, view: View, start: datetime | None, end: datetime, most: int) -> Iterator[datetime]:
-    """Ends such that each piece holds about `most` rows of the source, as far as event times can tell them apart."""
-    source = offline.catalog.source(view.source)
-    known = source.known_field or source.timestamp_field
-    touched = pl.max_horizontal(pl.col(source.timestamp_field), pl.col(known).fill_null(pl.col(source.timestamp_field)))
-    minutes = (
-        offline.scan(view.source)
-        .select(touched.alias("at"))
-        .filter(_after(start, pl.col("at")) & (pl.col("at") <= end))
-        .group_by(pl.col("at").dt.truncate("1m"))
-        .len()
-        .sort("at")
-        .collect()
-    )
-    total = 0
-    for at, count in minutes.iter_rows():
-        if total and total + count > most and at > (start or datetime.min.replace(tzinfo=UTC)):
-            yield _EPOCH + timedelta(microseconds=to_micros(at) - 1)
-            total = 0
+def _cut(offline: OfflineStore, view: View, start: datetime | None, end: datetime, most: int) -> Iterator[Chunk]:
+    """Pieces of at most about `most` rows of the source: of its minutes as many as fit, of a fuller minute shares."""
+    begin, total = None, 0
+    for at, count in _rows_by_minute(offline, view, start, end):
+        if total and total + count > most and (begin is None or at > begin):
+            yield Chunk(end=_EPOCH + timedelta(microseconds=to_micros(at) - 1), shares=-(-total // most))
+            begin, total = at, 0
         total += count
-    yield end
+    yield Chunk(end=end, shares=max(1, -(-total // most)))
 
 
-def _after(start: datetime | None, column: pl.Expr) -> pl.Expr:
-    return pl.lit(True) if start is None else column > start
+def _rows_by_minute(
+    offline: OfflineStore, view: View, start: datetime | None, end: datetime
+) -> list[tuple[datetime, int]]:
+    """How many rows happened or became known in each minute."""
+    source = offline.catalog.source(view.source)
+    event = pl.col(source.timestamp_field)
+    known = event if source.known_field is None else pl.col(source.known_field).fill_null(event)
+    touched = offline.scan(view.source).select(pl.max_horizontal(event, known).alias("at"))
+    inside = pl.col("at") <= end if start is None else (pl.col("at") > start) & (pl.col("at") <= end)
+    minutes = touched.filter(inside).group_by(pl.col("at").dt.truncate("1m")).len().sort("at")
+    return minutes.collect(engine="streaming").rows()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from tidemill.definitions.catalog import View
 from tidemill.errors import ConflictError, InputError, NotDefinedError, TidemillError
-from tidemill.materialize.chunks import chunk_ends
+from tidemill.materialize.chunks import chunks_of
 from tidemill.materialize.ledger import LEASE, Claim
 
 if TYPE_CHECKING:
@@ -168,19 +168,21 @@ class Materializer:
         """The interval in pieces that fit the memory limit, each as if it were a run of its own."""
         offline, online = self._project.offline, self._project.online
         report, start = _resumed(claim)
-        for end in chunk_ends(offline, view, start, claim.end, limit=self._project.settings.memory_limit):
-            found = offline.latest_rows(view.name, start=start, end=end, known_after=start)
-            result = online.write(view.name, found.frame, learned=claim.end)
-            report = replace(
-                report,
-                rows_read=report.rows_read + found.rows_read,
-                rows_written=report.rows_written + result.written,
-                rows_unchanged=report.rows_unchanged + result.unchanged,
-                rows_skipped=report.rows_skipped + result.skipped_older + result.null_keys + found.null_keys,
-            )
-            start = end
-            if end < claim.end:
-                self._project.ledger.save_progress(claim, _progress(report, end), at=self.finished(at, began))
+        for chunk in chunks_of(offline, view, start, claim.end, limit=self._project.settings.memory_limit):
+            for share in range(chunk.shares):
+                part = (share, chunk.shares) if chunk.shares > 1 else None
+                found = offline.latest_rows(view.name, start=start, end=chunk.end, known_after=start, share=part)
+                result = online.write(view.name, found.frame, learned=claim.end)
+                report = replace(
+                    report,
+                    rows_read=report.rows_read + found.rows_read,
+                    rows_written=report.rows_written + result.written,
+                    rows_unchanged=report.rows_unchanged + result.unchanged,
+                    rows_skipped=report.rows_skipped + result.skipped_older + result.null_keys + found.null_keys,
+                )
+            start = chunk.end
+            if start < claim.end:
+                self._project.ledger.save_progress(claim, _progress(report, start), at=self.finished(at, began))
         return report
 
     def _count(self, view: View, start: datetime | None, until: datetime) -> RunReport:

@@ -39,8 +39,13 @@ class Latest:
     null_keys: int
 
 
-def newest_rows(history: History, view: View, catalog: Catalog, interval: Interval) -> Latest:
-    """The newest row of each key in the interval; columns: join keys, features, event time and known time."""
+def newest_rows(
+    history: History, view: View, catalog: Catalog, interval: Interval, *, share: tuple[int, int] | None = None
+) -> Latest:
+    """The newest row of each key in the interval; columns: join keys, features, event time and known time.
+
+    With `share` (i, n) only the i-th of n disjoint parts of the keys, so that a part fits in memory.
+    """
     unit = history.times.unit
     keys = list(view.join_keys)
     history.files.require([*keys, *(feature.name for feature in view.features)])
@@ -48,6 +53,8 @@ def newest_rows(history: History, view: View, catalog: Catalog, interval: Interv
     read = null_keys = 0
     for groups in history.grouped(lambda group: _may_matter(history, group, interval, unit)):
         rows = _rows(history, groups, keys, catalog, view, interval, unit)
+        if share is not None and keys:
+            rows = rows.filter(rows.select(keys).hash_rows(seed=0) % share[1] == share[0])
         whole = rows.drop_nulls(keys) if keys else rows
         read += rows.height
         null_keys += rows.height - whole.height

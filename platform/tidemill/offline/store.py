@@ -141,9 +141,18 @@ class OfflineStore:
         return self.latest_rows(view, start=start, end=end, known_after=known_after).frame
 
     def latest_rows(
-        self, view: str, *, start: datetime | None = None, end: datetime, known_after: datetime | None = None
+        self,
+        view: str,
+        *,
+        start: datetime | None = None,
+        end: datetime,
+        known_after: datetime | None = None,
+        share: tuple[int, int] | None = None,
     ) -> Latest:
-        """`latest`, with the number of rows looked at and of rows that had a null key."""
+        """`latest`, with the number of rows looked at and of rows that had a null key.
+
+        With `share` (i, n) only the i-th of n disjoint parts of a plain view's keys, so that a part fits in memory.
+        """
         found = self.catalog.view(view)
         if found.is_windowed:
             return self._latest_windows(found, start, end)
@@ -154,7 +163,7 @@ class OfflineStore:
             to_unit(end, unit),
             None if known_after is None else to_unit(known_after, unit),
         )
-        return newest_rows(history, found, self.catalog, interval)
+        return newest_rows(history, found, self.catalog, interval, share=share)
 
     def scan(self, source: str) -> pl.LazyFrame:
         """A whole source, lazily: names after field mapping, times as UTC microseconds, rows in their order.

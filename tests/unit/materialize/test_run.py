@@ -132,6 +132,14 @@ def test_a_run_in_pieces_leaves_what_the_whole_would_have_left(world):
     assert served == expected
 
 
+def test_rows_of_one_instant_are_loaded_in_shares_of_their_keys(world):
+    world.happened(*((f"K{n}", T0, T0, float(n), n) for n in range(10_000)))
+    world.project.settings = world.project.settings.model_copy(update={"memory_limit": "201mb"})
+    (report,) = world.run(T0)
+    assert (report.state, report.rows_read, report.rows_written) == ("succeeded", 10_000, 10_000)
+    assert world.served("K0", "K5000", "K9999") == [0.0, 5000.0, 9999.0]
+
+
 def test_a_view_removed_while_it_runs_leaves_nothing_behind(world):
     world.happened(("JFK", T0, T0, 1.0, 1))
     before = world.project.catalog
