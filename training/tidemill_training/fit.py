@@ -55,7 +55,7 @@ def fit(make: Callable[[], Any], dataset: Dataset, *, seed: int) -> Fitted:
         estimator=estimator,
         encoding=encoding,
         matrix=matrix,
-        iterations=int(iterations) if np.isscalar(iterations) else None,
+        iterations=int(iterations) if isinstance(iterations, int | np.integer) else None,
     )
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tidemill.errors import UnavailableError
 from tidemill.models.deployments import CHALLENGER, CHAMPION
@@ -34,7 +34,7 @@ class Registry:
         self._client = _client(_tracking_uri(project))
 
     @classmethod
-    def opening(cls, project: Project) -> Future[Registry]:
+    def opening(cls, project: Project) -> Future[Self]:
         """Open in the background: the import and the first start's tables take seconds that other work can use."""
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         opening = pool.submit(cls, project)

@@ -105,7 +105,7 @@ def list_models(
     found = list_versions(open_for_command(project), model)
     rows = [_row(item.model, item.version, item.aliases, item.manifest, item.problem) for item in found]
     if rows:
-        columns = ("model", "version", "alias", "trained until", "test ROC AUC", "average precision", "trained at")
+        columns = ("model", "version", "serves as", "known until", "test metrics")
         out.table("Models", columns, rows)
     else:
         out.say("No version is registered yet. What to try next: tidemill train MODEL")
@@ -226,18 +226,11 @@ def _say_deployed(out: Output, deployment: Deployment) -> None:
 
 
 def _row(model: str, version: int, aliases: tuple[str, ...], manifest: Any, problem: str) -> tuple[Any, ...]:
+    named = ", ".join(aliases) or None
     if manifest is None:
-        return model, f"{version}", problem, None, None, None, None
-    metrics = manifest.metrics
-    return (
-        model,
-        f"{version}",
-        ", ".join(aliases) or None,
-        manifest.dataset.until,
-        metrics.get("roc_auc"),
-        metrics.get("average_precision"),
-        manifest.trained_at,
-    )
+        return model, f"{version}", named, None, problem
+    rated = ", ".join(f"{name} {value:.4f}" for name, value in manifest.metrics.items())
+    return model, f"{version}", named, f"{manifest.dataset.until:%Y-%m-%d %H:%M}", rated
 
 
 def _stages(advance: Callable[..., None]) -> Callable[[str, float], None]:

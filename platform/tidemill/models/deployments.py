@@ -99,7 +99,7 @@ class DeploymentRepository:
                 session.flush()
             return _deployment(row)
 
-    def _newest_first(self) -> Select[tuple[DeploymentRow]]:
+    def _newest_first(self) -> Select[DeploymentRow]:
         return select(DeploymentRow).where(DeploymentRow.project == self._project).order_by(DeploymentRow.id.desc())
 
 

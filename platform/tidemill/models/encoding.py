@@ -42,10 +42,11 @@ class ModelFeature:
     def numbers(self, values: Sequence[object] | pl.Series) -> Sequence[object] | np.ndarray:
         """The values as something NumPy reads as float64, missing ones as None or NaN."""
         if isinstance(values, pl.Series):
-            return self._numbers_of(values)
+            return self.numbers_of(values)
         return [self.codes.get(value) for value in values] if self.is_categorical else values  # type: ignore[arg-type]
 
-    def _numbers_of(self, column: pl.Series) -> np.ndarray:
+    def numbers_of(self, column: pl.Series) -> np.ndarray:
+        """The column of a frame as float64, missing values as NaN."""
         if self.is_categorical:
             codes = list(self.codes.values())
             column = column.cast(pl.String).replace_strict(
@@ -82,7 +83,7 @@ class Encoding:
             if feature.name not in frame.columns:
                 raise _missing(self.features, frame.columns)
             try:
-                matrix[:, place] = feature.numbers(frame[feature.name])
+                matrix[:, place] = feature.numbers_of(frame[feature.name])
             except pl.exceptions.PolarsError as error:
                 raise InputError(
                     f"Feature {feature.name!r} is declared {feature.dtype.name}, and the column holds "
