@@ -188,15 +188,18 @@ class ChunkIndex:
 
     def _pack_by_time(self, rows: Rows) -> bool:
         """`code << bits | time`, for rows that are already in this order: nothing is sorted. False if they are not."""
-        event = rows.event
-        base, last = int(event.min()), int(event.max())
-        step = 1_000_000 if not ((event - base) % 1_000_000).any() else 1
-        bits = max(1, ((last - base) // step + 1).bit_length())
+        base, last = int(rows.event.min()), int(rows.event.max())
+        offset = rows.event - base
+        step, bits = 1, max(1, (last - base + 1).bit_length())
         if bits + self._size.bit_length() > 62:
-            return False
+            step = 1_000_000
+            bits = max(1, ((last - base) // step + 1).bit_length())
+            if bits + self._size.bit_length() > 62 or (offset % step).any():
+                return False
+            offset //= step
         packed = rows.codes.astype(np.int64)
         packed <<= bits
-        packed |= (event - base) // step
+        packed |= offset
         if not _rises(packed):
             return False
         self._packed, self._shift, self._by_rank = packed, bits, False

@@ -173,6 +173,20 @@ class SourceFiles:
             return NEVER, FOREVER
         return _in_unit(statistics.min_raw, statistics, unit), _in_unit(statistics.max_raw, statistics, unit)
 
+    def key_bounds(self, group: RowGroup, column: str) -> tuple[Any, Any] | None:
+        """The least and greatest whole number or text of a column in a row group by its statistics; None without."""
+        file = self.files[group.file]
+        name = self.stored_name(column, file)
+        place = file.places.get(name)
+        statistics = None if place is None else file.metadata.row_group(group.index).column(place).statistics
+        if statistics is None or not statistics.has_min_max:
+            return None
+        dtype = file.schema.field(name).type
+        if not pa.types.is_signed_integer(dtype) and family(dtype) != "text":
+            return None
+        least, greatest = statistics.min, statistics.max
+        return (least, greatest) if isinstance(least, int | str) and isinstance(greatest, int | str) else None
+
     def read(self, groups: Sequence[RowGroup], columns: Sequence[str], *, dictionary: Sequence[str] = ()) -> pa.Table:
         """The columns of some row groups of one or more files, in order, under their defined names."""
         parts: list[pa.Table] = []
@@ -335,9 +349,7 @@ def _open(
 ) -> DataFile:
     footer = _footer(path, name, filesystem, source) if filesystem else _local_footer(path, name, source)
     metadata, schema = footer
-    return DataFile(
-        path=path, name=name, partition=partition, metadata=metadata, schema=schema, filesystem=filesystem
-    )
+    return DataFile(path=path, name=name, partition=partition, metadata=metadata, schema=schema, filesystem=filesystem)
 
 
 def _local_footer(path: str, name: str, source: Source) -> _Footer:

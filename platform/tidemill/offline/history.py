@@ -71,7 +71,13 @@ class History:
         """
         self.files.require(join_keys)
         coder, codes = KeyCoder.fit(keys, types, rows=len(asked.cutoff))
-        labels = Labels(codes=codes, cutoff=asked.cutoff, known_cutoff=asked.known_cutoff, floor=asked.floor)
+        labels = Labels(
+            codes=codes,
+            first_codes=coder.first_codes,
+            cutoff=asked.cutoff,
+            known_cutoff=asked.known_cutoff,
+            floor=asked.floor,
+        )
         return find_winners(self._chunks(coder, join_keys, unit), labels, threads=self._threads)
 
     def gather(self, positions: npt.NDArray[np.int64], columns: Mapping[str, ValueType | None]) -> pl.DataFrame:
@@ -106,7 +112,22 @@ class History:
 
     def _chunk(self, groups: list[RowGroup], coder: KeyCoder, join_keys: list[str], unit: Unit) -> Chunk:
         least, greatest = self.bounds(groups, unit)
-        return Chunk(least=least, greatest=greatest, load=lambda: self._index(groups, coder, join_keys, unit))
+        return Chunk(
+            least=least,
+            greatest=greatest,
+            first_codes=self._codes_between(groups, coder, join_keys),
+            load=lambda: self._index(groups, coder, join_keys, unit),
+        )
+
+    def _codes_between(self, groups: list[RowGroup], coder: KeyCoder, join_keys: list[str]) -> tuple[int, int] | None:
+        """Which codes of the first key the statistics allow, from the first to before the last; None if any."""
+        if not join_keys:
+            return None
+        bounds = [self.files.key_bounds(group, join_keys[0]) for group in groups]
+        known = [bound for bound in bounds if bound is not None]
+        if len(known) < len(bounds):
+            return None
+        return coder.codes_between(min(least for least, _ in known), max(greatest for _, greatest in known))
 
     def _index(
         self, groups: list[RowGroup], coder: KeyCoder, join_keys: list[str], unit: Unit
@@ -122,8 +143,9 @@ class History:
                 hint="Correct the entity's value type, or write the source with the declared type.",
             ) from None
         rows = Rows(codes=codes, event=event, known=known, offset=groups[0].offset, size=coder.size)
-        use = (codes >= 0) & (event != NEVER)
-        return index_chunk(rows if use.all() else rows.take(np.flatnonzero(use)))
+        if len(codes) and (codes.min() < 0 or event.min() == NEVER):
+            rows = rows.take(np.flatnonzero((codes >= 0) & (event != NEVER)))
+        return index_chunk(rows)
 
     def grouped(self, wanted: Callable[[RowGroup], bool] | None = None) -> Iterator[list[RowGroup]]:
         """Consecutive row groups, all or those `wanted`, taken together up to CHUNK_ROWS rows."""

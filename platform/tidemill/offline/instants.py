@@ -55,9 +55,10 @@ def to_instants(column: pa.Array | pa.ChunkedArray, unit: Unit, *, null: int) ->
     Naive values are read as UTC. Raises ValueError for a type or text that names no instant.
     """
     if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        # One chunk is taken as it is: `combine_chunks` would copy it.
+        column = (
+            column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([pa.array([], column.type), *column.chunks])
+        )
     if pa.types.is_null(column.type):
         return np.full(len(column), null, np.int64)
     if is_text(column.type):

@@ -34,11 +34,16 @@ class _Coder(Protocol):
 
     def codes(self, column: pa.ChunkedArray) -> Codes: ...
 
+    def between(self, least: int | str, greatest: int | str) -> tuple[int, int] | None: ...
+
 
 class KeyCoder:
     """Codes of key tuples, fitted to those of a spine. Codes rise with the keys' order, column by column."""
 
-    def __init__(self, coders: Sequence[_Coder], stages: Sequence[_IntegerCoder], *, size: int) -> None:
+    def __init__(
+        self, coders: Sequence[_Coder], stages: Sequence[_IntegerCoder], *, size: int, first_codes: Codes
+    ) -> None:
+        self.first_codes = first_codes
         self._coders = tuple(coders)
         self._stages = tuple(stages)
         self.size = size
@@ -52,7 +57,8 @@ class KeyCoder:
         Raises KeyTypeError where a column's type cannot hold keys of its declared type.
         """
         if keys.width == 0:
-            return cls((), (), size=1), np.zeros(rows, np.int64)
+            alone = np.zeros(rows, np.int64)
+            return cls((), (), size=1, first_codes=alone), alone
         coders: list[_Coder] = []
         columns: list[Codes] = []
         for series, dtype in zip(keys.get_columns(), types, strict=True):
@@ -67,7 +73,11 @@ class KeyCoder:
             stages.append(stage)
             combined, size = stage.codes_of(mixed), stage.size
             combined[mixed < 0] = -1
-        return cls(coders, stages, size=size), combined
+        return cls(coders, stages, size=size, first_codes=columns[0]), combined
+
+    def codes_between(self, least: int | str, greatest: int | str) -> tuple[int, int] | None:
+        """The codes of the first key's values in `[least, greatest]`: from the first to before the last."""
+        return self._coders[0].between(least, greatest) if self._coders else None
 
     def codes(self, columns: Sequence[pa.ChunkedArray], rows: int) -> Codes:
         """The codes of a source's rows, -1 for keys that are null or not in the spine."""
@@ -88,15 +98,18 @@ class _IntegerCoder:
         self._least = int(values.min()) if len(values) else 0
         greatest = int(values.max()) if len(values) else -1
         span = greatest - self._least + 1
+        self._distinct: npt.NDArray[np.int64]
         self._table: npt.NDArray[np.int32] | None = None
         self._join: pl.DataFrame | None = None
         if span <= max(_NARROW, 4 * len(values)):
             present = np.zeros(span + 1, bool)
             present[values - self._least] = True
-            self.size = int(present.sum())
+            self._distinct = np.flatnonzero(present) + self._least
+            self.size = len(self._distinct)
             self._table = np.where(present, np.cumsum(present, dtype=np.int32) - 1, np.int32(-1)).astype(np.int32)
         else:
             distinct = pl.Series("key", values).unique().sort()
+            self._distinct = distinct.to_numpy()
             self.size = len(distinct)
             self._join = pl.DataFrame([distinct]).with_columns(code=pl.int_range(pl.len(), dtype=pl.Int64))
 
@@ -115,6 +128,12 @@ class _IntegerCoder:
         found = asked.join(self._join, on="key", how="left", maintain_order="left")["code"]
         return found.fill_null(-1).to_numpy().copy()
 
+    def between(self, least: int | str, greatest: int | str) -> tuple[int, int] | None:
+        if isinstance(least, str) or isinstance(greatest, str):
+            return None
+        first = np.searchsorted(self._distinct, np.int64(least), side="left")
+        return int(first), int(np.searchsorted(self._distinct, np.int64(greatest), side="right"))
+
     def codes(self, column: pa.ChunkedArray) -> Codes:
         values, missing = _whole_numbers(column)
         found = self.codes_of(values)
@@ -128,6 +147,7 @@ class _TextCoder:
 
     def __init__(self, distinct: pl.Series) -> None:
         self.size = len(distinct)
+        self._distinct = distinct
         self._binary = distinct.dtype == pl.Binary
         self._join = pl.DataFrame([distinct.alias("key")]).with_columns(code=pl.int_range(pl.len(), dtype=pl.Int64))
 
@@ -143,6 +163,12 @@ class _TextCoder:
         tables = self._look_up([chunk.dictionary for chunk in chunks])
         parts = [table[_indices(chunk)] for chunk, table in zip(chunks, tables, strict=True)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def between(self, least: int | str, greatest: int | str) -> tuple[int, int] | None:
+        if self._binary or not isinstance(least, str) or not isinstance(greatest, str):
+            return None
+        first = self._distinct.search_sorted(least, side="left")
+        return int(first), int(self._distinct.search_sorted(greatest, side="right"))
 
     def _look_up(self, dictionaries: list[pa.Array]) -> list[Codes]:
         """One table of codes for each dictionary, with -1 as its last cell for nulls."""

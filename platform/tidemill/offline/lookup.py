@@ -35,10 +35,11 @@ _AHEAD = 1
 class Labels:
     """What is asked, one entry for each row of a spine. A code of -1 (a null key) matches nothing."""
 
-    codes: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.integer]
     cutoff: Instants
     known_cutoff: Instants
     floor: Instants | None = None
+    first_codes: npt.NDArray[np.integer] | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -63,11 +64,15 @@ class Winners:
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Some row groups of a source, with the bounds of their event times; `load` reads and indexes them."""
+    """Some row groups of a source, with the bounds of their event times; `load` reads and indexes them.
+
+    `first_codes` bounds the codes of the first join key in it, from the first to before the last, where that is known.
+    """
 
     least: int
     greatest: int
     load: Callable[[], Index]
+    first_codes: tuple[int, int] | None = None
 
 
 def find_winners(chunks: Sequence[Chunk], labels: Labels, *, threads: int = 2) -> Winners:
@@ -77,6 +82,9 @@ def find_winners(chunks: Sequence[Chunk], labels: Labels, *, threads: int = 2) -
     if not len(asking):
         return winners
     wanted = _that_can_matter(chunks, labels, asking)
+    if labels.first_codes is not None and _is_clustered(wanted, labels.first_codes[asking]):
+        _find_by_entity(wanted, labels, labels.first_codes, asking, winners, threads)
+        return winners
     queue = _Queue(labels, asking)
     for place, (chunk, index) in enumerate(_loaded(wanted, threads)):
         older = wanted[place + 1].greatest if place + 1 < len(wanted) else None
@@ -86,6 +94,36 @@ def find_winners(chunks: Sequence[Chunk], labels: Labels, *, threads: int = 2) -
         _search(index, labels, waiting, winners)
         queue.keep(_still_asking(labels, winners, waiting, older))
     return winners
+
+
+def _is_clustered(chunks: Sequence[Chunk], first_codes: npt.NDArray[np.integer]) -> bool:
+    """Whether the chunks share out the entities, each label having business with one or two of them."""
+    if len(chunks) < 2:
+        return False
+    ranges = [chunk.first_codes for chunk in chunks if chunk.first_codes is not None]
+    entities = int(first_codes.max()) + 1
+    return len(ranges) == len(chunks) and sum(end - start for start, end in ranges) <= 2 * entities + len(chunks)
+
+
+def _find_by_entity(
+    chunks: Sequence[Chunk],
+    labels: Labels,
+    first_codes: npt.NDArray[np.integer],
+    asking: npt.NDArray[np.int64],
+    winners: Winners,
+    threads: int,
+) -> None:
+    """Each chunk is asked by the labels of its entities only; chunks nobody asks are not read."""
+    order = asking[pl.Series(first_codes[asking]).arg_sort().to_numpy()]
+    sorted_codes = first_codes[order]
+    slices = {
+        id(chunk): order[slice(*np.searchsorted(sorted_codes, chunk.first_codes, side="left"))]
+        for chunk in chunks
+        if chunk.first_codes is not None
+    }
+    asked = [chunk for chunk in chunks if len(slices[id(chunk)])]
+    for chunk, index in _loaded(asked, threads):
+        _search(index, labels, slices[id(chunk)], winners)
 
 
 class _Queue:
