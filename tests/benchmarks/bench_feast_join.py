@@ -1,7 +1,8 @@
 """The same join through Feast's SDK: `get_historical_features(...).to_arrow()` with our store beside its own stores.
 
 Needs `ibis-framework[duckdb]` for Feast's duckdb store; an engine that cannot be imported is named and left out. Each
-engine runs in a process of its own. Rows that an engine loses are counted; values are compared on the rows it keeps.
+engine runs in a process of its own. The ttl is a day, since Feast's own stores slow down and swell with a longer one.
+Rows that an engine loses are counted; values are compared on the rows it keeps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from join_data import FEATURES, TTL_HOURS, Workload, make
+from join_data import FEATURES, Workload, make
 from join_engines import peak_gb
 
 STORES = {
@@ -27,8 +28,8 @@ STORES = {
     "feast duckdb": "duckdb",
     "feast dask": "dask",
 }
-SMALL = Workload(name="10^5 x 10^6 through Feast", labels=10**5, rows=10**6)
-MAIN = Workload(name="10^6 x 10^7 through Feast", labels=10**6, rows=10**7)
+SMALL = Workload(name="10^5 x 10^6 through Feast", labels=10**5, rows=10**6, ttl_hours=24)
+MAIN = Workload(name="10^6 x 10^7 through Feast", labels=10**6, rows=10**7, ttl_hours=24)
 
 
 def main() -> None:
@@ -156,7 +157,11 @@ def _define(store: Any, folder: Path, workload: Workload) -> list[str]:
         objects += [
             entity,
             FeatureView(
-                name=f"v{view}", entities=[entity], schema=schema, source=source, ttl=timedelta(hours=TTL_HOURS)
+                name=f"v{view}",
+                entities=[entity],
+                schema=schema,
+                source=source,
+                ttl=timedelta(hours=workload.ttl_hours),
             ),
         ]
         references += [f"v{view}:{name}" for name in names]

@@ -14,7 +14,6 @@ START = 1_700_000_000_000_000 // 3_600_000_000 * 3_600_000_000
 HOUR = 3_600_000_000
 FEATURES = 5
 CORRECTED = 0.02
-TTL_HOURS = 240
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +27,7 @@ class Workload:
     order: str = "time"
     text_keys: tuple[bool, ...] = (False,)
     runs: int = 3
+    ttl_hours: int = 240
 
     @property
     def entities(self) -> int:

@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
-from join_data import FEATURES, TTL_HOURS, Workload
+from join_data import FEATURES, Workload
 
 Run = Callable[[], pl.DataFrame]
 
@@ -48,7 +48,7 @@ def tidemill(folder: Path, workload: Workload, *, filter_known: bool = True, mod
                 join_keys=(key,),
                 features=features,
                 source=f"s{view}",
-                ttl=timedelta(hours=TTL_HOURS),
+                ttl=timedelta(hours=workload.ttl_hours),
                 schedule=Schedule(cron="0 * * * *"),
             )
         )
@@ -74,7 +74,7 @@ def polars(folder: Path, workload: Workload) -> Run:
                 right_on=f"event{view}",
                 by=workload.key(view),
                 strategy="backward",
-                tolerance=timedelta(hours=TTL_HOURS),
+                tolerance=timedelta(hours=workload.ttl_hours),
                 check_sortedness=False,
             )
         return asked.collect()
@@ -84,9 +84,9 @@ def polars(folder: Path, workload: Workload) -> Run:
 
 def duckdb_asof(folder: Path, workload: Workload) -> Run:
     """ASOF join on event and known time packed into one integer; the ttl afterwards."""
+    oldest = f"s.event_timestamp - INTERVAL {workload.ttl_hours} HOUR"
     names = ", ".join(
-        f"CASE WHEN v{view}.event >= s.event_timestamp - INTERVAL {TTL_HOURS} HOUR THEN v{view}.f{view}{number} END "
-        f"AS f{view}{number}"
+        f"CASE WHEN v{view}.event >= {oldest} THEN v{view}.f{view}{number} END AS f{view}{number}"
         for view in range(workload.views)
         for number in range(FEATURES)
     )
@@ -111,7 +111,7 @@ def duckdb_window(folder: Path, workload: Workload) -> Run:
         text += f"""
         LEFT JOIN (SELECT s.label_id, v.* FROM spine s JOIN read_parquet('{folder}/view{view}.parquet') v
             ON s.{key} = v.{key} AND v.event <= s.event_timestamp AND v.known <= s.event_timestamp
-            AND v.event >= s.event_timestamp - INTERVAL {TTL_HOURS} HOUR
+            AND v.event >= s.event_timestamp - INTERVAL {workload.ttl_hours} HOUR
             QUALIFY row_number() OVER (PARTITION BY s.label_id ORDER BY v.event DESC, v.known DESC) = 1) v{view}
         ON s.label_id = v{view}.label_id"""
     return _duckdb(folder, text)
