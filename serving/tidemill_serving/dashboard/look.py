@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 
 # Before anything is painted: the theme that was chosen here, else the system's.
@@ -34,6 +35,7 @@ ICON = (
 )
 
 
+@cache
 def style() -> str:
-    """The style sheet's text."""
+    """The style sheet's text, read once."""
     return files("tidemill_serving.dashboard").joinpath("style.css").read_text()
