@@ -40,7 +40,7 @@ def change_registry_defaults() -> None:
 def absolute_sqlite_url(url: str, folder: Path) -> str:
     """The URL with an absolute path, whose folder is made; in-memory databases and absolute paths stay."""
     place = url.removeprefix(_PREFIX)
-    if not place or place.startswith((":memory:", "file:", "/")):
+    if not url.startswith(_PREFIX) or not place or place.startswith((":memory:", "file:", "/")):
         return url
     file = folder.resolve() / place
     file.parent.mkdir(parents=True, exist_ok=True)

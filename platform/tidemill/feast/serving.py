@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import quote
 
 from feast import FeatureView
 from feast.feature_view import DUMMY_ENTITY_ID
@@ -147,7 +148,7 @@ def url_of(config: RedisOnlineStoreConfig) -> str:
     host, *options = config.connection_string.split(",")
     settings = dict(option.split("=", 1) for option in options if "=" in option)
     scheme = "rediss" if settings.get("ssl", "").lower() == "true" else "redis"
-    user, password = settings.get("username", ""), settings.get("password", "")
+    user, password = (quote(settings.get(name, ""), safe="=") for name in ("username", "password"))
     login = f"{user}:{password}@" if password else ""
     return f"{scheme}://{login}{host}/{settings.get('db', 0)}"
 

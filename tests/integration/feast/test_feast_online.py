@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +245,54 @@ def test_incremental_materialization_goes_on_where_it_stopped(store: Any, root: 
     store.materialize_incremental(end_date=NOON + timedelta(hours=2), feature_views=["weather"])
 
     assert read(store, ["weather:rain"], city=["ams", "ber"]).to_dict()["rain"] == [9.0, 8.0]
+
+
+def test_late_rows_of_a_finished_interval_are_loaded_by_the_next_run(root: Path) -> None:
+    from feast import FeatureStore
+
+    from tidemill.feast.apply import apply
+
+    project = tidemill.open(root)
+    apply(project, at=NOON)
+    store = FeatureStore(repo_path=str(root))
+    load(store, "stats")
+    late = {"driver_id": [8], "event_timestamp": [at(-4)], "created": [at(1)], "trips_today": [1], "rating": [5.0]}
+    pl.DataFrame(late | {"car": ["late"]}).write_parquet(root / "data" / "stats" / "two.parquet")
+    project.clock.set(at(1.5))
+    store.materialize_incremental(end_date=at(1.5), feature_views=["stats"])
+
+    assert read(store, STATS, driver_id=[8]).to_dict()["car"] == ["late"]
+    assert project.ledger.last_cutoff("stats") == at(1.5)
+
+
+def _apply_one(arguments: tuple[str, int]) -> None:
+    from feast import FeatureStore, FeatureView, Field
+    from feast.types import String
+
+    root, number = arguments
+    store = FeatureStore(repo_path=root)
+    store.apply(
+        FeatureView(
+            name=f"view_{number}",
+            entities=[store.get_entity("driver")],
+            source=store.get_data_source("position_file"),
+            schema=[Field(name="zone", dtype=String)],
+        )
+    )
+
+
+def test_processes_that_apply_at_once_lose_no_view(root: Path, store: Any) -> None:
+    with get_context("fork").Pool(4) as pool:
+        pool.map(_apply_one, [(str(root), number) for number in range(12)])
+    store.refresh_registry()
+
+    assert {f"view_{number}" for number in range(12)} <= {view.name for view in store.list_feature_views()}
+
+
+def test_async_reads_answer_like_the_others(store: Any) -> None:
+    load(store)
+    rows = [{"driver_id": 1, "city": "ams", "km": 3.0}]
+    service = store.get_feature_service("offer")
+    found = asyncio.run(store.get_online_features_async(features=service, entity_rows=rows))
+
+    assert found.to_dict() == store.get_online_features(features=service, entity_rows=rows).to_dict()
