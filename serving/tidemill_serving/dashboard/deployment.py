@@ -24,19 +24,19 @@ class DeploymentError(TidemillError):
 
 def promote(root: Path, model: str, version: int) -> str:
     """Let a version serve. Returns a sentence for people. Raises DeploymentError."""
-    _run(root, "promote", f"{model}@{version}")
+    _run(root, "promote", f"{model}@{version}", reason="promoted in the dashboard")
     return f"Version {version} of {model} serves now."
 
 
 def roll_back(root: Path, model: str) -> str:
     """Go back to the champion before the present one. Returns a sentence for people. Raises DeploymentError."""
-    _run(root, "rollback", model)
+    _run(root, "rollback", model, reason="in the dashboard")
     return f"{model} went back to the champion before."
 
 
-def _run(root: Path, action: str, subject: str) -> None:
+def _run(root: Path, action: str, subject: str, *, reason: str) -> None:
     command = [sys.executable, "-c", _COMMAND_LINE, "models", action, subject]
-    command += ["--project", str(root), "--reason", "in the dashboard", "--json"]
+    command += ["--project", str(root), "--reason", reason, "--json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
     except subprocess.TimeoutExpired:
