@@ -61,6 +61,7 @@ from tidemill_training.versions import trained_by_us
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TODAY = START + timedelta(days=50)
+STEP = timedelta(microseconds=1)
 
 ESTIMATORS = """
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -273,14 +274,13 @@ def test_a_spine_holds_the_requests_whose_outcome_was_known(shop: Project):
     spine = build_spine(shop, "order_return", None, TODAY)
     assert spine.columns == ["order_id", "asked_at", "customer", "amount", "returned"]
     assert spine["asked_at"].is_sorted()
-    assert spine["asked_at"].max() <= TODAY - timedelta(days=1)  # type: ignore[operator]
+    assert spine["asked_at"].max() < TODAY - timedelta(days=1)  # type: ignore[operator]
     assert set(spine["returned"].unique()) == {0, 1}
 
 
 def test_a_spine_does_not_change_when_more_becomes_known(shop: Project):
     before = build_spine(shop, "order_return", None, TODAY)
     late = pl.DataFrame({"order": ["o00000"], "event_time": [START], "returned": [True], "known_time": [TODAY]})
-    late = late.with_columns(pl.col("known_time") + pl.duration(microseconds=1))
     rewrite(shop, "returns", lambda returns: pl.concat([returns, late.select(returns.columns)], how="vertical_relaxed"))
     assert build_spine(shop, "order_return", None, TODAY).equals(before)
 
@@ -289,7 +289,7 @@ def test_a_corrected_outcome_replaces_the_first_one_once_it_is_known(shop: Proje
     before = build_spine(shop, "order_return", None, TODAY)
     opposite = not before["returned"][0]
     corrected = pl.DataFrame(
-        {"order": [before["order_id"][0]], "event_time": [START], "returned": [opposite], "known_time": [TODAY]}
+        {"order": [before["order_id"][0]], "event_time": [START], "returned": [opposite], "known_time": [TODAY - STEP]}
     )
     rewrite(shop, "returns", lambda old: pl.concat([corrected.select(old.columns), old], how="vertical_relaxed"))
     after = build_spine(shop, "order_return", None, TODAY)
@@ -585,6 +585,21 @@ def test_a_model_is_reproduced_after_data_has_gone_on_and_definitions_have_chang
     )
     more.write_parquet(shop.root / "data" / "visits" / "part-1.parquet")
     assert reproduce(at(shop, TODAY + timedelta(days=9)), "order_return@1").equal
+
+
+def test_what_lands_after_a_training_does_not_change_it_even_if_it_was_known_before(fresh_shop: Project):
+    """Extraction brings yesterday's outcomes this night, and a training in between must not count on them."""
+    folder = fresh_shop.root / "data" / "returns"
+    returns = pl.read_parquet(folder / "part-0.parquet")
+    midnight = TODAY - timedelta(hours=5)
+    landed = returns.filter(pl.col("known_time") < midnight)
+    (folder / "part-0.parquet").unlink()
+    landed.write_parquet(folder / f"{START:%Y%m%dT%H%M%SZ}_{midnight:%Y%m%dT%H%M%SZ}.parquet")
+    trained = train(fresh_shop, "order_return")
+    assert trained.artifact.manifest.dataset.until == midnight
+    later = returns.filter(pl.col("known_time") >= midnight)
+    later.write_parquet(folder / f"{midnight:%Y%m%dT%H%M%SZ}_{TODAY:%Y%m%dT%H%M%SZ}.parquet")
+    assert reproduce(fresh_shop, "order_return@champion").equal
 
 
 def test_runs_recorded_later_for_earlier_times_do_not_change_what_a_model_was_trained_on(shop: Project):

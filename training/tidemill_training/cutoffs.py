@@ -11,6 +11,7 @@ import polars as pl
 
 from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Catalog, Model
+from tidemill.extract.intervals import history_until
 from tidemill.offline.store import OfflineStore
 
 if TYPE_CHECKING:
@@ -51,6 +52,18 @@ def record(project: Project, catalog: Catalog, model: Model, *, until: datetime)
     views = [catalog.view(name) for name in views_behind(catalog, model.service)]
     scheduled = tuple(view.name for view in views if view.schedule is not None)
     return RecordedCutoffs.of(project.ledger, scheduled, until=until)
+
+
+def landed_until(project: Project, catalog: Catalog, model: Model, *, until: datetime) -> datetime:
+    """`until`, or earlier where extraction has not yet landed everything known before it.
+
+    What lands later would be seen by a reproduction and was not seen by the training. Sources that are not extracted
+    by interval are taken to be complete.
+    """
+    views = [catalog.view(name) for name in views_behind(catalog, model.service)]
+    names = {model.spine.source, model.label.source, *(view.source for view in views)}
+    reached = (history_until(project.root, catalog.source(name)) for name in names)
+    return min([until, *(end for end in reached if end is not None)])
 
 
 def views_behind(catalog: Catalog, service: str) -> tuple[str, ...]:

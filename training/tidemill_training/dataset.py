@@ -64,7 +64,7 @@ class Rows:
 def find_rows(
     offline: OfflineStore, catalog: Catalog, model: Model, *, start: datetime | None, until: datetime
 ) -> Rows:
-    """The requests in `[start, until)` whose outcome was known by `until`.
+    """The requests in `[start, until)` whose outcome was known before `until`.
 
     Raises TrainingDataError where nothing can be learned from them.
     """

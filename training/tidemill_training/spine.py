@@ -20,7 +20,7 @@ _KNOWN = "__known"
 
 
 def build_spine(project: Project, model: str | Model, start: datetime | None, end: datetime) -> pl.DataFrame:
-    """One row for each prediction due in `[start, end)` whose outcome was known by `end`, by request time, then id.
+    """One row for each prediction due in `[start, end)` whose outcome was known before `end`, by request time, then id.
 
     Columns: the spine's id, request time (Datetime us UTC), join keys, request columns, and the label as Int8 0 or 1.
     Raises TrainingDataError where no outcome is known.
@@ -34,9 +34,9 @@ def spine_of(
 ) -> pl.DataFrame:
     """One row for each prediction due in `[start, end)`, its label known or not, for any catalog.
 
-    Columns as in `build_spine`, the label as in its source and null where it was not known by `end`, then
-    `__label_known`, when it became known. A row or label that became known later than `end` is not seen, and of
-    several known by then the newest counts, so that the same call gives the same spine for ever, whatever arrives
+    Columns as in `build_spine`, the label as in its source and null where it was not known before `end`,
+    then `__label_known`, when it became known. A row or label that became known at `end` or later is not seen, and of
+    several known before it the newest counts, so that the same call gives the same spine for ever, whatever arrives
     later.
     """
     rows = _rows(offline, catalog, model, start, end)
@@ -69,7 +69,7 @@ def _rows(offline: OfflineStore, catalog: Catalog, model: Model, start: datetime
     _require(schema, columns.values(), source)
     time = _instant(spine.time_column, schema)
     within = (time < end) if start is None else ((time >= start) & (time < end))
-    frame = frame.filter(within, _known_by(source, schema, end))
+    frame = frame.filter(within, _known_before(source, schema, end))
     picked = [_instant(name, schema) if name == spine.time_column else pl.col(name) for name in columns.values()]
     named = [column.alias(name) for name, column in zip(columns, picked, strict=True)]
     frame = frame.select(*named, _known(source, schema).alias(_KNOWN))
@@ -81,7 +81,7 @@ def _labels(offline: OfflineStore, catalog: Catalog, model: Model, end: datetime
     frame = offline.scan(label.source)
     schema = frame.collect_schema()
     _require(schema, (label.id_column, label.column), source)
-    frame = frame.filter(_known_by(source, schema, end), pl.col(label.column).is_not_null()).select(
+    frame = frame.filter(_known_before(source, schema, end), pl.col(label.column).is_not_null()).select(
         pl.col(label.id_column).alias(_LABEL_ID), pl.col(label.column), _known(source, schema).alias(_KNOWN)
     )
     return _newest(frame, _LABEL_ID, keep_known=True)
@@ -105,8 +105,8 @@ def _known(source: Source, schema: pl.Schema) -> pl.Expr:
     return pl.coalesce(_instant(source.known_field, schema), event)
 
 
-def _known_by(source: Source, schema: pl.Schema, end: datetime) -> pl.Expr:
-    return _known(source, schema) <= end
+def _known_before(source: Source, schema: pl.Schema, end: datetime) -> pl.Expr:
+    return _known(source, schema) < end
 
 
 def _instant(name: str, schema: pl.Schema) -> pl.Expr:

@@ -18,7 +18,7 @@ from tidemill.models.artifact import ModelArtifact
 from tidemill.models.deployments import CHALLENGER, CHAMPION
 from tidemill_training.candidate import Candidate, kept_predictions, make_candidate, record_of, to_artifact
 from tidemill_training.champion import face_champion
-from tidemill_training.cutoffs import RecordedCutoffs, record, store_with
+from tidemill_training.cutoffs import RecordedCutoffs, landed_until, record, store_with
 from tidemill_training.dataset import add_features, find_rows
 from tidemill_training.evaluate import check_metrics
 from tidemill_training.fit import prepare
@@ -94,8 +94,9 @@ def train(
 ) -> TrainedVersion:
     """Train, register and, if it passes its gates, promote a version of a model.
 
-    `until` bounds what may be known: request times before it, labels known by it; default `at`, the instant of the
-    training, which is now by default. A version that fails a gate, or is not to be promoted, stays the challenger.
+    `until` bounds what may be known: request times before it, labels known before it; default `at`, the instant of the
+    training, which is now by default. Where extraction has landed less, training ends where it does. A version that
+    fails a gate, or is not to be promoted, stays the challenger.
 
     Raises NotAppliedError, NotDefinedError or DefinitionError for definitions that cannot be trained, TrainingDataError
     for data nothing can be learned from, ConflictError if the model is being trained already. Nothing is registered
@@ -114,6 +115,7 @@ def train(
     stages = _Stages(progress)
     with trained_by_us(project, model):
         stages.begin("building the training set", 0.0)
+        until = landed_until(project, project.catalog, definition, until=until)
         cutoffs = record(project, project.catalog, definition, until=until)
         offline = store_with(project, project.catalog, cutoffs)
         rows = find_rows(offline, project.catalog, definition, start=None, until=until)

@@ -82,7 +82,7 @@ def new_labels(situation: Situation) -> int:
     # An outcome can take long to become known, so requests from before `until` count as well.
     start = situation.champion.dataset.test_start
     spine = spine_of(project.offline, project.catalog, situation.model, start, situation.at)
-    return spine.filter(pl.col(situation.model.label.column).is_not_null(), pl.col(LABEL_KNOWN) > until).height
+    return spine.filter(pl.col(situation.model.label.column).is_not_null(), pl.col(LABEL_KNOWN) >= until).height
 
 
 def _performance(trigger: Trigger, situation: Situation) -> TriggerCheck:

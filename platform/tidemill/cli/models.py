@@ -9,8 +9,6 @@ import typer
 from tidemill.cli.options import InstantOption, JsonOption, ProjectOption, open_for_command, output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tidemill.cli.output import Output
     from tidemill.models.deployments import Deployment
     from tidemill_training.train import TrainedVersion
@@ -41,8 +39,8 @@ def train(
 
     out = output(json)
     opened = open_for_command(project)
-    with out.progress(f"training {model}") as advance:
-        trained = run(opened, model, until=until, progress=_stages(advance), promote=promote)
+    with out.stages(f"training {model}:") as stage:
+        trained = run(opened, model, until=until, progress=stage, promote=promote)
     say_trained(out, trained)
     out.result(trained.to_dict())
 
@@ -58,8 +56,8 @@ def retrain(
 
     out = output(json)
     opened = open_for_command(project)
-    with out.progress(f"retraining {model}") as advance:
-        decision = run(opened, model, at=opened.clock.now(), force=force, progress=_stages(advance))
+    with out.stages(f"retraining {model}:") as stage:
+        decision = run(opened, model, at=opened.clock.now(), force=force, progress=stage)
     out.table(
         "Triggers",
         ("trigger", "fires", "why"),
@@ -78,8 +76,8 @@ def reproduce(version: VersionArgument, project: ProjectOption = None, json: Jso
 
     out = output(json)
     opened = open_for_command(project)
-    with out.progress(f"reproducing {version}") as advance:
-        report = run(opened, version, progress=_stages(advance))
+    with out.stages(f"reproducing {version}:") as stage:
+        report = run(opened, version, progress=stage)
     out.table(
         f"{report.model}@{report.version}, rebuilt",
         ("what", "recorded", "rebuilt", "equal"),
@@ -214,6 +212,7 @@ def say_trained(out: Output, trained: TrainedVersion) -> None:
         ("metric", f"version {trained.version}", before),
         [(name, value, held.get(name)) for name, value in trained.metrics.items()],
     )
+    out.say(f"Learned from what was known before {dataset.until:%Y-%m-%d %H:%M} UTC.")
     verdict = "It serves now" if trained.promoted else "It does not serve"
     out.say(f"{verdict}: {'; '.join(trained.decision.reasons)}.")
     if not trained.promoted:
@@ -231,15 +230,3 @@ def _row(model: str, version: int, aliases: tuple[str, ...], manifest: Any, prob
         return model, f"{version}", named, None, problem
     rated = ", ".join(f"{name} {value:.4f}" for name, value in manifest.metrics.items())
     return model, f"{version}", named, f"{manifest.dataset.until:%Y-%m-%d %H:%M}", rated
-
-
-def _stages(advance: Callable[..., None]) -> Callable[[str, float], None]:
-    """Stages with the share done so far, for a bar that is moved on by shares."""
-    done = 0.0
-
-    def tell(stage: str, share: float) -> None:
-        nonlocal done
-        advance(share - done, stage)
-        done = share
-
-    return tell
