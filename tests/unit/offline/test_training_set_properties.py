@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -170,3 +171,69 @@ def expected(
         )
         answers.append(None if place is None else rows[place].values["value"])
     return answers
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=sources(), data=st.data())
+def test_latest_is_the_newest_row_of_each_key_in_the_interval(
+    make_workshop: Callable[[], Workshop], made: dict[str, Any], data: st.DataObject
+):
+    made = {**made, "unit": "us"}
+    workshop = make_workshop()
+    write(workshop, 0, made)
+    start = data.draw(st.one_of(st.none(), st.integers(-1, 7)))
+    end = data.draw(st.integers(-1, 9))
+    known_after = data.draw(st.one_of(st.none(), st.integers(-1, 9)))
+    at = lambda tick: None if tick is None else EPOCH + timedelta(microseconds=tick)  # noqa: E731
+    found = workshop.store.latest_rows("v0", start=at(start), end=at(end), known_after=at(known_after))
+    best: dict[tuple, tuple] = {}
+    nulls = 0
+    for position, (keys, event, known, value) in enumerate(made["rows"]):
+        learned = known if made["has_known"] else event
+        if event is None or event > end or (learned is not None and learned > end):
+            continue
+        late = known_after is not None and learned is not None and learned > known_after
+        if not (start is None or event > start or late):
+            continue
+        if any(key is None for key in keys):
+            nulls += 1
+            continue
+        order = (event, -1 if learned is None else learned, position)
+        if keys not in best or order > best[keys][0]:
+            best[keys] = (order, value)
+    width = len(made["keys"])
+    rows = {row[:width]: row for row in found.frame.rows()}
+    assert found.null_keys == nulls
+    assert len(rows) == found.frame.height
+    assert {keys: repr(row[width]) for keys, row in rows.items()} == {key: repr(item[1]) for key, item in best.items()}
+    assert {keys: row[width + 1] for keys, row in rows.items()} == {key: at(item[0][0]) for key, item in best.items()}
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    made=sources(),
+    asked=st.lists(st.tuples(st.integers(-1, 9), st.integers(-2, 9)), min_size=1, max_size=8),
+    data=st.data(),
+)
+def test_values_at_a_cutoff_count_the_ttl_from_the_request(
+    make_workshop: Callable[[], Workshop], made: dict[str, Any], asked: list[tuple[int, int]], data: st.DataObject
+):
+    """Served mode: the cut-off is what the online store had seen, the request is when it is read."""
+    made = {**made, "unit": "us"}
+    workshop = make_workshop()
+    write(workshop, 0, made)
+    keys = [data.draw(st.tuples(*(st.one_of(st.none(), KEYS[dtype]) for dtype in made["keys"]))) for _ in asked]
+    frame = pl.DataFrame(
+        [
+            pl.Series(f"k0{place}", [key[place] for key in keys], dtype.polars())
+            for place, dtype in enumerate(made["keys"])
+        ]
+    )
+    base = START // 1_000
+    at = np.array([base + item[0] for item in asked], np.int64)
+    cutoff = np.array([base + item[1] for item in asked], np.int64)
+    found = workshop.store.values_at("v0", frame, at, cutoff)["value"].to_list()
+    rows = [Row(keys=row[0], event=row[1], known=row[2], values={"value": row[3]}) for row in made["rows"]]
+    for place, (key, (when, seen)) in enumerate(zip(keys, asked, strict=True)):
+        best = winner(rows, key, at=when, cutoff=seen, ttl=made["ttl"], has_known=made["has_known"])
+        assert repr(found[place]) == repr(None if best is None else rows[best].values["value"])
