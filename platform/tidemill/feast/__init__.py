@@ -16,9 +16,9 @@ def _import_feast() -> None:
     checked = typeguard.typechecked
 
     def sparing(target: Any = None, **settings: Any) -> Any:
-        if target is None or getattr(target, "__name__", None) in _CHECKED:
-            return checked(target, **settings)
-        return target
+        if target is None:
+            return checked(**settings)
+        return checked(target, **settings) if getattr(target, "__name__", None) in _CHECKED else target
 
     typeguard.typechecked = sparing  # pyright: ignore[reportAttributeAccessIssue] - put back below
     try:

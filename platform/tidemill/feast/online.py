@@ -213,7 +213,7 @@ def _append(
         response.results.append(
             GetOnlineFeaturesResponse.FeatureVector(
                 values=to_values(result.values[column], result.dtypes[column]),
-                statuses=[int(status) for status in result.statuses[column]],
+                statuses=[int(status) for status in result.statuses[column]],  # pyright: ignore[reportArgumentType]
                 event_timestamps=[_timestamp(micros) for micros in result.event_times[column]],
             )
         )

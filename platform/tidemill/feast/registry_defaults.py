@@ -34,7 +34,7 @@ def change_registry_defaults() -> None:
         return found
 
     setattr(registry, _MARK, True)
-    RepoConfig.registry = property(registry)
+    RepoConfig.registry = property(registry)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def absolute_sqlite_url(url: str, folder: Path) -> str:

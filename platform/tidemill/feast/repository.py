@@ -21,6 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from feast.base_feature_view import BaseFeatureView
+from feast.feature_view import FeatureView
 from feast.inference import (
     update_data_sources_with_inferred_event_timestamp_col,
     update_feature_views_with_inferred_features_and_entities,
@@ -127,7 +129,7 @@ def _infer(contents: RepoContents, config: RepoConfig) -> None:
         update_feature_views_with_inferred_features_and_entities(provider, views, contents.entities, config)  # pyright: ignore[reportArgumentType]
     for view in contents.on_demand_feature_views:
         view.infer_features()
-    views = {
+    by_name: dict[str, FeatureView | BaseFeatureView] = {
         view.name: view
         for group in (contents.feature_views, contents.stream_feature_views, contents.on_demand_feature_views)
         for view in group
@@ -135,8 +137,8 @@ def _infer(contents: RepoContents, config: RepoConfig) -> None:
     for service in contents.feature_services:
         if any("@" in reference for reference in service._pending_feature_refs):
             raise DefinitionError(f"Service {service.name!r} pins a version of a view, which Tidemill does not keep.")
-        service.resolve_pending_refs(config.project, None, fvs_to_update=views)  # pyright: ignore[reportArgumentType]
-        service.infer_features(fvs_to_update=views)
+        service.resolve_pending_refs(config.project, None, fvs_to_update=by_name)  # pyright: ignore[reportArgumentType]
+        service.infer_features(fvs_to_update=by_name)
 
 
 @contextmanager

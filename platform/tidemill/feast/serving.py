@@ -44,7 +44,7 @@ class ProjectStores:
         self.root = Path(config.repo_path or Path.cwd()).resolve()
         self.name = config.project
         self.project: Project = open_project(self.root)
-        self._config: RedisOnlineStoreConfig = config.online_store
+        self._config = _redis_of(config)
         self._stores: dict[Any, OnlineStore] = {}
         self._applied = _Applied(version=0, catalog=None)
         self._looked_at = float("-inf")
@@ -151,6 +151,13 @@ def url_of(config: RedisOnlineStoreConfig) -> str:
     user, password = (quote(settings.get(name, ""), safe="=") for name in ("username", "password"))
     login = f"{user}:{password}@" if password else ""
     return f"{scheme}://{login}{host}/{settings.get('db', 0)}"
+
+
+def _redis_of(config: RepoConfig) -> RedisOnlineStoreConfig:
+    found = config.online_store
+    if not isinstance(found, RedisOnlineStoreConfig):
+        raise ConfigurationError(f"online_store of project {config.project!r} is not Redis.")
+    return found
 
 
 def _holds(applied: Catalog, view: nouns.View) -> bool:
