@@ -13,7 +13,6 @@ itself has none, or one that does not fit its event time; its known time counts 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -91,8 +90,8 @@ def write_rows(
     frame, nulls = _with_keys(view, _checked(view, frame))
     script = _script(view.name, tuple(feature.name for feature in view.features), layout)
     expiry = expiry_seconds(catalog, view) if expires else None
-    options = (struct.pack(">q", learned), expiry or 0, 0 if first_load else 1)
-    commands = _commands(catalog, view, frame, script=script, layout=layout, options=options)
+    options = (expiry or 0, 0 if first_load else 1)
+    commands = _commands(catalog, view, frame, script=script, layout=layout, learned=learned, options=options)
     counts = _send(client, script, commands, few=frame.height <= _FEW_ROWS)
     written, unchanged, older = (int(sum(column)) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
     return WriteResult(written=written, unchanged=unchanged, skipped_older=older, null_keys=nulls)
@@ -139,11 +138,18 @@ class _Commands:
 
 
 def _commands(
-    catalog: Catalog, view: View, frame: pl.DataFrame, *, script: Script, layout: str, options: Sequence[Any]
+    catalog: Catalog,
+    view: View,
+    frame: pl.DataFrame,
+    *,
+    script: Script,
+    layout: str,
+    learned: int,
+    options: Sequence[Any],
 ) -> Iterator[_Commands]:
     for part in frame.iter_slices(_ROWS_ENCODED):
         keys, key_starts = join_rows(_key_pieces(catalog, view, part), part.height)
-        pieces, spelled = _row_pieces(view, part, layout)
+        pieces, spelled = _row_pieces(view, part, layout, learned)
         rows, row_starts = join_rows(pieces, part.height)
         yield _eval_all(script, (keys, key_starts), (rows, row_starts), (spelled, *options))
 
@@ -208,15 +214,15 @@ def _key_pieces(catalog: Catalog, view: View, frame: pl.DataFrame) -> list[Piece
     return [chosen(heads, index), *inner, constant(b"\r\n")]
 
 
-def _row_pieces(view: View, frame: pl.DataFrame, layout: str) -> tuple[list[Piece], str]:
-    """Each row as the script unpacks it: event, known, and then what the layout stores."""
+def _row_pieces(view: View, frame: pl.DataFrame, layout: str, learned: int) -> tuple[list[Piece], str]:
+    """Each row as the script unpacks it: its three instants, and then what the layout stores."""
     event = frame[EVENT_TIME].cast(pl.Datetime("us", "UTC")).to_physical().to_numpy()
     known = frame[KNOWN_TIME].cast(pl.Datetime("us", "UTC")).to_physical().fill_null(_UNKNOWN).to_numpy()
-    times: list[Piece] = [numbers(event, ">i8"), numbers(known, ">i8")]
+    times: list[Piece] = [numbers(event, ">i8"), numbers(known, ">i8"), numbers(np.full(frame.height, learned), ">i8")]
     if layout == "packed":
-        return [*times, *packed_pieces(view, frame)], ">i8i8I4c0"
+        return [*times, *packed_pieces(view, frame)], ">c24I4c0"
     pieces: list[Piece] = [*times, timestamps(event)]
-    spelled = ">i8i8Bc0"
+    spelled = ">c24Bc0"
     for feature in view.features:
         more, how = feature_pieces(feature.dtype, frame[feature.name])
         pieces += more
@@ -240,8 +246,7 @@ def _literal(raw: bytes) -> str:
 
 _HEAD = """
 local unpack_row, call = struct.unpack, redis.call
-local blob, spelled, learned_raw, expiry, compare = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1'
-local learned = unpack_row('>i8', learned_raw)
+local blob, spelled, expiry, compare = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local place, written, unchanged, older = 1, 0, 0, 0
 
 local function renew(key)
@@ -290,22 +295,22 @@ def _feast_script(view: str, features: Sequence[str]) -> str:
     values = [f"v{place}" for place in range(len(fields))] if few else []
     pairs = ", ".join(f"{field}, {value}" for field, value in zip(fields, values, strict=False))
     stamps = f"{_literal(time_field(view))}, stamp, {_literal(known_field(view))}, instants"
-    new = f"{{{', '.join(values)}}}, 0" if few else "row, 3"
+    new = f"{{{', '.join(values)}}}, 0" if few else "row, 2"
     verdict = _VERDICT % {
         "same": f"same(call('HMGET', key, unpack(fields)), {new})",
         "relearn": f"call('HSET', key, {_literal(known_field(view))}, instants)",
     }
     take = (
-        f"local event, known, stamp, {', '.join(values)}, after = unpack_row(spelled, blob, place)"
+        f"local instants, stamp, {', '.join(values)}, after = unpack_row(spelled, blob, place)"
         if few
         else """local row = {unpack_row(spelled, blob, place)}
-  local event, known, stamp, after = row[1], row[2], row[3], table.remove(row)"""
+  local instants, stamp, after = row[1], row[2], table.remove(row)"""
     )
     put = (
         f"call('HSET', key, {stamps}, {pairs})"
         if few
         else f"""local pairs_of = {{{stamps}}}
-    for i = 1, #fields do pairs_of[#pairs_of + 1] = fields[i] pairs_of[#pairs_of + 1] = row[i + 3] end
+    for i = 1, #fields do pairs_of[#pairs_of + 1] = fields[i] pairs_of[#pairs_of + 1] = row[i + 2] end
     call('HSET', key, unpack(pairs_of))"""
     )
     return f"""{_HEAD}{_EVENT_OF}
@@ -318,10 +323,10 @@ end
 for i = 1, #KEYS do
   local key, keep = KEYS[i], true
   {take}
-  local instants = blob:sub(place, place + 15) .. learned_raw
   place = after
   local old = compare and call('HMGET', key, {_literal(time_field(view))}, {_literal(known_field(view))}) or {{}}
   if old[1] then
+    local event, known, learned = unpack_row('>i8i8i8', instants)
     local old_event, old_known, old_learned = event_of(old[1]), -(2 ^ 63), -(2 ^ 63)
     if old[2] and #old[2] == 24 then
       local noted, old_known_noted, old_learned_noted = unpack_row('>i8i8i8', old[2])
@@ -348,11 +353,11 @@ def _packed_script(view: str) -> str:
     return f"""{_HEAD}
 for i = 1, #KEYS do
   local key, keep = KEYS[i], true
-  local event, known, values, after = unpack_row(spelled, blob, place)
-  local instants = blob:sub(place, place + 15) .. learned_raw
+  local instants, values, after = unpack_row(spelled, blob, place)
   place = after
   local old = compare and call('HGET', key, {field})
   if old and #old >= 24 then
+    local event, known, learned = unpack_row('>i8i8i8', instants)
     local old_event, old_known, old_learned = unpack_row('>i8i8i8', old)
 {verdict}
   end
