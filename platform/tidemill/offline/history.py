@@ -6,6 +6,7 @@ a winner. Features are never sorted, joined or copied twice.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from tidemill.offline.lookup import Chunk, Labels, Winners, find_winners
 
 CHUNK_ROWS = 1 << 20
 """Row groups are taken together up to this many rows: large enough for array work, small enough for the caches."""
+_CELLS = 1 << 23
+"""How many values one read of feature columns may hold."""
+THREADS = max(2, min(4, os.cpu_count() or 2))
+"""Readers of one lookup. More would mostly hold more memory: the search itself keeps one core busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,7 @@ class TimeColumns:
 class History:
     """The rows of one source as a view sees them. Raises SourceError for a source of another shape than declared."""
 
-    def __init__(self, source: Source, files: SourceFiles, *, threads: int = 2) -> None:
+    def __init__(self, source: Source, files: SourceFiles, *, threads: int = THREADS) -> None:
         self.source = source
         self.files = files
         self._threads = threads
@@ -190,7 +195,14 @@ class History:
     def _frame(
         self, groups: list[RowGroup], columns: Mapping[str, ValueType | None], rows: npt.NDArray[np.int64]
     ) -> pl.DataFrame:
-        return self.typed(self.files.read(groups, list(columns)), columns, rows)
+        """Some rows of row groups; wide ones are read some columns at a time, so that a few cells are held at once."""
+        names = list(columns)
+        width = max(1, _CELLS // max(1, sum(group.rows for group in groups)))
+        parts = []
+        for first in range(0, len(names), width):
+            some = {name: columns[name] for name in names[first : first + width]}
+            parts.append(self.typed(self.files.read(groups, list(some)), some, rows))
+        return parts[0] if len(parts) == 1 else pl.concat(parts, how="horizontal")
 
     def typed(
         self, table: pa.Table, columns: Mapping[str, ValueType | None], rows: npt.NDArray[np.int64] | None = None

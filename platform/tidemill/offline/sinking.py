@@ -19,6 +19,7 @@ import psutil
 
 from tidemill.errors import ConfigurationError, ConflictError, UnavailableError
 from tidemill.offline.content import SEGMENT_ROWS, ContentDigest
+from tidemill.offline.history import THREADS
 from tidemill.offline.spine import Spine
 
 Progress = Callable[[int, int], None]
@@ -29,7 +30,7 @@ _LOOKUP_BYTES = 160
 """What a label costs while it is looked up: codes, cut-offs, winners and their orders."""
 _VALUE_BYTES = 40
 """What a value costs while it is gathered and written: as gathered, in order, and in the writer."""
-_CHUNK_BYTES = 320 * 2**20
+_CHUNK_BYTES = (THREADS + 2) * 80 * 2**20
 """What the pieces of the source cost that are in memory at one time."""
 
 
