@@ -67,7 +67,7 @@ def _run(script: str, folder: Path, *, check: bool = True) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
     environment["PATH"] = f"{Path(sys.prefix) / 'bin'}:{environment['PATH']}"
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
+        ["bash", "-xeuo", "pipefail", "-c", script],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,

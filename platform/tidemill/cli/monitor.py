@@ -46,7 +46,9 @@ def monitor(
 
 
 def _say(out: Output, report: MonitorReport) -> None:
-    out.say(f"{report.model} at {report.at:%Y-%m-%d %H:%M} UTC, the last {report.window}")
+    from tidemill.definitions.duration import format_duration
+
+    out.say(f"{report.model} at {report.at:%Y-%m-%d %H:%M} UTC, the last {format_duration(report.window)}")
     _say_performance(out, report)
     _say_drift(out, report)
     out.table(

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_WIDTH_OF_A_FILE = 140  # columns where nobody's window says how many there are
+
+
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """What a command says. With `as_json` only `result` prints, once, as one JSON document on standard output.
@@ -87,7 +90,10 @@ class Output:
 def _console(*, error: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(stderr=error)
+    console = Console(stderr=error)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
+    return console
 
 
 def _cell(value: Any) -> str:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ HISTORY = datetime(2013, 1, 1, tzinfo=UTC)
 LIVE = datetime(2013, 10, 1, tzinfo=UTC)
 END = datetime(2013, 10, 8, tzinfo=UTC)
 _MARK = "made-by-demo"
+_INSTANT = timedelta(microseconds=1)  # an interval's end is not in it, and what is known at this instant belongs to it
 _SHOWN = 5  # findings of the monitor; the rest is a command away
 _SEVERITIES = ("critical", "warning", "info")
 
@@ -115,7 +116,7 @@ class Story:
         from tidemill.extract import extract
 
         with self._out.progress("   extracting day by day") as advance:
-            reports = extract(self._project, start=HISTORY, end=LIVE, progress=advance)
+            reports = extract(self._project, start=HISTORY, end=LIVE + _INSTANT, progress=advance)
         rows = sum(report.rows for report in reports)
         self._note(f"{rows:,} rows of {len(reports)} sources, each with the time it happened and the time it was known.")
 
@@ -168,7 +169,7 @@ class Story:
         from tidemill.monitor.parity import verify
 
         # The last day lands in history as it would ten minutes after midnight.
-        extract(self._project, start=LIVE, end=self._end)
+        extract(self._project, start=LIVE, end=self._end + _INSTANT)
         with self._out.progress("   recomputing from history"):
             report = verify(self._project, model=MODEL)
         self._facts.parity = report
