@@ -116,3 +116,10 @@ def write_data(root: Path) -> None:
     ).write_parquet(data / "trips" / "one.parquet")
     (data / "position").mkdir()
     pl.DataFrame({"driver_id": [1], "at": [at(-4)], "zone": ["north"]}).write_parquet(data / "position" / "one.parquet")
+
+
+def write_files(root: Path) -> None:
+    """Definitions and data, but no configuration."""
+    (root / "definitions.py").write_text(DEFINITIONS)
+    (root / "prices.py").write_text(PRICES)
+    write_data(root)
