@@ -40,7 +40,7 @@ from tidemill.online.resp import RedisReplyError, RespClient, Script
 
 EVENT_TIME, KNOWN_TIME = "__event_time", "__known_time"
 
-_ROWS_ENCODED = 20_000  # rows turned into bytes at once: what fits the processor's cache
+_ROWS_ENCODED = 5_000  # rows turned into bytes at once: less time than Redis has work waiting in the socket
 _ROWS_ATOMIC = 64  # rows of one script: well under a millisecond in which a reader waits
 _FEW_ROWS = 2_000  # up to here one round trip is simpler than a stream of them
 _UNKNOWN = -(2**63)
