@@ -88,7 +88,7 @@ class ChunkGrid:
             rank[open_] = np.where(before >= 0, self._table[before], -1)
             open_ = open_[rank[open_] >= 0]
         if len(open_):
-            rank[open_] = self._packed.match_ranks(codes[open_], cutoff[open_], known_cutoff[open_])
+            rank[open_] = self._packed.match_hard(codes[open_], cutoff[open_], known_cutoff[open_])
 
     def _best_of_cell(self, rank: Integers, codes: Integers, known_cutoff: Instants) -> Integers:
         """Among the rows of one entity and time the one known last by the cut-off; -1 where none was known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -104,6 +105,12 @@ class ChunkIndex:
         found[order] = rank if self._order is None else self._order[rank]
         return found
 
+    def match_hard(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> Integers:
+        """`match_ranks` for labels that are known to lie deep: without walking first."""
+        place = self._search_exactly(codes, cutoff, known_cutoff)
+        rank = self._rank(place)
+        return np.where(place >= 0, rank if self._order is None else self._order[rank], -1)
+
     def _match(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> tuple[Integers, Integers]:
         if not len(self._packed):
             return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -126,7 +133,7 @@ class ChunkIndex:
         hard = self._skip_unknown(known, place, codes, known_cutoff)
         hard |= self._settle_ties(known, place, codes, known_cutoff)
         if hard.any():
-            place[hard] = self._search_exactly(known, codes[hard], cutoff[hard], known_cutoff[hard])
+            place[hard] = self._search_exactly(codes[hard], cutoff[hard], known_cutoff[hard])
 
     def _skip_unknown(self, known: Instants, place: Integers, codes: Integers, known_cutoff: Instants) -> Mask:
         """Move `place` to the newest known row, -1 where there is none; the mask tells who gave up."""
@@ -166,16 +173,21 @@ class ChunkIndex:
         hard[tied] = True
         return hard
 
-    def _search_exactly(self, known: Instants, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> Integers:
-        """For the few (deep ties, long delays): order their entities' rows completely, then search by known time."""
-        asked = np.zeros(self._size, bool)
-        asked[codes] = True
-        rows = np.flatnonzero(asked[self._packed >> self._shift])
-        rank = self._rank(rows)
-        owner, event, when = self._packed[rows] >> self._shift, self._rows.event[rank], known[rank]
-        order = np.lexsort((self._rows.positions(rank), when, event, owner))
-        found = last_known(owner[order], event[order], when[order], codes, cutoff, known_cutoff)
-        return np.where(found >= 0, rows[order[found]], -1)
+    def _search_exactly(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> Integers:
+        """For the few (deep ties, long delays): search by known time among completely ordered rows."""
+        order, owner, event, known = self._complete
+        found = last_known(owner, event, known, codes, cutoff, known_cutoff)
+        return np.where(found >= 0, order[found], -1)
+
+    @cached_property
+    def _complete(self) -> tuple[Integers, Integers, Instants, Instants]:
+        """All rows by entity, event time, known time and position: their places in `packed`, and those three."""
+        if self._rows.known is None:
+            raise ValueError("rows without known times have nothing to search for")
+        rank = self._rank(np.arange(len(self._packed)))
+        owner, event, known = self._packed >> self._shift, self._rows.event[rank], self._rows.known[rank]
+        order = _ties_by_known(owner, event, known)
+        return order, owner[order], event[order], known[order]
 
     def _pack_by_rank(self, codes: npt.NDArray[np.integer]) -> None:
         """`code << 32 | rank`, risen: rows of one code side by side in event order."""
@@ -224,6 +236,20 @@ class ChunkIndex:
 
     def _rank(self, place: Integers) -> Integers:
         return self._packed[place] & _RANK if self._by_rank else place
+
+
+def _ties_by_known(owner: Integers, event: Instants, known: Instants) -> Integers:
+    """The order by known time within rows of equal owner and event, which lie together; all else stays in place."""
+    same = (owner[1:] == owner[:-1]) & (event[1:] == event[:-1])
+    order = np.arange(len(owner))
+    wrong = np.flatnonzero(same & (known[1:] < known[:-1]))
+    if len(wrong):
+        group = np.concatenate([[0], np.cumsum(~same)])
+        disordered = np.zeros(group[-1] + 1, bool)
+        disordered[group[wrong]] = True
+        rows = np.flatnonzero(disordered[group])
+        order[rows] = rows[np.lexsort((known[rows], group[rows]))]
+    return order
 
 
 def _rises(values: npt.NDArray[np.integer]) -> bool:
