@@ -89,8 +89,8 @@ class TileLayout:
 
     @cached_property
     def shape(self) -> tuple[Any, ...]:
-        """Equal for layouts whose records can be read alike."""
-        return (self.hop, self.words, tuple(_without_name(column) for column in self.columns))
+        """Equal for layouts whose records can be read alike, whatever their hops."""
+        return (self.words, tuple(_without_name(column) for column in self.columns))
 
     @cached_property
     def ops(self) -> str:
