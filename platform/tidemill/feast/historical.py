@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,8 +30,10 @@ _SERVICE = "asked"
 _A_MOMENT = timedelta(seconds=60)
 
 
-def registered_view(view: FeatureView) -> nouns.View:
+def registered_view(view: FeatureView, only: Collection[str] | None = None) -> nouns.View:
     """A view as Feast's registry keeps it. Its keys stand for its entities, which the registry keeps elsewhere.
+
+    `only` names the features that matter; others may be of types that Tidemill does not keep.
 
     A stream view is windowed where its features are what its aggregations produce; else, as Feast reads it, plain.
     """
@@ -42,13 +44,13 @@ def registered_view(view: FeatureView) -> nouns.View:
         name=view.name,
         entities=keys,
         join_keys=keys,
-        features=tuple(feature_noun(field) for field in features_of(view)),
+        features=tuple(feature_noun(field) for field in features_of(view) if only is None or field.name in only),
         source=view.batch_source.name,
         stream=None if view.stream_source is None else view.stream_source.name,
         ttl=view.ttl or timedelta(0),
         schedule=schedule_of(view.tags, f"feature view {view.name!r}"),
         freshness=freshness_of(view.tags, f"feature view {view.name!r}"),
-        aggregations=_aggregations(view),
+        aggregations=tuple(item for item in _aggregations(view) if only is None or item.name in only),
         event_id=event_id_of(view),
     )
 
@@ -59,8 +61,13 @@ def features_of(view: FeatureView) -> list[Field]:
     return [field for field in view.features if field.name not in keys]
 
 
-def catalog_of_views(project: str, views: Iterable[FeatureView], sources: Iterable[FileSource] = ()) -> Catalog:
-    """A catalog of just these views, and of further sources for SQL to read."""
+def catalog_of_views(
+    project: str,
+    views: Iterable[FeatureView],
+    sources: Iterable[FileSource] = (),
+    only: Mapping[str, Collection[str]] | None = None,
+) -> Catalog:
+    """A catalog of just these views, `only` some features of each, and of further sources for SQL to read."""
     views = list(views)
     entities: dict[str, nouns.Entity] = {}
     for view in views:
@@ -72,7 +79,8 @@ def catalog_of_views(project: str, views: Iterable[FeatureView], sources: Iterab
     streams = {
         view.stream_source.name: stream_noun(view.stream_source) for view in views if view.stream_source is not None
     }
-    found_views = {view.name: registered_view(view) for view in views}
+    chosen = only or {}
+    found_views = {view.name: registered_view(view, chosen.get(view.name)) for view in views}
     return Catalog(
         project=project,
         entities=tuple(entities.values()),
@@ -99,8 +107,12 @@ def training_set_of(
     """
     is_query = isinstance(spine, str)
     further = _file_sources(registry, project) if is_query else []
-    catalog = catalog_of_views(project, views, further)
-    service = nouns.Service(name=_SERVICE, projections=tuple(_projections(views, references)))
+    projections = tuple(_projections(views, references))
+    only: dict[str, set[str]] = {view.name: set() for view in views}
+    for projection in projections:
+        only[projection.view] |= set(projection.features)
+    catalog = catalog_of_views(project, views, further, only)
+    service = nouns.Service(name=_SERVICE, projections=projections)
     store = OfflineStore(root=root, catalog=replace(catalog, services=(service,)))
     return store.training_set(
         _SERVICE, spine, mode="event", full_feature_names=full_feature_names, filter_known=filter_known
@@ -115,7 +127,7 @@ def keys_and_times(
     Views with different keys each bring their own rows; the keys they lack are null there. In the order of time and
     keys, so that the same files always give the same spine.
     """
-    catalog = catalog_of_views(project, views)
+    catalog = catalog_of_views(project, views, only={view.name: () for view in views})
     store = OfflineStore(root=root, catalog=catalog)
     parts: dict[tuple[str, tuple[str, ...]], pl.LazyFrame] = {}
     for view in views:
@@ -192,6 +204,5 @@ def _aggregations(view: FeatureView) -> tuple[nouns.Aggregation, ...]:
 
 
 def _file_sources(registry: BaseRegistry, project: str) -> list[FileSource]:
-    return [
-        source for source in registry.list_data_sources(project, allow_cache=True) if isinstance(source, FileSource)
-    ]
+    found = registry.list_data_sources(project, allow_cache=True)
+    return [source for source in found if isinstance(source, FileSource) and source.timestamp_field]

@@ -100,8 +100,15 @@ class TidemillRedisOnlineStore(RedisOnlineStore):
         data: Sequence[_Row],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Write rows under the newest-wins rule. Raises InputError for a windowed view, which is made of events."""
-        store = self.stores(config).of_view(table)
+        """Write rows under the newest-wins rule. Raises InputError for a windowed view, which is made of events.
+
+        On-demand and label views have no history to agree with; they are written as Feast writes them.
+        """
+        stores = self.stores(config)
+        if not isinstance(table, FeatureView):
+            super().online_write_batch(config, table, list(data), progress)
+            return
+        store = stores.of_view(table)
         view = store.catalog.view(table.name)
         if view.is_windowed:
             raise InputError(
@@ -133,8 +140,11 @@ class TidemillRedisOnlineStore(RedisOnlineStore):
     ) -> None:
         """Delete the data of views that are gone; Redis is not even started where there are none."""
         for table in tables_to_delete:
+            stores = self.stores(config)
             if isinstance(table, FeatureView):
-                self.stores(config).of_view(table).delete_view(table.name)
+                stores.of_view(table).delete_view(table.name)
+            else:
+                self.delete_table(config, table)
 
     def teardown(
         self,
@@ -149,18 +159,23 @@ class TidemillRedisOnlineStore(RedisOnlineStore):
         self,
         config: RepoConfig,
         grouped_refs: Sequence[tuple[FeatureView, list[str]]],
-        join_key_values: Mapping[str, Sequence[Value]],
-        entity_name_to_join_key_map: Mapping[str, str],  # noqa: ARG002 - the views say their keys themselves
+        join_key_values: dict[str, list[Value]],
+        entity_name_to_join_key_map: dict[str, str],
         online_features_response: GetOnlineFeaturesResponse,
         full_feature_names: bool,
         include_feature_view_version_metadata: bool,
     ) -> None:
-        """All views in one round trip."""
-        if not grouped_refs:
+        """All views in one round trip; on-demand and label views that Feast wrote itself in another."""
+        ours = [(table, features) for table, features in grouped_refs if isinstance(table, FeatureView)]
+        others = [(table, features) for table, features in grouped_refs if not isinstance(table, FeatureView)]
+        settings = (full_feature_names, include_feature_view_version_metadata)
+        keys = (join_key_values, entity_name_to_join_key_map)
+        super()._read_features_per_fv(config, others, *keys, online_features_response, *settings)
+        if not ours:
             return
-        store = self.stores(config).of_request(grouped_refs)
+        store = self.stores(config).of_request(ours)
         result = _read(store, _plain_rows(join_key_values))
-        for table, features in grouped_refs:
+        for table, features in ours:
             _append(online_features_response, table, features, result, full_feature_names)
             if include_feature_view_version_metadata:
                 _append_version(online_features_response, table)

@@ -52,11 +52,14 @@ class ProjectStores:
 
     def of_view(self, view: FeatureView) -> OnlineStore:
         """A store whose catalog holds this view."""
-        return self._store((registered_view(view),), [view], ())
+        return self._store((registered_view(view),), [view], (), None)
 
     def of_request(self, views: Sequence[tuple[FeatureView, Sequence[str]]]) -> OnlineStore:
         """A store whose service `ASKED` reads the features named of each view, under its alias and keys."""
-        found = tuple(registered_view(view) for view, _ in views)
+        only: dict[str, set[str]] = {}
+        for view, features in views:
+            only.setdefault(view.name, set()).update(features)
+        found = tuple(registered_view(view, only[view.name]) for view, _ in views)
         projections = tuple(
             nouns.Projection(
                 view=view.name,
@@ -66,11 +69,11 @@ class ProjectStores:
             )
             for view, features in views
         )
-        return self._store(found, [view for view, _ in views], projections)
+        return self._store(found, [view for view, _ in views], projections, only)
 
     def of_project(self) -> OnlineStore:
         """A store that knows no view, for what concerns all of the project's data."""
-        return self._store((), [], ())
+        return self._store((), [], (), None)
 
     def address(self) -> str:
         """The URL of Redis: Feast's `connection_string`, or the project's own, started if need be."""
@@ -99,7 +102,11 @@ class ProjectStores:
         self._looked_at = monotonic()
 
     def _store(
-        self, found: tuple[nouns.View, ...], views: Sequence[FeatureView], projections: tuple[nouns.Projection, ...]
+        self,
+        found: tuple[nouns.View, ...],
+        views: Sequence[FeatureView],
+        projections: tuple[nouns.Projection, ...],
+        only: Mapping[str, set[str]] | None,
     ) -> OnlineStore:
         applied = self.applied
         key = (found, projections, self._applied.version)
@@ -107,16 +114,22 @@ class ProjectStores:
             store = self._stores.get(key)
             if store is None:
                 if len(self._stores) >= _MOST_STORES:
-                    self.close()
-                catalog = self._catalog(applied, found, views)
+                    self._stores.clear()  # others may still be reading through them, so they are not closed
+                catalog = self._catalog(applied, found, views, only)
                 services = (nouns.Service(name=ASKED, projections=projections),) if projections else ()
                 store = self._stores[key] = self._open(replace(catalog, services=(*catalog.services, *services)))
             return store
 
-    def _catalog(self, applied: Catalog | None, found: Sequence[nouns.View], views: Sequence[FeatureView]) -> Catalog:
+    def _catalog(
+        self,
+        applied: Catalog | None,
+        found: Sequence[nouns.View],
+        views: Sequence[FeatureView],
+        only: Mapping[str, set[str]] | None,
+    ) -> Catalog:
         if applied is not None and all(_holds(applied, view) for view in found):
             return applied
-        return catalog_of_views(self.name, views)
+        return catalog_of_views(self.name, views, only=only)
 
     def _open(self, catalog: Catalog) -> OnlineStore:
         return OnlineStore(

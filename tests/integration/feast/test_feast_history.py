@@ -251,3 +251,19 @@ def test_a_missing_source_is_named(store: Any, root: Path) -> None:
 
     with pytest.raises(SourceError, match="weather_file"):
         asked(store, pd.DataFrame({"city": ["ams"], "event_timestamp": [at(0)]}), ["weather:rain"])
+
+
+def test_features_of_types_that_are_not_asked_for_do_no_harm(store: Any, root: Path) -> None:
+    from feast import FeatureView, Field
+    from feast.types import Float64, Uuid
+
+    view = FeatureView(
+        name="tagged_weather",
+        entities=[store.get_entity("city")],
+        source=store.get_data_source("weather_file"),
+        schema=[Field(name="rain", dtype=Float64), Field(name="station", dtype=Uuid)],
+    )
+    store.apply([view])
+    asked_about = pd.DataFrame({"city": ["ams"], "event_timestamp": [at(0)]})
+
+    assert asked(store, asked_about, ["tagged_weather:rain"])["rain"].to_list() == [0.5]

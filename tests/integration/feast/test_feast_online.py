@@ -21,7 +21,7 @@ from tidemill.online.embedded import EmbeddedRedis
 
 STATS = ["stats:trips_today", "stats:rating", "stats:car"]
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
-NOT_FOUND, PRESENT, NULL_VALUE, OUTSIDE_MAX_AGE = 1, 2, 3, 4
+PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE = 1, 2, 3, 4
 
 
 def load(store: Any, *views: str, until: float = 0) -> None:
@@ -296,3 +296,31 @@ def test_async_reads_answer_like_the_others(store: Any) -> None:
     found = asyncio.run(store.get_online_features_async(features=service, entity_rows=rows))
 
     assert found.to_dict() == store.get_online_features(features=service, entity_rows=rows).to_dict()
+
+
+def test_on_demand_features_that_feast_keeps_are_written_and_read(store: Any) -> None:
+    from feast import Field, RequestSource
+    from feast.on_demand_feature_view import OnDemandFeatureView
+    from feast.types import Int64
+
+    view = OnDemandFeatureView(
+        name="kept",
+        entities=[store.get_entity("driver")],
+        sources=[RequestSource(name="bonus_request", schema=[Field(name="bonus", dtype=Int64)])],
+        schema=[Field(name="driver_id", dtype=Int64), Field(name="doubled", dtype=Int64)],
+        udf=doubled,
+        udf_string="def doubled(inputs):\n    return {'doubled': [2 * bonus for bonus in inputs['bonus']]}\n",
+        mode="python",
+        write_to_online_store=True,
+    )
+    store.apply([view])
+    load(store, "stats")
+    store.write_to_online_store("kept", pd.DataFrame({"driver_id": [1], "bonus": [21], "event_timestamp": [at(0)]}))
+    found = store.get_online_features(["kept:doubled", "stats:car"], [{"driver_id": 1, "bonus": 1}]).to_dict()
+
+    assert found["doubled"] == [42]
+    assert found["car"] == ["van"]
+
+
+def doubled(inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    return {"doubled": [2 * bonus for bonus in inputs["bonus"]]}
