@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class Clock(Protocol):
     """Tells the present instant, in UTC with a time zone."""
@@ -88,5 +90,5 @@ def as_utc(at: datetime) -> datetime:
 
 def to_micros(at: datetime) -> int:
     """Microseconds since 1970-01-01 UTC, exact."""
-    delta = as_utc(at) - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = as_utc(at) - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds

@@ -4,8 +4,8 @@
 
 Each engine runs in a process of its own, whose peak memory is told. What each left in Redis is compared first: a sample
 of entities must read the same. Feast's own path is slow and takes much memory (about 10,000 rows a second and 10 GB for
-10^6 entities), so it may be given fewer entities; rows a second are compared. Redis runs as it ships, without append-only
-file; the embedded server of a project has one, which is measured too.
+10^6 entities), so it may be given fewer entities; rows a second are compared. Redis runs as it ships, without an
+append-only file; the embedded server of a project has one, which is measured too.
 """
 
 from __future__ import annotations

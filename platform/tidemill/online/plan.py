@@ -97,6 +97,7 @@ class ReadPlan:
         )
         self._wrong = wrong
         self._places = self._place_columns(stored)
+        self._views = [view for _, view, _ in self._places]
         self._single = None if self._windows or self._on_demand else _SingleRow(self, self._groups, self._places)
 
     @property
@@ -152,7 +153,8 @@ class ReadPlan:
         return OnlineResult(
             names=self.names,
             values={name: found[view].columns[column] for name, view, column in self._places},
-            states=[found[view].states for _, view, _ in self._places],
+            states=[columns.states for columns in found],
+            views=self._views,
             dtypes=self.dtypes,
             at=at,
         )
@@ -245,7 +247,8 @@ class _SingleRow:
         return OnlineResult(
             names=plan.names,
             values={name: [value] for name, value in zip(plan.names, self._pick(row), strict=True)},  # type: ignore[misc]
-            states=[states[view] for view in self._views],
+            states=states,
+            views=self._views,
             dtypes=plan.dtypes,
             at=at,
         )

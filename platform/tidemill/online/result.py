@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -15,9 +15,9 @@ from tidemill.definitions.types import ValueType
 class Status(IntEnum):
     """How good a value is. The numbers are those of Feast's `FieldStatus`."""
 
-    NOT_FOUND = 1
-    PRESENT = 2
-    NULL_VALUE = 3
+    PRESENT = 1
+    NULL_VALUE = 2
+    NOT_FOUND = 3
     OUTSIDE_MAX_AGE = 4
 
 
@@ -44,52 +44,55 @@ class OnlineResult:
         at: the instant of the read, microseconds since 1970 UTC; ttl and freshness were counted from it.
     """
 
-    __slots__ = ("_event_times", "_stale", "_states", "_statuses", "at", "dtypes", "names", "values")
+    __slots__ = ("_event_times", "_stale", "_states", "_statuses", "_views", "at", "dtypes", "names", "values")
 
     def __init__(
         self,
         *,
         names: tuple[str, ...],
         values: Mapping[str, list[Any]],
-        states: Sequence[RowStates],
         dtypes: Mapping[str, ValueType],
         at: int,
+        states: Sequence[RowStates] = (),
+        views: Sequence[int] = (),
+        statuses: Mapping[str, Sequence[Status]] | None = None,
+        event_times: Mapping[str, Sequence[int | None]] | None = None,
+        stale: Mapping[str, Sequence[bool]] | None = None,
     ) -> None:
+        """What says how good the values are comes by column, or as the states of the rows of each view, with the view
+        of each column in `views`; then it is worked out only when it is asked for."""
         self.names, self.values, self.dtypes, self.at = names, values, dtypes, at
-        self._states = states
-        self._statuses: dict[str, Sequence[Status]] | None = None
-        self._event_times: dict[str, Sequence[int | None]] | None = None
-        self._stale: dict[str, Sequence[bool]] | None = None
+        self._states, self._views = states, views
+        self._statuses, self._event_times, self._stale = statuses, event_times, stale
 
     @property
     def rows(self) -> int:
         return len(self.values[self.names[0]]) if self.names else 0
 
     @property
-    def statuses(self) -> dict[str, Sequence[Status]]:
-        """One `Status` for each value. Worked out when first asked for, like the two below."""
+    def statuses(self) -> Mapping[str, Sequence[Status]]:
+        """One `Status` for each value."""
         if self._statuses is None:
             present = [_PRESENT] * self.rows
             self._statuses = {
                 name: _of_values(self.values[name], present if state.base is None else state.base)
-                for name, state in zip(self.names, self._states, strict=True)
+                for name, state in self._of_columns()
             }
         return self._statuses
 
     @property
-    def event_times(self) -> dict[str, Sequence[int | None]]:
+    def event_times(self) -> Mapping[str, Sequence[int | None]]:
         """When the fact behind each value happened, microseconds since 1970 UTC; None where there is none."""
         if self._event_times is None:
-            pairs = zip(self.names, self._states, strict=True)
-            self._event_times = {name: state.event_times for name, state in pairs}
+            self._event_times = {name: state.event_times for name, state in self._of_columns()}
         return self._event_times
 
     @property
-    def stale(self) -> dict[str, Sequence[bool]]:
+    def stale(self) -> Mapping[str, Sequence[bool]]:
         """True where the value is older than its view's freshness objective."""
         if self._stale is None:
             fresh = [False] * self.rows
-            self._stale = {name: state.stale or fresh for name, state in zip(self.names, self._states, strict=True)}
+            self._stale = {name: state.stale or fresh for name, state in self._of_columns()}
         return self._stale
 
     def to_dict(self) -> dict[str, list[Any]]:
@@ -99,6 +102,9 @@ class OnlineResult:
     def frame(self) -> pl.DataFrame:
         """The values as a frame of the declared types: an int64 with missing values is an int64 with nulls."""
         return pl.DataFrame([self._column(name) for name in self.names])
+
+    def _of_columns(self) -> Iterator[tuple[str, RowStates]]:
+        return ((name, self._states[view]) for name, view in zip(self.names, self._views, strict=True))
 
     def _column(self, name: str) -> pl.Series:
         values: list[Any] = self.values[name]
