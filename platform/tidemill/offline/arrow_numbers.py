@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 
-def as_numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.generic]:
+def as_numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     """The values of a column of integers or floats without nulls; copied only where there are several chunks."""
     if isinstance(column, pa.ChunkedArray):
         parts = [as_numbers(chunk) for chunk in column.chunks]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ _DIGIT_BITS = 16
 _STEPS = 12
 """How far a label walks back over rows not yet known, or through a tie, before the exact search takes over."""
 
-Integers = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 
 

@@ -101,7 +101,7 @@ def _bytestrings(update: _Update, values: pl.Series) -> None:
 
 def _bytes(values: np.ndarray) -> memoryview:
     little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
-    return memoryview(little.view(np.uint8)) if len(little) else memoryview(b"")
+    return little.data.cast("B") if len(little) else memoryview(b"")
 
 
 def _text(update: _Update, text: str) -> None:

@@ -103,7 +103,7 @@ class SourceFiles:
         if not self.files:
             return ()
         mapping = dict(self.source.field_mapping)
-        stored = [*self.files[0].schema.names, *self.files[0].partition]
+        stored: list[str] = [*self.files[0].schema.names, *self.files[0].partition]
         return tuple(dict.fromkeys(mapping.get(name, name) for name in stored))
 
     def stored_name(self, column: str, file: DataFile) -> str:

@@ -68,7 +68,7 @@ def to_instants(column: pa.Array | pa.ChunkedArray, unit: Unit, *, null: int) ->
     source_unit, numbers = _as_numbers(column)
     missing = None
     if numbers.null_count:
-        missing = as_mask(pc.is_null(numbers))
+        missing = as_mask(numbers.is_null())
         numbers = pc.fill_null(numbers, 0)
     values = rescale(as_numbers(numbers).astype(np.int64, copy=False), source_unit, unit)
     if missing is not None:
@@ -104,7 +104,7 @@ def _is_end(values: Instants) -> npt.NDArray[np.bool_]:
 
 def _as_numbers(column: pa.Array) -> tuple[str, pa.Array]:
     if pa.types.is_date32(column.type):
-        return "s", pc.multiply(column.cast(pa.int32()).cast(pa.int64()), 86_400)
+        return "s", column.cast(pa.timestamp("s")).cast(pa.int64())
     if pa.types.is_date64(column.type):
         return "ms", column.cast(pa.int64())
     return column.type.unit, column.cast(pa.int64())

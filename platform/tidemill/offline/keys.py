@@ -94,7 +94,7 @@ class KeyCoder:
 class _IntegerCoder:
     """Codes of whole numbers: a table for a narrow range, a hash join for a wide one."""
 
-    def __init__(self, values: npt.NDArray[np.int64]) -> None:
+    def __init__(self, values: Codes) -> None:
         self._least = int(values.min()) if len(values) else 0
         greatest = int(values.max()) if len(values) else -1
         span = greatest - self._least + 1
@@ -113,7 +113,7 @@ class _IntegerCoder:
             self.size = len(distinct)
             self._join = pl.DataFrame([distinct]).with_columns(code=pl.int_range(pl.len(), dtype=pl.Int64))
 
-    def codes_of(self, values: npt.NDArray[np.int64]) -> Codes:
+    def codes_of(self, values: Codes) -> Codes:
         if self._table is not None:
             # The table's last cell is -1: everything outside the range is sent there.
             places = values - self._least
@@ -213,7 +213,7 @@ def _whole_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.
         column = column.cast(column.type.value_type)
     if pa.types.is_null(column.type):
         return np.zeros(len(column), np.int64), np.ones(len(column), bool)
-    missing = as_mask(pc.is_null(column, nan_is_null=True)) if _may_miss(column) else None
+    missing = as_mask(column.is_null(nan_is_null=True)) if _may_miss(column) else None
     if is_instant(column.type):
         return to_instants(column, "us", null=0), missing
     if pa.types.is_floating(column.type):

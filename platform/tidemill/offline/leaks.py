@@ -124,7 +124,7 @@ def _known_after_request(store: OfflineStore, item: ViewSelection, source: Sourc
     request = pl.Series(rescale(spine.instants, spine.unit, "us")).cast(pl.Datetime("us", "UTC"))
     for name in times:
         later = (rows[name] > request).fill_null(False)
-        share = float(later.mean() or 0.0)
+        share = _share(later)
         if share > SHARE_LIMIT:
             evidence = (
                 f"{share:.1%} of the values come from rows whose {name!r} is after the request; declare it as the "
@@ -189,7 +189,7 @@ def _fresher_than_schedule(store: OfflineStore, item: ViewSelection, spine: Spin
     now = store.values_of(view, keys, at, cutoff)
     before = store.values_of(view, keys, at, np.where(cutoff == NEVER, NEVER, cutoff - lag))
     for feature in item.features:
-        changed = float((now[feature.name].ne_missing(before[feature.name])).mean() or 0.0)
+        changed = _share(now[feature.name].ne_missing(before[feature.name]))
         if changed > CHANGED_LIMIT:
             evidence = (
                 f"{changed:.1%} of the values change when the cut-off moves back by {lag / 1e6:,.0f} s, the time a run "
@@ -249,6 +249,11 @@ def _folded_auc(score: pl.Series, outcome: pl.Series) -> float:
 
 def _views_of(selection: Selection) -> dict[str, str]:
     return {output.name: output.source for output in selection.outputs}
+
+
+def _share(rows: pl.Series) -> float:
+    """How many of the rows are true, from 0 to 1."""
+    return int(rows.sum()) / max(len(rows), 1)
 
 
 def _sample(frame: pl.DataFrame, rows: int, seed: int) -> pl.DataFrame:
