@@ -20,7 +20,7 @@ class AggregatedColumn:
     """A column's values as arrays, made once for all layouts and views that read it: a push is mostly a few events."""
 
     def __init__(self, series: pl.Series) -> None:
-        self.series = series
+        self._series = series
         self.there = series.is_not_null().to_numpy() if series.null_count() else None
         self._numbers: dict[bool, np.ndarray] = {}
 
@@ -30,16 +30,34 @@ class AggregatedColumn:
             self._numbers[needs.whole] = self._measured(needs)
         return self._numbers[needs.whole]
 
+    def gather(self, rows: np.ndarray) -> pl.Series:
+        return self._series.gather(rows)
+
     def take(self, rows: np.ndarray) -> AggregatedColumn:
-        return AggregatedColumn(self.series.gather(rows))
+        return _SomeRows(self, rows)
 
     def _measured(self, needs: ColumnNeeds) -> np.ndarray:
         if self.there is None:
-            return measures(self.series, needs)
-        given = measures(self.series.drop_nulls(), needs)
-        numbers = np.zeros(len(self.series), dtype=given.dtype)
+            return measures(self._series, needs)
+        given = measures(self._series.drop_nulls(), needs)
+        numbers = np.zeros(len(self._series), dtype=given.dtype)
         numbers[self.there] = given
         return numbers
+
+
+class _SomeRows(AggregatedColumn):
+    """Some rows of a column; what is measured is measured once for all of them."""
+
+    def __init__(self, column: AggregatedColumn, rows: np.ndarray) -> None:
+        self._column, self._rows = column, rows
+        self.there = None if column.there is None else column.there[rows]
+        self._numbers = {}
+
+    def gather(self, rows: np.ndarray) -> pl.Series:
+        return self._column.gather(self._rows[rows])
+
+    def _measured(self, needs: ColumnNeeds) -> np.ndarray:
+        return self._column.numbers(needs)[self._rows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +78,11 @@ class Events:
 
     def since_tile(self, oldest: int, hop: int) -> Events:
         """Those whose tile still counts."""
-        kept = np.flatnonzero(self.event // hop >= oldest)
-        if len(kept) == len(self):
-            return self
+        kept = np.flatnonzero(self.event >= oldest * hop)
+        return self if len(kept) == len(self) else self.take(kept)
+
+    def take(self, kept: np.ndarray) -> Events:
+        """Some of the events."""
         return Events(
             code=self.code[kept],
             event=self.event[kept],
@@ -134,7 +154,7 @@ def _fill_column(words: np.ndarray, column: ColumnWords, events: Events, order: 
     mine = record[starts]
     words[mine, column.count] = np.diff(np.append(starts, len(record)))
     if column.distinct is not None:
-        _fill_sketch(words, column.distinct, values.series.gather(order), record)
+        _fill_sketch(words, column.distinct, values.gather(order), record)
     if column.needs.has_values:
         measured = values.numbers(column.needs)[order]
         _fill_numbers(words, numbers, column, measured, starts, mine)
