@@ -21,8 +21,8 @@ class DatasetRecord:
     """The training set a model came from. All instants UTC.
 
     The spine holds request times in `[start, until)` whose label was known before `until`. Rows up to
-    `validation_start` were fitted on, rows after it and up to `test_start` stopped the fitting early, later rows are the
-    test.
+    `validation_start` were fitted on, rows after it and up to `test_start` stopped the fitting early, the rest
+    is the test.
     `digest` is over the content: spine, labels and features.
     """
 
