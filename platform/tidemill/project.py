@@ -169,7 +169,6 @@ def open_project(root: str | Path = ".", *, clock: Clock | None = None, settings
     return Project(folder, settings=settings or read_settings(folder), name=name, clock=clock)
 
 
-
 def _close(part: Any) -> None:
     close = getattr(part, "close", None)
     if close is not None:

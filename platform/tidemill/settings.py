@@ -50,11 +50,11 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic calls this with all of them
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over the file, so that a deployment changes nothing in the repository."""
         return env_settings, init_settings
@@ -69,7 +69,8 @@ def read_project_file(root: Path) -> dict[str, Any]:
     file = root / FILE_NAME
     if not file.is_file():
         raise ProjectNotFoundError(
-            f"There is no {FILE_NAME} in {root}.", hint="Name a project's folder with --project, or run `tidemill init`."
+            f"There is no {FILE_NAME} in {root}.",
+            hint="Name a project's folder with --project, or run `tidemill init`.",
         )
     try:
         found = yaml.safe_load(file.read_text()) or {}

@@ -73,7 +73,7 @@ class RowSchema:
         return all(len(row) == width or (len(row) == width + 1 and self._names_its_row(row)) for row in rows)
 
     def _names_its_row(self, row: Row) -> bool:
-        return self._own_id_column and type(row.get(self.id_column)) is str
+        return self._own_id_column and self.id_column is not None and type(row.get(self.id_column)) is str
 
     @cached_property
     def _own_id_column(self) -> bool:

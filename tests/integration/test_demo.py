@@ -110,7 +110,9 @@ row["scheduled_departure"] = datetime.fromisoformat(row["scheduled_departure"].r
 online = store.get_online_features(features=service, entity_rows=[row]).to_dict()
 spine = pd.DataFrame([row | {{"event_timestamp": datetime(2013, 10, 5, 12, tzinfo=timezone.utc)}}])
 history = store.get_historical_features(entity_df=spine, features=service).to_df()
-print(json.dumps({{"online": {{k: v[0] for k, v in online.items()}}, "history": json.loads(history.to_json(orient="records"))[0]}}, default=str))
+online = {{name: column[0] for name, column in online.items()}}
+history = json.loads(history.to_json(orient="records"))[0]
+print(json.dumps({{"online": online, "history": history}}, default=str))
 """
     import json
 

@@ -9,7 +9,9 @@ import typer
 
 from tidemill.cli.options import JsonOption, ProjectOption, instant, open_for_command, output
 
-clock_app = typer.Typer(help="What time it is for the project; a simulated clock replays history.", no_args_is_help=True)
+clock_app = typer.Typer(
+    help="What time it is for the project; a simulated clock replays history.", no_args_is_help=True
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +38,9 @@ def set_clock(
     clock = _clock(project)
     clock.set(at)
     out = output(json)
-    out.say(f"It is {at:%Y-%m-%d %H:%M:%S} UTC for this project now. `tidemill clock release` goes back to the present.")
+    out.say(
+        f"It is {at:%Y-%m-%d %H:%M:%S} UTC for this project now. `tidemill clock release` goes back to the present."
+    )
     out.result({"now": at, "simulated": True})
 
 
@@ -49,7 +53,7 @@ def release(project: ProjectOption = None, json: JsonOption = False) -> None:
     out.result({"simulated": False})
 
 
-def _clock(project: ProjectOption):  # noqa: ANN202 - SimulatedClock, imported when a command runs
+def _clock(project: ProjectOption):
     from tidemill.clock import SimulatedClock
     from tidemill.errors import ConfigurationError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tidemill.cli.output import Output
     from tidemill.materialize.run import RunReport
     from tidemill.project import Project
+    from tidemill.schedule.worker import TaskReport
 
 features_app = typer.Typer(help="Read features.", no_args_is_help=True)
 dataset_app = typer.Typer(help="Training sets as files.", no_args_is_help=True)
@@ -66,7 +68,9 @@ def extract(
 def materialize(
     until: InstantOption = None,
     view: Annotated[list[str] | None, typer.Option(help="Only these views.", show_default=False)] = None,
-    due: Annotated[bool, typer.Option("--due", help="Only what the schedule asks for now; for cron and Airflow.")] = False,
+    due: Annotated[
+        bool, typer.Option("--due", help="Only what the schedule asks for now; for cron and Airflow.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, write nothing.")] = False,
     project: ProjectOption = None,
     json: JsonOption = False,
@@ -120,7 +124,9 @@ def push(
     out = output(json)
     opened = open_for_command(project)
     result = opened.push(source, _read_frame(file), to=to)
-    out.say(f"{result.accepted:,} events accepted, {result.duplicates:,} seen before, {len(result.rejected):,} rejected.")
+    out.say(
+        f"{result.accepted:,} events accepted, {result.duplicates:,} seen before, {len(result.rejected):,} rejected."
+    )
     for row in result.rejected[:10]:
         out.warn(f"row {row.row}: {row.reason}")
     out.result(result)
@@ -129,7 +135,9 @@ def push(
 @features_app.command("get")
 def features_get(
     service: Annotated[str, typer.Argument(help="A feature service.")],
-    entity: Annotated[list[str], typer.Option("--entity", "-e", help="A key or request value as name=value; repeat it.")],
+    entity: Annotated[
+        list[str], typer.Option("--entity", "-e", help="A key or request value as name=value; repeat it.")
+    ],
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -141,7 +149,9 @@ def features_get(
         (name, result.values[name][0], result.statuses[name][0].name, _seconds_old(opened, result.event_times[name][0]))
         for name in result.names
     ]
-    out.table(f"{service} at {opened.clock.now():%Y-%m-%d %H:%M:%S} UTC", ("feature", "value", "status", "age in s"), rows)
+    out.table(
+        f"{service} at {opened.clock.now():%Y-%m-%d %H:%M:%S} UTC", ("feature", "value", "status", "age in s"), rows
+    )
     out.result({name: {"value": value, "status": status, "age_seconds": age} for name, value, status, age in rows})
 
 
@@ -156,9 +166,8 @@ def dataset_build(
     json: JsonOption = False,
 ) -> None:
     """Write a model's training set as a snapshot with its digest and manifest."""
-    from tidemill_training.spine import build_spine
-
     from tidemill.offline.datasets import write_dataset
+    from tidemill_training.spine import build_spine
 
     out = output(json)
     opened = open_for_command(project)
@@ -183,12 +192,15 @@ def leaks(
     findings = find_model_leaks(open_for_command(project), model)
     if not findings:
         out.say(f"No feature of {model!r} knows the future.")
-    out.table("Features that could know the future", ("feature", "why", "evidence"),
-              [(finding.feature, finding.kind, finding.evidence) for finding in findings]) if findings else None
+    out.table(
+        "Features that could know the future",
+        ("feature", "why", "evidence"),
+        [(finding.feature, finding.kind, finding.evidence) for finding in findings],
+    ) if findings else None
     out.result(findings)
 
 
-def _print_runs(out: Output, reports: list[RunReport], *, dry_run: bool = False) -> None:
+def _print_runs(out: Output, reports: Sequence[RunReport | TaskReport], *, dry_run: bool = False) -> None:
     if not reports:
         out.say("Nothing is due.")
     else:

@@ -34,16 +34,16 @@ def replay(
     token = opened.settings.api_token
     serving = nullcontext(url) if url else api_of(opened.root, log=opened.state / "logs" / "replay-api.log")
     length = (end - start).total_seconds()
-    with serving as address, Client(address, token=token and token.get_secret_value()) as client:
-        with out.progress("living") as advance:
-            before = start
+    secret = None if token is None else token.get_secret_value()
+    before = start
+    with serving as address, Client(address, token=secret) as client, out.progress("living") as advance:
 
-            def moved(now: datetime, _predictions: int) -> None:
-                nonlocal before
-                advance((now - before).total_seconds() / length, f"{now:%a %d %b %H:%M}")
-                before = now
+        def moved(now: datetime, _predictions: int) -> None:
+            nonlocal before
+            advance((now - before).total_seconds() / length, f"{now:%a %d %b %H:%M}")
+            before = now
 
-            report = Replay(opened, model, client).run(start=start, end=end, progress=moved)
+        report = Replay(opened, model, client).run(start=start, end=end, progress=moved)
     out.say(
         f"{report.predictions:,} predictions, {report.events:,} events pushed and {report.runs} scheduled runs in "
         f"{report.seconds:.1f} s. It is {end:%Y-%m-%d %H:%M} UTC for this project now."

@@ -33,7 +33,11 @@ def find_project(folder: Path | None) -> Path:
     if folder is not None:
         return folder
     here = Path.cwd()
-    return here if (here / FILE_NAME).exists() or not (here / "feature_repo" / FILE_NAME).exists() else here / "feature_repo"
+    return (
+        here
+        if (here / FILE_NAME).exists() or not (here / "feature_repo" / FILE_NAME).exists()
+        else here / "feature_repo"
+    )
 
 
 def open_for_command(folder: Path | None) -> Project:

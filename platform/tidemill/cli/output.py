@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_NOTHING = "\N{EN DASH}"
 _WIDTH_OF_A_FILE = 140  # columns where nobody's window says how many there are
 
 
@@ -99,7 +100,7 @@ def _console(*, error: bool = False) -> Any:
 
 def _cell(value: Any) -> str:
     if value is None:
-        return "–"
+        return _NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

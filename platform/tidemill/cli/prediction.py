@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     model: Annotated[str, typer.Argument(help="A declared model.")],
-    entity: Annotated[list[str], typer.Option("--entity", "-e", help="A key or request value as name=value; repeat it.")],
+    entity: Annotated[
+        list[str], typer.Option("--entity", "-e", help="A key or request value as name=value; repeat it.")
+    ],
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -36,7 +38,8 @@ def predict(
     artifact = ModelArtifact.load(deployment.folder(opened.root), digest=deployment.digest)
     prediction = float(artifact.predict(read.values)[0])
     missing = [name for name in read.names if read.statuses[name][0].name != "PRESENT"]
-    out.say(f"[bold]{prediction:.4f}[/bold]  {model} version {deployment.version} at {opened.clock.now():%Y-%m-%d %H:%M} UTC")
+    now = opened.clock.now()
+    out.say(f"[bold]{prediction:.4f}[/bold]  {model} version {deployment.version} at {now:%Y-%m-%d %H:%M} UTC")
     out.say(f"{len(read.names) - len(missing)} of {len(read.names)} features present.")
     if missing:
         out.say(f"Without a value: {', '.join(f'{name} ({read.statuses[name][0].name})' for name in missing)}.")

@@ -13,7 +13,7 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tidemill.definitions.types import ValueType
 from tidemill.errors import NotDefinedError
@@ -298,7 +298,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """A condition on a metric that a challenger must meet: `kind` is `at_least`, `at_most` or `not_worse_than_champion`."""
+    """A condition on a metric that a challenger must meet; `kind`: `at_least`, `at_most`, `not_worse_than_champion`."""
 
     kind: str
     metric: str
@@ -390,7 +390,7 @@ class Catalog:
         return MappingProxyType({kind: {item.name: item for item in getattr(self, kind)} for kind in kinds})
 
 
-def _find(kind: str, items: Mapping[str, _Named], name: str):
+def _find(kind: str, items: Mapping[str, Any], name: str) -> Any:
     try:
         return items[name]
     except KeyError:

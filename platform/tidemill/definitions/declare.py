@@ -78,7 +78,7 @@ class Spine:
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """What is predicted: `column` of `source`, joined to the spine by the column `id`, known at the source's known time."""
+    """What is predicted: `column` of `source`, joined to the spine by `id`, known at the source's known time."""
 
     source: Any
     column: str

@@ -89,4 +89,4 @@ def _build_class(cls: type, plain: Any) -> Any:
 
 @cache
 def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, vars(nouns))
+    return typing.get_type_hints(cls, dict(vars(nouns)))

@@ -118,7 +118,9 @@ class Story:
         with self._out.progress("   extracting day by day") as advance:
             reports = extract(self._project, start=HISTORY, end=LIVE + _INSTANT, progress=advance)
         rows = sum(report.rows for report in reports)
-        self._note(f"{rows:,} rows of {len(reports)} sources, each with the time it happened and the time it was known.")
+        self._note(
+            f"{rows:,} rows of {len(reports)} sources, each with the time it happened and the time it was known."
+        )
 
     def _materialize(self) -> None:
         with self._out.progress("   loading Redis"):
@@ -160,8 +162,8 @@ class Story:
                 report = replay.run(start=LIVE, end=self._end, progress=moved)
         self._facts.predictions = report.predictions
         self._note(
-            f"{report.predictions:,} flights predicted an hour ahead, {report.events:,} departures and arrivals pushed as "
-            f"they happened, {report.runs} scheduled runs."
+            f"{report.predictions:,} flights predicted an hour ahead, {report.events:,} departures and arrivals pushed "
+            f"as they happened, {report.runs} scheduled runs."
         )
 
     def _verify(self) -> None:
@@ -219,7 +221,10 @@ class Story:
             ("", ""),
             [
                 ("Trained on", f"{facts.trained.artifact.manifest.dataset.rows:,} flights of January to September"),
-                ("ROC AUC and average precision on later flights", f"{metrics['roc_auc']:.3f} and {metrics['average_precision']:.3f}"),
+                (
+                    "ROC AUC and average precision on later flights",
+                    f"{metrics['roc_auc']:.3f} and {metrics['average_precision']:.3f}",
+                ),
                 ("Predicted over HTTP, an hour ahead", f"{facts.predictions:,} flights"),
                 ("Served values recomputed from history", f"{facts.values:,}"),
                 ("of these not the number the model would be trained on", str(facts.unexplained)),

@@ -67,6 +67,4 @@ class CatalogRepository:
         return AppliedCatalog(version=version, catalog=catalog)
 
     def _newest_first(self):
-        return (
-            select(CatalogRow).where(CatalogRow.project == self._project).order_by(CatalogRow.version.desc())
-        )
+        return select(CatalogRow).where(CatalogRow.project == self._project).order_by(CatalogRow.version.desc())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -23,6 +24,7 @@ _RANK_MASK = (1 << _RANK_BITS) - 1
 _MINUTE = 60_000_000
 _LATENESS_STEPS = tuple(_MINUTE * 4**step for step in range(9))
 _SMALL_CLASS = 0.05
+_FEW_EVENTS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ class Timeline:
     def rank(self) -> np.ndarray:
         return self.packed & _RANK_MASK
 
-    def positions(self, labels: Labels, instants: np.ndarray, *, side: str) -> np.ndarray:
+    def positions(self, labels: Labels, instants: np.ndarray, *, side: Literal["left", "right"]) -> np.ndarray:
         """For each label the first position in its key's slice whose time is >= (`left`) or > (`right`) its instant."""
         ranks = np.empty(len(labels), dtype=np.int64)
         ranks[labels.by_time] = np.searchsorted(self.times, instants[labels.by_time], side=side)
@@ -118,18 +120,37 @@ def reaches(timeline: Timeline, labels: Labels, lower_bounds: list[np.ndarray]) 
 
 def timelines(code: np.ndarray, event: np.ndarray, known: np.ndarray | None) -> list[Timeline]:
     """Classes of lateness over events that are in time order; `known` is None where every event is known at once."""
-    packed = (code.astype(np.int64) << _RANK_BITS) | np.arange(len(code), dtype=np.int64)
+    packed = _by_code(code)
     if known is None or not bool((known > event).any()):
-        packed.sort()
         return [_punctual(packed, event, known)]
     lateness = known - event
     found = []
     for shortest, longest in _classes(lateness):
         inside = np.flatnonzero((lateness > shortest) & (lateness <= longest))
         if len(inside):
-            mine = np.sort(packed[inside])
+            belongs = np.zeros(len(code), dtype=bool)
+            belongs[inside] = True
+            mine = packed[belongs[packed & _RANK_MASK]]
             found.append(_late(mine, inside, event, known, lateness[inside]))
     return found
+
+
+def _by_code(code: np.ndarray) -> np.ndarray:
+    """`code << 32 | rank`, sorted.
+
+    A counting sort by code, which leaves ranks in their order, takes a sixth of the time of sorting numbers, and turning
+    coordinates into compressed rows is one.
+    """
+    if len(code) < _FEW_EVENTS:
+        return np.sort((code.astype(np.int64) << _RANK_BITS) | np.arange(len(code), dtype=np.int64))
+    from scipy.sparse import coo_array
+
+    ranks = np.arange(len(code), dtype=np.int32 if len(code) < 2**31 else np.int64)
+    shape = (int(code.max()) + 1, len(code))
+    rows = coo_array((np.ones(len(code), dtype=np.int8), (code.astype(ranks.dtype), ranks)), shape=shape).tocsr()
+    packed = np.repeat(np.arange(shape[0], dtype=np.int64) << _RANK_BITS, np.diff(rows.indptr))
+    packed |= rows.indices
+    return packed
 
 
 def _punctual(packed: np.ndarray, event: np.ndarray, known: np.ndarray | None) -> Timeline:

@@ -160,13 +160,12 @@ def _add_sure(sums: list[_Sums], part: _Part, needs: ColumnNeeds) -> None:
         if len(some) == 0:
             continue
         whole = len(some) == len(lo)
-        picked = [
-            found_one if found_one is None or whole else found_one[some]
-            for found_one in (total[number], lowest[number], highest[number])
-        ]
+        sums_of, lowest_of, highest_of = (
+            one if one is None or whole else one[some] for one in (total[number], lowest[number], highest[number])
+        )
         first = part.rank[lo[some]] if needs.first else some
         last = part.rank[hi[some] - 1] if needs.last else some
-        found.merge(some, (hi - lo)[some], *picked, first, last)
+        found.merge(some, (hi - lo)[some], sums_of, lowest_of, highest_of, first, last)
         spread = spreads[number]
         if found.moments is not None and spread is not None:
             found.moments.add(some, spread.count[some], spread.mean[some], spread.spread[some])

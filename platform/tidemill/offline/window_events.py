@@ -27,7 +27,8 @@ def deliveries(
     Columns: the join keys (never null), the event id, `columns`, and `EVENT` and `KNOWN` in int64 microseconds.
     """
     schema = events.collect_schema()
-    wanted = list(dict.fromkeys([*view.join_keys, *([view.event_id] if view.event_id else []), *columns]))
+    named = [view.event_id] if view.event_id else []
+    wanted: list[str] = list(dict.fromkeys([*view.join_keys, *named, *columns]))
     check_columns(view, schema, [timestamp_field, *wanted], known_field)
     time = utc(events, timestamp_field)
     known = time if known_field is None else pl.coalesce(utc(events, known_field), time)

@@ -56,7 +56,9 @@ class Replay:
 
     def __init__(self, project: Project, model: str, api: Api) -> None:
         if not isinstance(project.clock, SimulatedClock):
-            raise ConfigurationError("A replay needs the project's simulated clock; this project was opened with another.")
+            raise ConfigurationError(
+                "A replay needs the project's simulated clock; this project was opened with another."
+            )
         self._project, self._clock, self._api = project, project.clock, api
         self._model = project.catalog.model(model)
         self._worker = Worker(project)

@@ -29,7 +29,7 @@ _KEY_NAMES = ("id", "key", "user", "customer", "driver", "entity", "account", "d
 
 @dataclass(frozen=True, kw_only=True)
 class TableShape:
-    """A table as a feature view: `features` are (column, Feast type name) pairs; `known` the created timestamp column."""
+    """A table as a feature view: `features` are (column, Feast type) pairs, `known` the created timestamp column."""
 
     name: str
     key: str
@@ -64,7 +64,9 @@ def guess_shape(table: pl.DataFrame, *, name: str, key: str | None, time: str | 
         raise InputError(f"Beside the key {key!r} and the time {time!r} the table has no column that can be a feature.")
     key_type = _FEAST_TYPES.get(table.schema[key].base_type())
     if key_type not in {"Int32", "Int64", "String"}:
-        raise InputError(f"The key {key!r} is {table.schema[key]}; keys are integers or strings.", hint="Name another: --key.")
+        raise InputError(
+            f"The key {key!r} is {table.schema[key]}; keys are integers or strings.", hint="Name another: --key."
+        )
     return TableShape(
         name=name,
         key=key,
@@ -78,7 +80,9 @@ def guess_shape(table: pl.DataFrame, *, name: str, key: str | None, time: str | 
 
 def _checked(table: pl.DataFrame, column: str | None, option: str) -> str | None:
     if column is not None and column not in table.columns:
-        raise InputError(f"{option} {column!r} is no column of the table.", hint=f"Columns: {', '.join(table.columns)}.")
+        raise InputError(
+            f"{option} {column!r} is no column of the table.", hint=f"Columns: {', '.join(table.columns)}."
+        )
     return column
 
 
@@ -87,7 +91,9 @@ def _guess_time(table: pl.DataFrame) -> str:
     preferred = [column for column in times if not column.startswith("created")]
     if len(preferred) != 1:
         found = ", ".join(times) or "none"
-        raise InputError(f"Which column is the event time is not plain; date columns: {found}.", hint="Say so with --time.")
+        raise InputError(
+            f"Which column is the event time is not plain; date columns: {found}.", hint="Say so with --time."
+        )
     return preferred[0]
 
 

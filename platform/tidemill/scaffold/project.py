@@ -30,7 +30,9 @@ class MadeProject:
     read_command: str
 
 
-def create_project(folder: Path, *, data: Path | None = None, key: str | None = None, time: str | None = None) -> MadeProject:
+def create_project(
+    folder: Path, *, data: Path | None = None, key: str | None = None, time: str | None = None
+) -> MadeProject:
     """Write a project into `folder` that runs as it stands, around the table in `data` (Parquet or CSV).
 
     `key` and `time` name the entity's key and the event time; where they are None they are guessed from types and

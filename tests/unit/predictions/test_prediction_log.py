@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
 from tidemill.clock import to_micros
 from tidemill.errors import UnavailableError
 from tidemill.predictions import PredictionLog, PredictionRecord

@@ -19,7 +19,9 @@ def test_an_event_known_at_the_instant_of_a_request_is_pushed_before_it() -> Non
 
 
 def test_an_event_known_after_the_last_moment_belongs_to_none() -> None:
-    found = list(moments(known={"arrivals": np.array([11])}, ticks=np.array([10]), requests=np.array([], dtype=np.int64)))
+    found = list(
+        moments(known={"arrivals": np.array([11])}, ticks=np.array([10]), requests=np.array([], dtype=np.int64))
+    )
 
     assert [moment.events for moment in found] == [{}]
 
