@@ -9,8 +9,6 @@ import polars as pl
 
 from tidemill.definitions.catalog import Catalog, Source, Stream, View
 from tidemill.definitions.types import ValueType
-from tidemill.online.push import find_stream
-from tidemill.online.push_rows import time_fields
 from tidemill_serving.exchange import json_kind
 from tidemill_serving.problems import Fault, MalformedBodyError, RejectedRowsError
 from tidemill_serving.values import WrongTypeError, expected, reader_of
@@ -20,6 +18,10 @@ _MOST_FAULTS = 20
 
 def stream_of(catalog: Catalog, name: str) -> Stream:
     """The push source of that name, or the only one behind a batch source of that name. Raises NotDefinedError."""
+    from tidemill.online.push import (
+        find_stream,
+    )  # takes PyArrow along, which a server that is never pushed to can spare
+
     return catalog.stream(find_stream(catalog, name))
 
 
@@ -87,7 +89,9 @@ def _series(name: str, column: Sequence[Any], dtype: ValueType | None, faults: l
 
 
 def _instants(source: Source) -> dict[str, ValueType]:
-    return dict.fromkeys((name for name in time_fields(source) if name is not None), ValueType.UNIX_TIMESTAMP)
+    mapping = dict(source.field_mapping)
+    names = [source.timestamp_field, *([source.known_field] if source.known_field is not None else [])]
+    return {mapping.get(name, name): ValueType.UNIX_TIMESTAMP for name in names}
 
 
 def _view_types(catalog: Catalog, view: View) -> dict[str, ValueType]:
