@@ -20,6 +20,7 @@ _HIGH_BITS = 40
 _LOW_BITS = 40
 _WIDEST_RANGE = 2.0**45
 _PAIRS_AT_ONCE = 4_000_000
+_SAMPLE = 1_000
 
 
 def totals(values: np.ndarray, slices: list[Slices]) -> list[np.ndarray]:
@@ -71,9 +72,10 @@ class Moments:
         before = self.count[where]
         total = before + count
         share = np.divide(count, total, out=np.zeros(len(mean)), where=total > 0)
-        apart = mean - self.mean[where]
-        self.spread[where] += spread + np.where(before > 0, apart * apart * before * share, 0.0)
-        self.mean[where] = np.where(before > 0, self.mean[where] + apart * share, mean)
+        with np.errstate(invalid="ignore", over="ignore"):
+            apart = mean - self.mean[where]
+            self.spread[where] += spread + np.where(before > 0, apart * apart * before * share, 0.0)
+            self.mean[where] = np.where(before > 0, self.mean[where] + apart * share, mean)
         self.count[where] = total
 
 
@@ -147,13 +149,15 @@ def _difference(prefix: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarra
 
 def _as_whole(values: np.ndarray) -> np.ndarray | None:
     """The floats as int64 where all are whole and so small that float sums of them are exact, too."""
-    if len(values) == 0:
-        return np.zeros(0, dtype=np.int64)
-    largest = np.abs(values).max()
-    if not largest * len(values) < 2.0**53:
+    if not _all_whole(values[:_SAMPLE]):
         return None
-    whole = values.astype(np.int64)
-    return whole if bool((whole == values).all()) else None
+    if len(values) and not np.abs(values).max() * len(values) < 2.0**53:
+        return None
+    return values.astype(np.int64) if _all_whole(values) else None
+
+
+def _all_whole(values: np.ndarray) -> bool:
+    return bool((np.rint(values) == values).all())
 
 
 def _split(values: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray, int] | None:
@@ -163,13 +167,14 @@ def _split(values: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray, in
     if not np.isfinite(largest) or longest >= 1 << (62 - _HIGH_BITS):
         return None
     exponent = int(np.frexp(largest)[1])
-    smallest = np.min(size, where=size > 0, initial=largest)
-    if smallest * _WIDEST_RANGE < largest or not -900 < exponent < 900:
+    size[size == 0] = largest
+    if size.min() * _WIDEST_RANGE < largest or not -900 < exponent < 900:
         return None
-    scaled = values * 2.0 ** (_HIGH_BITS - exponent)
-    high = np.rint(scaled)
-    low = np.rint((scaled - high) * 2.0**_LOW_BITS)
-    return high.astype(np.int64), low.astype(np.int64), exponent
+    rest = np.multiply(values, 2.0 ** (_HIGH_BITS - exponent), out=size)
+    high = np.rint(rest)
+    rest -= high
+    rest *= 2.0**_LOW_BITS
+    return high.astype(np.int64), np.rint(rest, out=rest).astype(np.int64), exponent
 
 
 def _joined(high: np.ndarray, low: np.ndarray, exponent: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from tidemill.offline.window_columns import Column, newest_ranks, partials_of
 from tidemill.offline.window_events import EVENT, KNOWN, check_columns, each_event_once, instant, utc
 
 _CODE = "__tidemill_code"
+_TABLE_ROWS = 1_000_000
 _EARLIEST = to_micros(datetime(1, 1, 1, tzinfo=UTC))
 _LATEST = to_micros(datetime(9999, 12, 31, tzinfo=UTC))
 
@@ -166,9 +167,29 @@ def _select(
     inside = inside.select(*extra, *columns)
     if not view.join_keys:
         return inside.collect()
+    if len(view.join_keys) == 1 and schema[view.join_keys[0]].is_integer() and _is_dense(distinct[view.join_keys[0]]):
+        return _coded_by_table(inside, view.join_keys[0], distinct).drop(extra)
     matching = distinct.select(_CODE, *(pl.col(name).cast(schema[name], strict=False) for name in view.join_keys))
     joined = inside.join(matching.lazy(), on=list(view.join_keys), how="inner", maintain_order="left")
     return joined.drop(extra).collect()
+
+
+def _is_dense(keys: pl.Series) -> bool:
+    """Whether a table from key to code is small beside the work."""
+    if keys.is_empty() or not keys.dtype.is_integer():
+        return False
+    return int(keys.max()) - int(keys.min()) < _TABLE_ROWS + 4 * len(keys)  # type: ignore[arg-type]
+
+
+def _coded_by_table(inside: pl.LazyFrame, key: str, distinct: pl.DataFrame) -> pl.DataFrame:
+    """The events of these keys with their codes, by looking up instead of joining."""
+    lowest, highest = int(distinct[key].min()), int(distinct[key].max())  # type: ignore[arg-type]
+    table = np.full(highest - lowest + 1, -1, dtype=np.int32)
+    table[distinct[key].cast(pl.Int64).to_numpy() - lowest] = distinct[_CODE].to_numpy()
+    frame = inside.filter(pl.col(key).is_between(lowest, highest)).collect()
+    code = pl.Series(_CODE, table[frame[key].cast(pl.Int64).to_numpy() - lowest])
+    frame = frame.with_columns(code)
+    return frame if int(code.min() or 0) >= 0 else frame.filter(pl.col(_CODE) >= 0)
 
 
 def _span(view: View, labels: Labels) -> tuple[int, int]:
