@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ from tidemill.offline.chunk_index import ChunkIndex, Matches
 from tidemill.offline.instants import NEVER, Instants
 
 Index = ChunkIndex | ChunkGrid
+T = TypeVar("T")
 _AHEAD = 1
 """Chunks read beyond those being read by the threads."""
 
@@ -121,9 +124,13 @@ def _find_by_entity(
         for chunk in chunks
         if chunk.first_codes is not None
     }
-    asked = [chunk for chunk in chunks if len(slices[id(chunk)])]
-    for chunk, index in _loaded(asked, threads):
-        _search(index, labels, slices[id(chunk)], winners)
+    asked = [slices[id(chunk)] for chunk in chunks]
+    work = [
+        partial(_matches, chunk, labels, waiting) for chunk, waiting in zip(chunks, asked, strict=True) if len(waiting)
+    ]
+    for found in _ahead(work, threads):
+        if found is not None:
+            _take(*found, winners)
 
 
 class _Queue:
@@ -159,34 +166,51 @@ def _that_can_matter(chunks: Sequence[Chunk], labels: Labels, asking: npt.NDArra
 
 def _loaded(chunks: Sequence[Chunk], threads: int) -> Iterator[tuple[Chunk, Index]]:
     """The chunks with their indexes, in order, the next ones being read meanwhile."""
-    if len(chunks) <= 1 or threads <= 1:
-        yield from ((chunk, chunk.load()) for chunk in chunks)
+    return zip(chunks, _ahead([chunk.load for chunk in chunks], threads), strict=True)
+
+
+def _ahead(work: Sequence[Callable[[], T]], threads: int) -> Iterator[T]:
+    """The results of some work in order, the next being done meanwhile; never many results at one time."""
+    if len(work) <= 1 or threads <= 1:
+        yield from (item() for item in work)
         return
-    with ThreadPoolExecutor(threads) as readers:
-        reading: deque[tuple[Chunk, Future[Index]]] = deque()
-        rest = iter(chunks)
+    with ThreadPoolExecutor(threads) as workers:
+        doing: deque[Future[T]] = deque()
         try:
-            for chunk in rest:
-                reading.append((chunk, readers.submit(chunk.load)))
-                if len(reading) >= threads + _AHEAD:
-                    ready, future = reading.popleft()
-                    yield ready, future.result()
-            while reading:
-                ready, future = reading.popleft()
-                yield ready, future.result()
+            for item in work:
+                doing.append(workers.submit(item))
+                if len(doing) >= threads + _AHEAD:
+                    yield doing.popleft().result()
+            while doing:
+                yield doing.popleft().result()
         finally:
-            for _, future in reading:
+            for future in doing:
                 future.cancel()
 
 
 def _search(index: Index, labels: Labels, waiting: npt.NDArray[np.int64], winners: Winners) -> None:
     """Let the waiting labels look into a chunk, and take what beats what they have."""
+    found = _look(index, labels, waiting)
+    if found is not None:
+        _take(*found, winners)
+
+
+def _matches(
+    chunk: Chunk, labels: Labels, waiting: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.integer], Matches] | None:
+    return _look(chunk.load(), labels, waiting)
+
+
+def _look(
+    index: Index, labels: Labels, waiting: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.integer], Matches] | None:
+    """Which of the waiting labels have a winner in a chunk, and the rows."""
     codes = labels.codes[waiting]
     here = index.holds(codes)
     if here is not None:
         waiting, codes = waiting[here], codes[here]
     if not len(waiting):
-        return
+        return None
     cutoff = labels.cutoff[waiting]
     known_cutoff = cutoff if labels.known_cutoff is labels.cutoff else labels.known_cutoff[waiting]
     place, found = index.match(codes, cutoff, known_cutoff)
@@ -195,6 +219,10 @@ def _search(index: Index, labels: Labels, waiting: npt.NDArray[np.int64], winner
         alive = found.event >= labels.floor[asked]
         if not alive.all():
             asked, found = asked[alive], found.where(alive)
+    return asked, found
+
+
+def _take(asked: npt.NDArray[np.integer], found: Matches, winners: Winners) -> None:
     better = _beats(found, winners, asked)
     if better is not None:
         asked, found = asked[better], found.where(better)
@@ -203,7 +231,7 @@ def _search(index: Index, labels: Labels, waiting: npt.NDArray[np.int64], winner
     winners.known[asked] = found.known
 
 
-def _beats(found: Matches, winners: Winners, asked: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+def _beats(found: Matches, winners: Winners, asked: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_] | None:
     """Greater by event time, then by known time, then by position; None if all are."""
     had = winners.position[asked]
     first = had < 0
