@@ -76,8 +76,8 @@ class RespClient:
         self._idle: deque[_Connection] = deque()
         self._pid = os.getpid()
 
-    def execute(self, packed: bytes, replies: int, *, retry: bool = True) -> list[Any]:
-        """Send commands and return one reply for each of the `replies` expected.
+    def execute(self, packed: bytes, replies: int, *, retry: bool = True, timeout: float | None = None) -> list[Any]:
+        """Send commands and return one reply for each of the `replies` expected, within `timeout` seconds if given.
 
         A connection that turns out dead is replaced and the commands sent once more, unless `retry` is False: then a
         command that must not happen twice fails instead.
@@ -85,11 +85,11 @@ class RespClient:
         if replies == 0:
             return []
         try:
-            return _checked(self._exchange(packed, replies, retry=retry))
+            return _checked(self._exchange(packed, replies, retry=retry, timeout=timeout or self._timeout))
         except TimeoutError as error:
-            raise _too_slow(self._timeout) from error
+            raise _too_slow(timeout or self._timeout) from error
         except redis.TimeoutError as error:
-            raise _too_slow(self._timeout) from error
+            raise _too_slow(timeout or self._timeout) from error
         except redis.AuthenticationError as error:
             raise OnlineStoreUnavailableError(f"Redis refused the password: {error}.") from error
         except redis.RedisError as error:
@@ -117,8 +117,10 @@ class RespClient:
             self._idle.pop().close()
         self._factory.close()
 
-    def _exchange(self, packed: bytes, replies: int, *, retry: bool) -> list[Any]:
+    def _exchange(self, packed: bytes, replies: int, *, retry: bool, timeout: float) -> list[Any]:
         connection, fresh = self._take()
+        if timeout != self._timeout:
+            connection.socket.settimeout(timeout)
         try:
             found = connection.exchange(packed, replies)
         except TimeoutError:
@@ -130,7 +132,10 @@ class RespClient:
             if fresh or not retry:
                 raise
             connection = _Connection(self._factory)
+            connection.socket.settimeout(timeout)
             found = connection.exchange(packed, replies)
+        if timeout != self._timeout:
+            connection.socket.settimeout(self._timeout)
         self._idle.append(connection)
         return found
 
@@ -169,7 +174,7 @@ class Script:
         return client.execute(command, 1, retry=retry)[0]
 
     def load(self, client: RespClient) -> None:
-        client.call("SCRIPT", "LOAD", self.source)
+        client.execute(pack_command("SCRIPT", "LOAD", self.source), 1, timeout=_LOAD_TIMEOUT)
 
 
 class _Connection:
@@ -269,7 +274,7 @@ class ReplyStream:
                     due = self._expected - len(self._replies)
                 if due == 0:
                     return
-                self._replies.extend(self._connection.receive(1))
+                self._replies.extend(self._connection.receive(due))
         except (OSError, ConnectionError) as error:
             self._failure = error
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -23,17 +24,9 @@ import polars as pl
 
 from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import InputError
-from tidemill.online.columns import (
-    Piece,
-    chosen,
-    constant,
-    feature_pieces,
-    join_rows,
-    key_pieces,
-    numbers,
-    timestamps,
-    total_length,
-)
+from tidemill.online.bulk_strings import bulk, key_bulk_pieces
+from tidemill.online.columns import Piece, as_declared, feature_pieces, join_rows, micros_of, numbers, timestamps
+from tidemill.online.first_load import Lifetime, load_commands
 from tidemill.online.keys import hash_field, key_layout, known_field, packed_field, time_field
 from tidemill.online.packed import packed_pieces
 from tidemill.online.resp import RedisReplyError, RespClient, Script
@@ -83,18 +76,43 @@ def write_rows(
         learned: microseconds since 1970 UTC.
         layout: `feast` or `packed`.
         expires: False leaves the keys without an expiry, for projects that live on a simulated clock.
-        first_load: the view is known to be empty and nobody else writes it, so nothing is compared.
+        first_load: the view is known to be empty and nobody else writes it, so nothing is compared. The frame has one
+            row for each key.
 
     Raises InputError where the frame does not fit the view (nothing is written then), OnlineStoreUnavailableError.
     """
-    frame, nulls = _with_keys(view, _checked(view, frame))
-    script = _script(view.name, tuple(feature.name for feature in view.features), layout)
+    frame, nulls = _with_keys(view, _checked(catalog, view, frame))
     expiry = expiry_seconds(catalog, view) if expires else None
-    options = (expiry or 0, 0 if first_load else 1)
+    if first_load:
+        lifetime = Lifetime(seconds=expiry) if _may_expire(catalog, view) else None
+        _load(client, catalog, view, frame, learned=learned, layout=layout, lifetime=lifetime)
+        return WriteResult(written=frame.height, null_keys=nulls)
+    script = _script(view.name, tuple(feature.name for feature in view.features), layout)
+    options = (expiry or 0,)
     commands = _commands(catalog, view, frame, script=script, layout=layout, learned=learned, options=options)
     counts = _send(client, script, commands, few=frame.height <= _FEW_ROWS)
     written, unchanged, older = (int(sum(column)) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
     return WriteResult(written=written, unchanged=unchanged, skipped_older=older, null_keys=nulls)
+
+
+def _load(
+    client: RespClient,
+    catalog: Catalog,
+    view: View,
+    frame: pl.DataFrame,
+    *,
+    learned: int,
+    layout: str,
+    lifetime: Lifetime | None,
+) -> None:
+    with client.stream() as stream:
+        for part in frame.iter_slices(_ROWS_ENCODED):
+            event = micros_of(part[EVENT_TIME])
+            instants = _instants(part, event, learned)
+            stream.send(
+                *load_commands(catalog, view, part, event=event, instants=instants, layout=layout, lifetime=lifetime)
+            )
+        stream.finish()
 
 
 def expiry_seconds(catalog: Catalog, view: View) -> int | None:
@@ -103,15 +121,24 @@ def expiry_seconds(catalog: Catalog, view: View) -> int | None:
     Views with equal keys share a hash, so it lives as long as the longest-lived of them needs. The slack lets a reader
     be told that a value is too old for a while, before it is told that there is none.
     """
-    layout = key_layout(catalog, view)
-    ttls = [other.ttl for other in catalog.views if other.online and key_layout(catalog, other) == layout]
+    ttls = _ttls(catalog, view)
     if not ttls or not all(ttls):
         return None
     longest = max(ttl.total_seconds() for ttl in ttls)
     return int(longest + max(_EXPIRY_SLACK, longest / 10)) + 1
 
 
-def _checked(view: View, frame: pl.DataFrame) -> pl.DataFrame:
+def _may_expire(catalog: Catalog, view: View) -> bool:
+    """Whether a key of this view may have an expiry, to be set or to be taken away."""
+    return any(_ttls(catalog, view))
+
+
+def _ttls(catalog: Catalog, view: View) -> list[timedelta]:
+    layout = key_layout(catalog, view)
+    return [other.ttl for other in catalog.views if other.online and key_layout(catalog, other) == layout]
+
+
+def _checked(catalog: Catalog, view: View, frame: pl.DataFrame) -> pl.DataFrame:
     wanted = [*view.join_keys, *(feature.name for feature in view.features), EVENT_TIME, KNOWN_TIME]
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
@@ -120,7 +147,11 @@ def _checked(view: View, frame: pl.DataFrame) -> pl.DataFrame:
         )
     if frame[EVENT_TIME].null_count():
         raise InputError(f"Rows for view {view.name!r} have no event time in {frame[EVENT_TIME].null_count()} rows.")
-    return frame.select(wanted)
+    types = dict(zip(view.join_keys, catalog.key_types(view), strict=True))
+    types |= {feature.name: feature.dtype for feature in view.features}
+    return frame.select(wanted).with_columns(
+        as_declared(dtype, frame[name]).alias(name) for name, dtype in types.items()
+    )
 
 
 def _with_keys(view: View, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -148,7 +179,7 @@ def _commands(
     options: Sequence[Any],
 ) -> Iterator[_Commands]:
     for part in frame.iter_slices(_ROWS_ENCODED):
-        keys, key_starts = join_rows(_key_pieces(catalog, view, part), part.height)
+        keys, key_starts = join_rows(key_bulk_pieces(catalog, view, part), part.height)
         pieces, spelled = _row_pieces(view, part, layout, learned)
         rows, row_starts = join_rows(pieces, part.height)
         yield _eval_all(script, (keys, key_starts), (rows, row_starts), (spelled, *options))
@@ -161,7 +192,7 @@ def _eval_all(
     key_bytes, row_bytes = keys[0].data, rows[0].data
     key_starts, row_starts = keys[1], rows[1]
     count = len(row_starts) - 1
-    tail = b"".join(_bulk(option) for option in options)
+    tail = b"".join(bulk(option) for option in options)
     out: list[bytes | memoryview] = []
     for first in range(0, count, _ROWS_ATOMIC):
         last = min(first + _ROWS_ATOMIC, count)
@@ -169,7 +200,7 @@ def _eval_all(
         arguments = 3 + (last - first) + 1 + len(options)
         out += (
             b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n" % (arguments, script.digest.encode()),
-            _bulk(last - first),
+            bulk(last - first),
             key_bytes[int(key_starts[first]) : int(key_starts[last])],
             b"$%d\r\n" % (end - start),
             row_bytes[start:end],
@@ -200,25 +231,16 @@ def _exchange(client: RespClient, script: Script, part: _Commands) -> list[list[
     return client.execute(part.packed, part.replies)
 
 
-def _key_pieces(catalog: Catalog, view: View, frame: pl.DataFrame) -> list[Piece]:
-    """Each row's Redis key as a bulk string of the protocol."""
-    layout = key_layout(catalog, view)
-    if not view.join_keys:
-        return [constant(_bulk(layout.encode([""])))]
-    inner: list[Piece] = [constant(layout.head)]
-    for place in layout.order:
-        inner += key_pieces(layout.types[place], frame[layout.join_keys[place]])
-    inner.append(constant(layout.tail))
-    sizes, index = np.unique(total_length(inner, frame.height), return_inverse=True)
-    heads = [b"$%d\r\n" % size for size in sizes]
-    return [chosen(heads, index), *inner, constant(b"\r\n")]
+def _instants(frame: pl.DataFrame, event: np.ndarray, learned: int) -> list[Piece]:
+    """Event, known and learned time of each row, as they are stored."""
+    known = frame[KNOWN_TIME].cast(pl.Datetime("us", "UTC")).to_physical().fill_null(_UNKNOWN).to_numpy()
+    return [numbers(event, ">i8"), numbers(known, ">i8"), numbers(np.full(frame.height, learned), ">i8")]
 
 
 def _row_pieces(view: View, frame: pl.DataFrame, layout: str, learned: int) -> tuple[list[Piece], str]:
     """Each row as the script unpacks it: its three instants, and then what the layout stores."""
-    event = frame[EVENT_TIME].cast(pl.Datetime("us", "UTC")).to_physical().to_numpy()
-    known = frame[KNOWN_TIME].cast(pl.Datetime("us", "UTC")).to_physical().fill_null(_UNKNOWN).to_numpy()
-    times: list[Piece] = [numbers(event, ">i8"), numbers(known, ">i8"), numbers(np.full(frame.height, learned), ">i8")]
+    event = micros_of(frame[EVENT_TIME])
+    times = _instants(frame, event, learned)
     if layout == "packed":
         return [*times, *packed_pieces(view, frame)], ">c24I4c0"
     pieces: list[Piece] = [*times, timestamps(event)]
@@ -228,11 +250,6 @@ def _row_pieces(view: View, frame: pl.DataFrame, layout: str, learned: int) -> t
         pieces += more
         spelled += how
     return pieces, spelled
-
-
-def _bulk(value: Any) -> bytes:
-    raw = value if isinstance(value, bytes) else str(value).encode()
-    return b"$%d\r\n%s\r\n" % (len(raw), raw)
 
 
 @lru_cache(maxsize=512)
@@ -246,7 +263,7 @@ def _literal(raw: bytes) -> str:
 
 _HEAD = """
 local unpack_row, call = struct.unpack, redis.call
-local blob, spelled, expiry, compare = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+local blob, spelled, expiry = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local place, written, unchanged, older = 1, 0, 0, 0
 
 local function renew(key)
@@ -324,7 +341,7 @@ for i = 1, #KEYS do
   local key, keep = KEYS[i], true
   {take}
   place = after
-  local old = compare and call('HMGET', key, {_literal(time_field(view))}, {_literal(known_field(view))}) or {{}}
+  local old = call('HMGET', key, {_literal(time_field(view))}, {_literal(known_field(view))})
   if old[1] then
     local event, known, learned = unpack_row('>i8i8i8', instants)
     local old_event, old_known, old_learned = event_of(old[1]), -(2 ^ 63), -(2 ^ 63)
@@ -355,7 +372,7 @@ for i = 1, #KEYS do
   local key, keep = KEYS[i], true
   local instants, values, after = unpack_row(spelled, blob, place)
   place = after
-  local old = compare and call('HGET', key, {field})
+  local old = call('HGET', key, {field})
   if old and #old >= 24 then
     local event, known, learned = unpack_row('>i8i8i8', instants)
     local old_event, old_known, old_learned = unpack_row('>i8i8i8', old)

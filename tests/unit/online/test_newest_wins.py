@@ -192,7 +192,15 @@ def test_a_load_of_many_rows_is_complete(store: OnlineStore):
     assert found.values["x"] == [0, 999, 0, 0]
 
 
-def test_the_first_load_of_an_empty_view_writes_without_looking(store: OnlineStore):
+@pytest.mark.parametrize("times", [1, 30])
+def test_a_first_load_leaves_what_a_compared_one_leaves(store: OnlineStore, times: int):
+    facts = [(entity, entity % 5, None if entity % 7 == 0 else 9, entity**3) for entity in range(6_000)]
+    facts.append((-5, -70_000_000, 0, -1))
+    text = pl.when(pl.col("id") % 3 == 0).then(None).otherwise(pl.concat_str([pl.col("s")] * times))
+    rows = frame(facts).with_columns(text.alias("s"))
     cleared(store)
-    assert store.write("v", frame([(1, 0, 0, 5), (2, 0, 0, 6)]), first_load=True).written == 2
-    assert store.read("s", [{"id": 1}, {"id": 2}]).values["x"] == [5, 6]
+    assert store.write("v", rows).written == 6_001
+    expected = state(store)
+    cleared(store)
+    assert store.write("v", rows, first_load=True).written == 6_001
+    assert state(store) == expected

@@ -1,0 +1,53 @@
+"""Columns as bulk strings of Redis's protocol: `$length`, the bytes, a line end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tidemill.definitions.catalog import Catalog, View
+from tidemill.online.columns import Narrow, Piece, chosen, constant, key_pieces, total_length
+from tidemill.online.keys import key_layout
+
+_END = constant(b"\r\n")
+
+
+def bulk(value: Any) -> bytes:
+    """One bulk string; anything but bytes is written as text."""
+    raw = value if isinstance(value, bytes) else str(value).encode()
+    return b"$%d\r\n%s\r\n" % (len(raw), raw)
+
+
+def bulk_pieces(pieces: Sequence[Piece], rows: int) -> list[Piece]:
+    """The pieces side by side as one bulk string in each row."""
+    sizes, index = np.unique(total_length(pieces, rows), return_inverse=True)
+    return [chosen([b"$%d\r\n" % size for size in sizes], index), *pieces, _END]
+
+
+def key_bulk_pieces(catalog: Catalog, view: View, frame: pl.DataFrame) -> list[Piece]:
+    """Each row's Redis key."""
+    layout = key_layout(catalog, view)
+    if not view.join_keys:
+        return [constant(bulk(layout.encode([""])))]
+    inner: list[Piece] = [constant(layout.head)]
+    for place in layout.order:
+        inner += key_pieces(layout.types[place], frame[layout.join_keys[place]])
+    return bulk_pieces([*inner, constant(layout.tail)], frame.height)
+
+
+def without_prefix(pieces: Sequence[Piece], size: int) -> list[Piece]:
+    """The pieces without the first bytes of each row, in which a value's length is stated; the first piece has them."""
+    first = pieces[0]
+    if not isinstance(first, Narrow):
+        raise TypeError("a length is stated in a narrow piece")
+
+    def fill(target: np.ndarray) -> None:
+        whole = np.empty((len(target), first.width), dtype=np.uint8)
+        first.fill(whole)
+        target[:] = whole[:, size:]
+
+    lengths = None if first.lengths is None else first.lengths - size
+    return [Narrow(width=first.width - size, lengths=lengths, fill=fill), *pieces[1:]]
