@@ -18,7 +18,7 @@ import polars as pl
 from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Catalog, Source
 from tidemill.errors import InputError, NotDefinedError
-from tidemill.online.push_rows import EVENT, KNOWN, Batch, RejectedRow, check_rows, rows_of, time_fields
+from tidemill.online.push_rows import EVENT, KNOWN, Batch, RejectedRow, check_rows, instants_of, rows_of, time_fields
 from tidemill.online.tile_writer import Arrivals, TileWriter
 
 if TYPE_CHECKING:
@@ -92,9 +92,7 @@ def find_stream(catalog: Catalog, name: str) -> str:
 
 def _write(store: OnlineStore, stream: str, batch: Batch, at: datetime) -> PushResult:
     kept = batch.kept
-    arrivals = Arrivals(
-        event=kept[EVENT].dt.epoch("us").to_numpy(), known=kept[KNOWN].dt.epoch("us").to_numpy(), columns=kept
-    )
+    arrivals = Arrivals(event=instants_of(kept[EVENT]), known=instants_of(kept[KNOWN]), columns=kept)
     repeated = _tile_writer(store, stream).write(arrivals, at=to_micros(at))
     for view in store.catalog.views_of_stream(stream):
         if not view.is_windowed and view.is_pushed:

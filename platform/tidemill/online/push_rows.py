@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from tidemill.clock import as_utc, to_micros
@@ -80,19 +81,20 @@ def check_rows(catalog: Catalog, stream: str, frame: pl.DataFrame, at: datetime,
             hint=f"Found: {', '.join(frame.columns)}.",
         )
     event = _instants(frame[timestamp]).alias(EVENT)
-    known_given = known is not None and known in frame.columns
-    learned = _known_times(frame, known if known_given else None, event, at, declared=known is not None)
-    typed = _typed(catalog, views, frame).with_columns(event, learned)
-    reasons = _reasons(event, learned, views, typed, at, horizon)
-    kept = reasons.is_null()
-    ignored = tuple(name for name in frame.columns if name not in {timestamp, known, *needed})
+    given = known if known in frame.columns else None
+    learned = _known_times(frame, given, event, at, declared=known is not None)
+    columns = _typed(catalog, views, frame)
+    reasons = _reasons(event, learned, views, columns, at, horizon)
+    kept = pl.DataFrame([*columns.values(), event, learned])
+    if reasons:
+        taken = np.ones(len(frame), dtype=bool)
+        taken[list(reasons)] = False
+        kept, frame = kept.filter(taken), frame.filter(taken)
     return Batch(
-        kept=typed.filter(kept),
-        given=frame.filter(kept),
-        rejected=tuple(
-            RejectedRow(row=row, reason=reason) for row, reason in enumerate(reasons.to_list()) if reason is not None
-        ),
-        ignored=ignored,
+        kept=kept,
+        given=frame,
+        rejected=tuple(RejectedRow(row=row, reason=reason) for row, reason in sorted(reasons.items())),
+        ignored=tuple(name for name in frame.columns if name not in {timestamp, known, *needed}),
     )
 
 
@@ -120,36 +122,51 @@ def _known_times(
     """When each row was learned: its known time, the present where there is none, the event time where none is kept."""
     if not declared:
         return event.alias(KNOWN)
-    present = pl.Series([as_utc(at)], dtype=_INSTANT).new_from_index(0, len(frame))
     if known is None:
-        return present.alias(KNOWN)
-    return _instants(frame[known]).fill_null(as_utc(at)).alias(KNOWN)
+        return pl.Series(KNOWN, np.full(len(frame), to_micros(at))).cast(_INSTANT)
+    given = _instants(frame[known])
+    return (given.fill_null(as_utc(at)) if given.null_count() else given).alias(KNOWN)
 
 
 def _reasons(
-    event: pl.Series, known: pl.Series, views: Sequence[View], typed: pl.DataFrame, at: datetime, horizon: str
-) -> pl.Series:
-    """Why a row is not taken; null for a row that is."""
-    latest = pl.lit(to_micros(at) + micros(parse_duration(horizon)))
-    keyless = pl.all_horizontal(
-        [pl.any_horizontal([pl.col(name).is_null() for name in view.join_keys] or [pl.lit(False)]) for view in views]
-    )
+    event: pl.Series,
+    known: pl.Series,
+    views: Sequence[View],
+    columns: Mapping[str, pl.Series],
+    at: datetime,
+    horizon: str,
+) -> dict[int, str]:
+    """The rows that are not taken, and why."""
+    latest = to_micros(at) + micros(parse_duration(horizon))
     ahead = "its {} time is further ahead of the clock than the push horizon of " + horizon
-    frame = typed.with_columns(event, known)
-    return frame.select(
-        pl.when(pl.col(EVENT).is_null())
-        .then(pl.lit("it has no event time"))
-        .when(keyless)
-        .then(pl.lit("a join key is null"))
-        .when(pl.col(EVENT).dt.epoch("us") > latest)
-        .then(pl.lit(ahead.format("event")))
-        .when(pl.col(KNOWN).dt.epoch("us") > latest)
-        .then(pl.lit(ahead.format("known")))
-        .alias("reason")
-    )["reason"]
+    found: dict[int, str] = {}
+    for name, times in (("known", known), ("event", event)):
+        found |= dict.fromkeys(np.flatnonzero(instants_of(times) > latest).tolist(), ahead.format(name))
+    found |= dict.fromkeys(_rows_without_key(views, columns), "a join key is null")
+    if event.null_count():
+        found |= dict.fromkeys(event.is_null().arg_true().to_list(), "it has no event time")
+    return found
 
 
-def _typed(catalog: Catalog, views: Sequence[View], frame: pl.DataFrame) -> pl.DataFrame:
+def _rows_without_key(views: Sequence[View], columns: Mapping[str, pl.Series]) -> list[int]:
+    """Rows of which no view knows whom they are about."""
+    keyless: np.ndarray | None = None
+    for view in views:
+        partial = [columns[name] for name in view.join_keys if columns[name].null_count()]
+        if not partial:
+            return []
+        missing = np.logical_or.reduce([series.is_null().to_numpy() for series in partial])
+        keyless = missing if keyless is None else keyless & missing
+    return [] if keyless is None else np.flatnonzero(keyless).tolist()
+
+
+def instants_of(times: pl.Series) -> np.ndarray:
+    """Int64 microseconds; 0 where there is none."""
+    physical = times.to_physical()
+    return (physical.fill_null(0) if physical.null_count() else physical).to_numpy()
+
+
+def _typed(catalog: Catalog, views: Sequence[View], frame: pl.DataFrame) -> dict[str, pl.Series]:
     """The columns that the views read, as the definitions type them; aggregated ones are tried now, not half-way."""
     wanted: dict[str, pl.DataType | None] = {}
     for view in views:
@@ -164,8 +181,12 @@ def _typed(catalog: Catalog, views: Sequence[View], frame: pl.DataFrame) -> pl.D
             if needs.column:
                 columns.setdefault(needs.column, frame[needs.column])
                 if needs.has_values:
-                    measures(columns[needs.column].drop_nulls(), needs)
-    return pl.DataFrame(list(columns.values()))
+                    measures(_without_nulls(columns[needs.column]), needs)
+    return columns
+
+
+def _without_nulls(series: pl.Series) -> pl.Series:
+    return series.drop_nulls() if series.null_count() else series
 
 
 def _cast(series: pl.Series, dtype: pl.DataType | None) -> pl.Series:
