@@ -260,14 +260,18 @@ def family(dtype: pa.DataType) -> str:
 
 def parquet_files(folder: Path) -> list[Path]:
     """The Parquet files below a folder in path order; names starting with a dot or underscore are hidden."""
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix in {".parquet", ".pq"}
-        and path.is_file()
-        and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-    ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return [folder / name for name in _parquet_names(folder)]
+
+
+def _parquet_names(folder: Path) -> list[str]:
+    """Their paths below the folder, as texts: thousands of Path objects would take longer than the files."""
+    names: list[str] = []
+    for place, inner, files in os.walk(folder):
+        inner[:] = [name for name in inner if name[0] not in "._"]
+        below = os.path.relpath(place, folder)
+        prefix = "" if below == "." else below.replace(os.sep, "/") + "/"
+        names += [prefix + name for name in files if name[0] not in "._" and name.endswith((".parquet", ".pq"))]
+    return sorted(names)
 
 
 _Listed = tuple[str, str, dict[str, str | None], pafs.FileSystem | None]
@@ -282,8 +286,7 @@ def _list_parquet(where: str, source: Source) -> list[_Listed]:
         more = parquet_files(beside) if beside.is_dir() else []
         return [(str(file), file.name, {}, None) for file in [path, *more]]
     if path.is_dir():
-        found = [(file, file.relative_to(path).as_posix()) for file in parquet_files(path)]
-        return [(str(file), name, _partition(name), None) for file, name in found]
+        return [(f"{where}/{name}", name, _partition(name), None) for name in _parquet_names(path)]
     raise SourceError(
         f"Source {source.name!r} is not there: {where} is neither a file nor a folder.",
         hint="Run `tidemill extract`, or correct the source's path (relative ones start at the project's folder).",
