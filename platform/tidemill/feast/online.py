@@ -139,8 +139,8 @@ class TidemillRedisOnlineStore(RedisOnlineStore):
         partial: bool,  # noqa: ARG002
     ) -> None:
         """Delete the data of views that are gone; Redis is not even started where there are none."""
-        for table in tables_to_delete:
-            stores = self.stores(config)
+        stores = self.stores(config)
+        for table in () if stores.never_used else tables_to_delete:
             if isinstance(table, FeatureView):
                 stores.of_view(table).delete_view(table.name)
             else:

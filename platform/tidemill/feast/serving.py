@@ -82,6 +82,12 @@ class ProjectStores:
         return self.project.redis_address()
 
     @property
+    def never_used(self) -> bool:
+        """Whether the project's own Redis was never started, so that there is nothing in it."""
+        own = not self._config.connection_string and self.project.settings.redis_url is None
+        return own and not self.project.redis_folder.exists()
+
+    @property
     def applied(self) -> Catalog | None:
         """The catalog that `tidemill apply` put in force, if it did."""
         if monotonic() - self._looked_at > _LOOK_AGAIN:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tidemill.online.embedded import EmbeddedRedis
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share definitions by name
 
@@ -72,7 +74,7 @@ def discount(inputs):
 
 
 @pytest.fixture
-def write_repository(tmp_path: Path) -> Callable[..., Path]:
+def write_repository(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Write the shop's repository with texts replaced: `write_repository(("old", "new"), ...)`; returns its folder."""
 
     def write(*replacements: tuple[str, str], more: str = "", name: str = "shop") -> Path:
@@ -87,4 +89,6 @@ def write_repository(tmp_path: Path) -> Callable[..., Path]:
         (root / "prices.py").write_text(PRICES)
         return root
 
-    return write
+    yield write
+    for file in tmp_path.glob("*/feature_store.yaml"):
+        EmbeddedRedis(file.parent / ".tidemill" / "redis").stop()

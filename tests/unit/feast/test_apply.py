@@ -117,6 +117,7 @@ def test_a_view_that_is_removed_leaves_feasts_registry_and_the_catalog(write_rep
     assert result.version == 2
     assert [view.name for view in project.catalog.views] == ["profile"]
     assert FeatureStore(repo_path=str(root)).list_stream_feature_views() == []
+    assert not project.redis_folder.exists(), "no Redis is started where none was ever used"
 
 
 def _apply_in_a_process(root: str) -> int:
