@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_push.py [--events 30000] [--rounds 500] [--json FILE]
 
 Windows that hold a week of history receive events at the rate of a busy stream (10,000 a second of event time), each
-into 4 views (origin, carrier, destination, route) x 4 windows (1 h, 3 h, 24 h, 7 d); afterwards all windows are compared
-with the offline ones at the same instant. Feast writes the same rows to one plain view, which keeps only the last of
+into 4 views (origin, carrier, destination, route) x 4 windows (1 h, 3 h, 24 h, 7 d); afterwards all windows are held
+against the offline ones at the same instant. Feast writes the same rows to one plain view, which keeps only the last of
 them. A read takes 16 windowed features from 4 entities, or 16 plain ones.
 """
 
