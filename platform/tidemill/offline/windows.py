@@ -187,9 +187,9 @@ def _coded_by_table(inside: pl.LazyFrame, key: str, distinct: pl.DataFrame) -> p
     table = np.full(highest - lowest + 1, -1, dtype=np.int32)
     table[distinct[key].cast(pl.Int64).to_numpy() - lowest] = distinct[_CODE].to_numpy()
     frame = inside.filter(pl.col(key).is_between(lowest, highest)).collect()
-    code = pl.Series(_CODE, table[frame[key].cast(pl.Int64).to_numpy() - lowest])
-    frame = frame.with_columns(code)
-    return frame if int(code.min() or 0) >= 0 else frame.filter(pl.col(_CODE) >= 0)
+    code = table[frame[key].cast(pl.Int64).to_numpy() - lowest]
+    frame = frame.with_columns(pl.Series(_CODE, code))
+    return frame.filter(pl.col(_CODE) >= 0) if bool((code < 0).any()) else frame
 
 
 def _span(view: View, labels: Labels) -> tuple[int, int]:

@@ -128,19 +128,25 @@ def _siblings(catalog: Catalog, view: View) -> list[View]:
 
 def _rebuild_together(store: OnlineStore, views: Sequence[View], offline: OfflineStore, at: int) -> RebuildResult:
     result = RebuildResult(events=0, entities=0, tiles=0, removed=0)
+    named: set[bytes] = set()
     with _Locks(store.resp, [rebuild_lock(store.project, view.name) for view in views]) as locks:
         for view in views:
-            result += _rebuild(store, view, offline, at, locks)
+            result += _rebuild(store, view, offline, at, locks, named)
     return result
 
 
-def _rebuild(store: OnlineStore, view: View, offline: OfflineStore, at: int, locks: _Locks) -> RebuildResult:
+def _rebuild(
+    store: OnlineStore, view: View, offline: OfflineStore, at: int, locks: _Locks, named: set[bytes]
+) -> RebuildResult:
+    """Rebuild one view; `named` are the events whose ids have been remembered already, for a view before it."""
     layouts = layouts_of(view)
     history = _history(store, view, offline, at)
     written: set[bytes] = set()
     tiles = 0
     with store.resp.stream() as stream:
-        _send_names(stream, store, view, history.names, locks)
+        fresh = [name for name in history.names if name is not None and name not in named]
+        _send_names(stream, store, view, fresh, locks)
+        named.update(fresh)
         for layout in layouts:
             locks.renew()
             prefix = layout.prefix(store.project)
@@ -206,13 +212,13 @@ def _blobs(code: np.ndarray, words: np.ndarray) -> Iterator[bytes]:
         yield raw[start * size : stop * size]
 
 
-def _send_names(stream: ReplyStream, store: OnlineStore, view: View, names: list[bytes | None], locks: _Locks) -> None:
+def _send_names(stream: ReplyStream, store: OnlineStore, view: View, names: list[bytes], locks: _Locks) -> None:
     """Remember which events are in, so that a push that repeats them changes nothing."""
     if view.event_id is None or view.stream is None:
         return
     prefix = event_prefix(store.project, view.stream, view.event_id)
     expiry = max(layout.expiry(forever=store.keeps_forever) for layout in layouts_of(view))
-    _send(stream, (pack_command("SET", prefix + name, "1", "EX", expiry) for name in names if name is not None), locks)
+    _send(stream, (pack_command("SET", prefix + name, "1", "EX", expiry) for name in names), locks)
 
 
 def _send(stream: ReplyStream, commands: Iterator[bytes], locks: _Locks) -> None:
