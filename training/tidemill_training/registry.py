@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -135,6 +136,8 @@ def _tracking_uri(project: Project) -> str:
 def _client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a laptop on its own tells nobody what it trains
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    # MLflow's own use of SQLAlchemy is nothing that a user of ours could mend.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mlflow\.")
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
