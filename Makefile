@@ -40,6 +40,8 @@ lock:  ## write the hashed locks anew from pyproject.toml (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
 		pyproject.toml requirements/build.in -o requirements/runtime.txt
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
+		pyproject.toml requirements/build.in --extra postgres -c requirements/runtime.txt -o requirements/production.txt
+	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
 		pyproject.toml requirements/build.in --group dev -c requirements/runtime.txt -o requirements/dev.txt
 
 clean:  ## what runs and builds left behind, but not the environment
