@@ -23,7 +23,7 @@ class MalformedBodyError(errors.InputError):
 
 
 class RejectedRowsError(errors.InputError):
-    """Rows of the request do not fit what was declared. `faults` says where, found and expected, for each."""
+    """Rows of the request do not fit what was declared. `errors` says where, found and expected, for each."""
 
     def __init__(self, message: str, *, faults: Sequence[Fault] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)

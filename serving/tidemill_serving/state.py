@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tidemill.definitions.catalog import Catalog
-from tidemill.errors import NotAppliedError, TidemillError
+from tidemill.errors import NotAppliedError, TidemillError, UnavailableError
 from tidemill.metadata.catalogs import AppliedCatalog
 from tidemill.project import Project
 from tidemill_serving.limits import Limits
@@ -27,6 +27,7 @@ from tidemill_serving.vectors import VectorWriter, service_types
 if TYPE_CHECKING:
     from tidemill.online.store import OnlineStore
 
+_STARTING = "The server has just begun to start; ask again in a moment."
 _log = logging.getLogger("tidemill.serving")
 POLL_SECONDS = 1.0
 
@@ -78,7 +79,7 @@ class ServingState:
         self.shelf = ModelShelf(project.deployments, project.root)
         self.model_thread = ThreadPoolExecutor(1, "tidemill-model", initializer=_keep_single_threaded)
         self.draining = False
-        self.trouble: str | None = "The server has just begun to start."
+        self.trouble: str | None = _STARTING
         self._snapshot: Snapshot | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._retired: list[Snapshot] = []
@@ -90,8 +91,10 @@ class ServingState:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The catalog in force. Raises NotAppliedError, or what kept it from being loaded."""
+        """The catalog in force. Raises NotAppliedError, or UnavailableError while the server starts."""
         if self._snapshot is None:
+            if self.trouble == _STARTING:
+                raise UnavailableError(f"Project {self.project.name!r} serves nothing yet.", hint=_STARTING)
             raise NotAppliedError(
                 f"Project {self.project.name!r} serves nothing yet: {self.trouble}", hint="Run `tidemill apply` first."
             )
