@@ -14,6 +14,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+
+class Body(BaseModel):
+    """What the hand-written server is sent."""
+
+    rows: list[dict[str, Any]]
+
 
 def ours(root: Path, port: int) -> None:
     from tidemill.project import open_project
@@ -40,7 +48,6 @@ def plain(root: Path, port: int) -> None:
     import numpy as np
     import skops.io
     from fastapi import FastAPI
-    from pydantic import BaseModel
 
     store = _feature_store(root)
     folder = root / (root / "artifact.txt").read_text()
@@ -49,9 +56,6 @@ def plain(root: Path, port: int) -> None:
     references = (root / "references.txt").read_text().split()
     names = [reference.partition(":")[2] for reference in references]
     app = FastAPI()
-
-    class Body(BaseModel):
-        rows: list[dict[str, Any]]
 
     @app.post("/predict")
     def predict(body: Body) -> dict[str, Any]:
