@@ -131,9 +131,10 @@ class ServingState:
             before = self._snapshot
             snapshot = self._newest_snapshot()
             changed = self.shelf.refresh(snapshot.catalog)
-            self._snapshot, self.trouble = snapshot, None
+            self._snapshot = snapshot
             if changed or snapshot is not before:
                 self._announce(snapshot)
+            self.trouble = None  # ready only now: the routes of what is new are there
             if before is not None and before is not snapshot:
                 self._close_later(before)
 

@@ -138,8 +138,8 @@ def timelines(code: np.ndarray, event: np.ndarray, known: np.ndarray | None) -> 
 def _by_code(code: np.ndarray) -> np.ndarray:
     """`code << 32 | rank`, sorted.
 
-    A counting sort by code, which leaves ranks in their order, takes a sixth of the time of sorting numbers, and turning
-    coordinates into compressed rows is one.
+    A counting sort by code, which leaves ranks in their order, takes a sixth of the time of sorting numbers, and
+    turning coordinates into compressed rows is one.
     """
     if len(code) < _FEW_EVENTS:
         return np.sort((code.astype(np.int64) << _RANK_BITS) | np.arange(len(code), dtype=np.int64))
