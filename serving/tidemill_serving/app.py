@@ -16,7 +16,7 @@ from tidemill.errors import NotDefinedError, TidemillError
 from tidemill.project import Project
 from tidemill_serving.admin import admin_router, catalog_router
 from tidemill_serving.dispatch import FrontDoor, HotRoutes
-from tidemill_serving.exchange import read_body
+from tidemill_serving.exchange import Receive, Scope, Send, read_body
 from tidemill_serving.feast_compat import feast_router
 from tidemill_serving.features import answer_references
 from tidemill_serving.health import health_router
@@ -28,6 +28,16 @@ from tidemill_serving.state import ServingState
 _log = logging.getLogger("tidemill.serving")
 
 
+class TidemillApi(FastAPI):
+    """A FastAPI application behind a front door that answers the hot paths before FastAPI sees them."""
+
+    def stand_behind(self, state: ServingState, hot: HotRoutes) -> None:
+        self._front_door = FrontDoor(super().__call__, state=state, hot=hot)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        await self._front_door(scope, receive, send)
+
+
 def create_app(project: Project, *, dashboard: bool = False) -> FastAPI:
     """An ASGI application that serves the project. It opens nothing before it is started.
 
@@ -36,7 +46,7 @@ def create_app(project: Project, *, dashboard: bool = False) -> FastAPI:
         dashboard: also serve the dashboard below `/dashboard`, which takes longer to start.
     """
     state = ServingState(project)
-    app = FastAPI(
+    app = TidemillApi(
         title=f"Tidemill: {project.name}",
         description="Feature vectors and predictions. Errors are problem details (RFC 9457).",
         lifespan=_lifespan,
@@ -49,7 +59,7 @@ def create_app(project: Project, *, dashboard: bool = False) -> FastAPI:
     app.include_router(health_router(state))
     _speak_problem_details(app)
     describe(app, state)
-    app.add_middleware(FrontDoor, state=state, hot=hot)
+    app.stand_behind(state, hot)
     if dashboard:
         from tidemill_serving.dashboard import mount_dashboard
 

@@ -51,7 +51,7 @@ class HotRoutes:
 
 
 class FrontDoor:
-    """ASGI middleware around the whole application."""
+    """An ASGI application around the whole of another."""
 
     def __init__(self, app: Application, *, state: ServingState, hot: HotRoutes) -> None:
         self._app, self._state, self._hot = app, state, hot

@@ -15,7 +15,14 @@ from tidemill_serving.problems import MalformedBodyError
 from tidemill_serving.rows import Row, row_schema_of_features
 from tidemill_serving.state import ServingState
 from tidemill_serving.values import plain
-from tidemill_serving.vectors import VectorWriter, reference_types, status_columns, status_names
+from tidemill_serving.vectors import (
+    VectorWriter,
+    all_are_present,
+    reference_types,
+    stale_columns,
+    status_columns,
+    status_names,
+)
 
 if TYPE_CHECKING:
     from tidemill.online.result import OnlineResult
@@ -36,26 +43,42 @@ class Vectors:
     """What a read found, ready to be answered in parts: several requests may have shared it."""
 
     head: Mapping[str, Any]
+    writer: VectorWriter
     columns: Mapping[str, Sequence[Any]]
     statuses: Mapping[str, Sequence[str]]
     result: OnlineResult
+    stale: Mapping[str, Sequence[bool]]
+    all_present: bool
 
     @classmethod
     def of(cls, result: OnlineResult, writer: VectorWriter, head: Mapping[str, Any]) -> Vectors:
-        return cls(head=head, columns=writer.columns(result), statuses=status_names(result), result=result)
+        statuses = status_names(result)
+        return cls(
+            head=head,
+            writer=writer,
+            columns=writer.columns(result),
+            statuses=statuses,
+            result=result,
+            stale=stale_columns(result.stale),
+            all_present=all_are_present(statuses),
+        )
 
-    def whole(self, *, event_times: bool) -> bytes:
-        return self._encode(self.columns, status_columns(self.statuses), slice(None), event_times=event_times)
+    def whole(self, rows: int, *, event_times: bool) -> bytes:
+        return self._encode(self.columns, slice(0, rows), event_times=event_times)
 
     def part(self, part: slice, *, event_times: bool) -> bytes:
         columns = {name: column[part] for name, column in self.columns.items()}
-        return self._encode(columns, status_columns(self.statuses, part), part, event_times=event_times)
+        return self._encode(columns, part, event_times=event_times)
 
-    def _encode(
-        self, columns: Mapping[str, Any], statuses: Mapping[str, Any], part: slice, *, event_times: bool
-    ) -> bytes:
-        stale = {name: flags[part] for name, flags in self.result.stale.items() if True in flags[part]}
-        document = {**self.head, "features": columns, "statuses": statuses, "stale": stale}
+    def _encode(self, columns: Mapping[str, Any], part: slice, *, event_times: bool) -> bytes:
+        document = {
+            **self.head,
+            "features": columns,
+            "statuses": self.writer.all_present(part.stop - part.start)
+            if self.all_present
+            else status_columns(self.statuses, part),
+            "stale": {name: flags[part] for name, flags in self.stale.items() if True in flags[part]},
+        }
         if event_times:
             document["event_times"] = {
                 name: [None if moment is None else micros_text(moment) for moment in moments[part]]
@@ -95,9 +118,11 @@ class FeatureEndpoint:
         head = {"service": self.service, "catalog_version": snapshot.version, "at": micros_text(result.at)}
         vectors = Vectors.of(result, snapshot.writers[self.service], head)
         self._rows_meter.observe(len(rows))
-        self._state.metrics.read(self.service, vectors.statuses, result.stale)
+        if not vectors.all_present:
+            self._state.metrics.not_present(self.service, vectors.statuses)
+        self._state.metrics.stale_values(self.service, vectors.stale)
         if len(reads) == 1:
-            return [vectors.whole(event_times=reads[0].event_times)]
+            return [vectors.whole(len(rows), event_times=reads[0].event_times)]
         return _split(vectors, reads)
 
 
@@ -122,7 +147,7 @@ async def answer_references(state: ServingState, body: bytes) -> bytes:
     result = await snapshot.online.aread_features(references, rows)
     head = {"service": None, "catalog_version": snapshot.version, "at": micros_text(result.at)}
     vectors = Vectors.of(result, VectorWriter.of(reference_types(snapshot.catalog, references)), head)
-    return vectors.whole(event_times=flag(request, "event_times"))
+    return vectors.whole(len(rows), event_times=flag(request, "event_times"))
 
 
 def check_fields(request: Mapping[str, Any], known: set[str]) -> None:

@@ -66,20 +66,18 @@ class Metrics:
         meters[0].inc()
         meters[1].observe(seconds)
 
-    def read(self, service: str, statuses: Mapping[str, Sequence[str]], stale: Mapping[str, Sequence[bool]]) -> None:
-        """Count what a read found missing or stale; a read in which all is well costs next to nothing."""
-        well: dict[int, bool] = {}  # features of one view often share a column
+    def not_present(self, service: str, statuses: Mapping[str, Sequence[str]]) -> None:
+        """Count what a read did not find, found null or found too old."""
         for feature, column in statuses.items():
-            if id(column) not in well:
-                well[id(column)] = column.count("PRESENT") == len(column)
-            if well[id(column)]:
-                continue
-            for status, count in Tally(column).items():
-                if status != "PRESENT":
-                    self.values.labels(service, feature, status).inc(count)
+            if column.count("PRESENT") != len(column):
+                for status, count in Tally(column).items():
+                    if status != "PRESENT":
+                        self.values.labels(service, feature, status).inc(count)
+
+    def stale_values(self, service: str, stale: Mapping[str, Sequence[bool]]) -> None:
+        """Count values older than their view's freshness objective, given the features that have some."""
         for feature, flags in stale.items():
-            if True in flags:
-                self.stale.labels(service, feature).inc(sum(flags))
+            self.stale.labels(service, feature).inc(sum(flags))
 
     def page(self) -> bytes:
         return generate_latest(self.registry)

@@ -21,7 +21,7 @@ from tidemill_serving.problems import NotDeployedError
 from tidemill_serving.rows import Row, RowSchema, row_schema
 from tidemill_serving.state import ServingState, Snapshot
 from tidemill_serving.values import plain
-from tidemill_serving.vectors import StatusRows, row_texts, stale_rows, status_names
+from tidemill_serving.vectors import StatusRows, all_are_present, row_texts, stale_columns, stale_rows, status_names
 
 if TYPE_CHECKING:
     from tidemill.online.result import OnlineResult
@@ -90,7 +90,9 @@ class PredictEndpoint:
         statuses = status_names(result)
         rows = self._log(batch, result, statuses, predictions)
         logged = perf_counter()
-        self._state.metrics.read(batch.served.service, statuses, result.stale)
+        if not all_are_present(statuses):
+            self._state.metrics.not_present(batch.served.service, statuses)
+        self._state.metrics.stale_values(batch.served.service, stale_columns(result.stale))
         self._state.metrics.predictions.labels(self.model, str(batch.served.version)).inc(len(batch.rows))
         answers = _answers(batch, rows, result)
         for stage, seconds in (

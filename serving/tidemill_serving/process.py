@@ -49,6 +49,7 @@ def server_config(project: Project, *, host: str, port: int, dashboard: bool = F
         loop="uvloop",
         lifespan="on",
         access_log=False,
+        proxy_headers=False,
         log_level="warning",
         server_header=False,
         date_header=False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 _PRESENT = "PRESENT"
 _MOST_PATTERNS = 4_096
+_MOST_ROWS_KEPT = 200
 # Indexed by the status itself: a look-up by an enum's name or hash runs Python code, and there are thousands.
 _NAMES = tuple(Status(number).name if number in set(Status) else "" for number in range(max(Status) + 1))
 
@@ -31,6 +31,7 @@ class VectorWriter:
 
     types: Mapping[str, ValueType]
     _writers: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]] = field(repr=False)
+    _all_present: dict[int, orjson.Fragment] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, types: Mapping[str, ValueType]) -> VectorWriter:
@@ -43,6 +44,15 @@ class VectorWriter:
         for name, write in self._writers.items():
             written[name] = write(written[name])
         return written
+
+    def all_present(self, rows: int) -> orjson.Fragment:
+        """The statuses of so many rows in which all is well, which is how most answers are: built once."""
+        found = self._all_present.get(rows)
+        if found is None:
+            found = orjson.Fragment(orjson.dumps(dict.fromkeys(self.types, [_PRESENT] * rows)))
+            if rows <= _MOST_ROWS_KEPT:
+                self._all_present[rows] = found
+        return found
 
 
 def service_types(catalog: Catalog, service: str) -> dict[str, ValueType]:
@@ -78,27 +88,22 @@ def status_names(result: OnlineResult) -> dict[str, list[str]]:
     return names
 
 
-def status_columns(statuses: Mapping[str, Sequence[str]], part: slice | None = None) -> dict[str, Any]:
-    """The statuses of some rows as JSON; the usual column, where all is well, is built once for each length."""
+def all_are_present(statuses: Mapping[str, Sequence[str]]) -> bool:
+    """Whether all is well in every row."""
+    columns = {id(column): column for column in statuses.values()}
+    return all(column.count(_PRESENT) == len(column) for column in columns.values())
+
+
+def status_columns(statuses: Mapping[str, Sequence[str]], part: slice) -> dict[str, Any]:
+    """The statuses of some rows as JSON, each column that is shared encoded once."""
     shared: dict[int, Any] = {}
     columns = {}
     for feature, column in statuses.items():
         found = shared.get(id(column))
         if found is None:
-            found = shared[id(column)] = _column_json(column if part is None else column[part])
+            found = shared[id(column)] = orjson.Fragment(orjson.dumps(column[part]))
         columns[feature] = found
     return columns
-
-
-def _column_json(column: Sequence[str]) -> orjson.Fragment:
-    if column.count(_PRESENT) == len(column):
-        return _all_present(len(column))
-    return orjson.Fragment(orjson.dumps(column))
-
-
-@lru_cache(maxsize=1_024)
-def _all_present(rows: int) -> orjson.Fragment:
-    return orjson.Fragment(orjson.dumps([_PRESENT] * rows))
 
 
 class StatusRows:
@@ -128,12 +133,18 @@ def row_texts(columns: Columns) -> list[str]:
     return [orjson.dumps(dict(zip(names, row, strict=True))).decode() for row in zip(*columns.values(), strict=True)]
 
 
+def stale_columns(stale: Mapping[str, Sequence[bool]]) -> dict[str, Sequence[bool]]:
+    """The features of which some value is older than its freshness objective; mostly none."""
+    columns = {id(flags): flags for flags in stale.values()}
+    old = {number for number, flags in columns.items() if True in flags}
+    return {name: flags for name, flags in stale.items() if id(flags) in old} if old else {}
+
+
 def stale_rows(stale: Mapping[str, Sequence[bool]], rows: int) -> list[list[str]]:
     """For each row the features whose value is older than its freshness objective."""
     found: list[list[str]] = [[] for _ in range(rows)]
-    for name, flags in stale.items():
-        if True in flags:
-            for row, flag in zip(found, flags, strict=True):
-                if flag:
-                    row.append(name)
+    for name, flags in stale_columns(stale).items():
+        for row, flag in zip(found, flags, strict=True):
+            if flag:
+                row.append(name)
     return found

@@ -48,7 +48,7 @@ class _Line(asyncio.Protocol):
     """One connection: sends a request, finds the end of the answer, reports."""
 
     def __init__(self, runner: _Runner) -> None:
-        self._runner, self._buffer = runner, bytearray()
+        self._runner, self._buffer, self._due_bytes = runner, bytearray(), 0
         self.started = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -61,17 +61,23 @@ class _Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        head = self._buffer.find(b"\r\n\r\n")
-        if head < 0:
-            return
-        place = self._buffer.lower().find(b"content-length:", 0, head)
-        end = self._buffer.find(b"\r\n", place)
-        total = head + 4 + int(self._buffer[place + 15 : end])
-        if len(self._buffer) < total:
+        if not self._due_bytes:
+            self._due_bytes = self._length_of_answer()
+        if not self._due_bytes or len(self._buffer) < self._due_bytes:
             return
         ok = self._buffer.startswith(b"HTTP/1.1 200")
-        del self._buffer[:total]
+        self._buffer.clear()  # nothing follows: the next request has not been sent
+        self._due_bytes = 0
         self._runner.answered(self, ok)
+
+    def _length_of_answer(self) -> int:
+        """Of head and body together; 0 while the head is not complete."""
+        head = self._buffer.find(b"\r\n\r\n")
+        if head < 0:
+            return 0
+        name = b"content-length:"
+        place = bytes(self._buffer[:head]).lower().find(name) + len(name)
+        return head + 4 + int(self._buffer[place : self._buffer.find(b"\r\n", place)])
 
 
 class _Runner:
