@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from tidemill.definitions.catalog import Source
@@ -70,5 +71,6 @@ def _stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime(_STAMP).replace(".000000Z", "Z")
 
 
+@lru_cache(maxsize=1 << 16)  # a schedule reads the same file names at every tick
 def _moment(text: str) -> datetime:
     return datetime.strptime(text, _STAMP if "." in text else "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)

@@ -50,6 +50,8 @@ class DataFile:
     metadata: pq.FileMetaData
     schema: pa.Schema
     filesystem: pafs.FileSystem | None = field(default=None, compare=False)
+    bounds: dict[tuple[int, str, Unit], tuple[int, int]] = field(default_factory=dict, compare=False)
+    """What statistics were found to say, by row group, stored column and unit; kept with the footer."""
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -164,14 +166,10 @@ class SourceFiles:
     def bounds(self, group: RowGroup, column: str, unit: Unit) -> tuple[int, int]:
         """The least and greatest instant of a column in a row group by its statistics; endless without any."""
         file = self.files[group.file]
-        place = file.places.get(self.stored_name(column, file))
-        statistics = None if place is None else file.metadata.row_group(group.index).column(place).statistics
-        if statistics is None or not statistics.has_min_max:
-            return NEVER, FOREVER
-        stored = file.schema.field(self.stored_name(column, file)).type
-        if not pa.types.is_timestamp(stored) or not isinstance(statistics.min_raw, int):
-            return NEVER, FOREVER
-        return _in_unit(statistics.min_raw, statistics, unit), _in_unit(statistics.max_raw, statistics, unit)
+        wanted = group.index, self.stored_name(column, file), unit
+        if wanted not in file.bounds:
+            file.bounds[wanted] = _bounds_of(file, *wanted)
+        return file.bounds[wanted]
 
     def key_bounds(self, group: RowGroup, column: str) -> tuple[Any, Any] | None:
         """The least and greatest whole number or text of a column in a row group by its statistics; None without."""
@@ -221,6 +219,16 @@ class SourceFiles:
             for name in names.values()
         ]
         return pa.table(arrays, names=list(names))
+
+
+def _bounds_of(file: DataFile, index: int, stored: str, unit: Unit) -> tuple[int, int]:
+    place = file.places.get(stored)
+    statistics = None if place is None else file.metadata.row_group(index).column(place).statistics
+    if statistics is None or not statistics.has_min_max:
+        return NEVER, FOREVER
+    if not pa.types.is_timestamp(file.schema.field(stored).type) or not isinstance(statistics.min_raw, int):
+        return NEVER, FOREVER
+    return _in_unit(statistics.min_raw, statistics, unit), _in_unit(statistics.max_raw, statistics, unit)
 
 
 def resolve(path: str, root: Path) -> str:
@@ -350,9 +358,17 @@ def _list_delta(where: str, source: Source) -> list[_Listed]:
 def _open(
     path: str, name: str, partition: dict[str, str | None], filesystem: pafs.FileSystem | None, source: Source
 ) -> DataFile:
-    footer = _footer(path, name, filesystem, source) if filesystem else _local_footer(path, name, source)
-    metadata, schema = footer
-    return DataFile(path=path, name=name, partition=partition, metadata=metadata, schema=schema, filesystem=filesystem)
+    found = _footer(path, name, filesystem, source) if filesystem else _local_footer(path, name, source)
+    metadata, schema, bounds = found
+    return DataFile(
+        path=path,
+        name=name,
+        partition=partition,
+        metadata=metadata,
+        schema=schema,
+        filesystem=filesystem,
+        bounds=bounds,
+    )
 
 
 def _local_footer(path: str, name: str, source: Source) -> _Footer:
@@ -378,7 +394,7 @@ def _footer(path: str, name: str, filesystem: pafs.FileSystem | None, source: So
     try:
         where: Any = path if filesystem is None else filesystem.open_input_file(path)
         with pq.ParquetFile(where) as opened:
-            return opened.metadata, _shared(opened.schema_arrow)
+            return opened.metadata, _shared(opened.schema_arrow), {}
     except (pa.ArrowException, OSError) as error:
         raise SourceError(
             f"{name} of source {source.name!r} is not a readable Parquet file: {error}.",
@@ -394,7 +410,7 @@ def _shared(schema: pa.Schema) -> pa.Schema:
         return _SCHEMAS.setdefault(schema.serialize().to_pybytes(), schema)
 
 
-_Footer = tuple[pq.FileMetaData, pa.Schema]
+_Footer = tuple[pq.FileMetaData, pa.Schema, dict[tuple[int, str, Unit], tuple[int, int]]]
 _MOST_REMEMBERED = 20_000  # footers; a few kilobytes each
 _REMEMBERED: dict[str, tuple[tuple[int, int, int], _Footer]] = {}
 _SCHEMAS: dict[bytes, pa.Schema] = {}
