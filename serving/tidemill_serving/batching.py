@@ -20,10 +20,10 @@ Answer = TypeVar("Answer")
 
 
 class _Waiting(Generic[Item, Answer]):
-    __slots__ = ("future", "item", "weight")
+    __slots__ = ("due", "future", "item", "weight")
 
-    def __init__(self, item: Item, weight: int, future: asyncio.Future[Answer]) -> None:
-        self.item, self.weight, self.future = item, weight, future
+    def __init__(self, item: Item, weight: int, future: asyncio.Future[Answer], due: float) -> None:
+        self.item, self.weight, self.future, self.due = item, weight, future, due
 
 
 class Batcher(Generic[Item, Answer]):
@@ -49,8 +49,11 @@ class Batcher(Generic[Item, Answer]):
         self._run, self._largest, self._most_pending = run, largest, pending
         self._seconds, self._lanes = seconds, lanes
         self._queue: deque[_Waiting[Item, Answer]] = deque()
+        self._unanswered: deque[_Waiting[Item, Answer]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
         self._pending = 0
-        self._busy: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._busy: set[asyncio.Task[None]] = set()  # held, since a loop forgets tasks that nobody holds
 
     @property
     def pending(self) -> int:
@@ -65,10 +68,14 @@ class Batcher(Generic[Item, Answer]):
             )
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        alarm = loop.call_later(self._seconds, self._expire, future)
-        self._queue.append(_Waiting(item, weight, future))
+        waiting = _Waiting(item, weight, future, loop.time() + self._seconds)
+        self._queue.append(waiting)
+        self._unanswered.append(waiting)
         self._pending += 1
-        if len(self._busy) < self._lanes:
+        if self._alarm is None:
+            self._alarm = loop.call_at(waiting.due, self._expire)
+        if self._running < self._lanes:
+            self._running += 1
             task = loop.create_task(self._drain())
             self._busy.add(task)
             task.add_done_callback(self._busy.discard)
@@ -76,19 +83,32 @@ class Batcher(Generic[Item, Answer]):
             return await future
         finally:
             self._pending -= 1
-            alarm.cancel()
+            while self._unanswered and self._unanswered[0].future.done():
+                self._unanswered.popleft()
 
-    def _expire(self, future: asyncio.Future[Answer]) -> None:
-        if not future.done():
-            future.set_exception(
-                DeadlineError(
-                    f"No answer was ready within {self._seconds:g} s.", hint="Ask for fewer rows, or add a replica."
+    def _expire(self) -> None:
+        """Tell whoever waited too long, and look again when the next one's time is up: one alarm serves all."""
+        loop = asyncio.get_running_loop()
+        self._alarm = None
+        while self._unanswered and (self._unanswered[0].future.done() or self._unanswered[0].due <= loop.time()):
+            future = self._unanswered.popleft().future
+            if not future.done():
+                future.set_exception(
+                    DeadlineError(
+                        f"No answer was ready within {self._seconds:g} s.", hint="Ask for fewer rows, or add a replica."
+                    )
                 )
-            )
+        if self._unanswered:
+            self._alarm = loop.call_at(self._unanswered[0].due, self._expire)
 
     async def _drain(self) -> None:
-        while batch := self._next_batch():
-            await self._answer(batch)
+        """Answer until nothing waits. The lane is given up in the same step that found the queue empty: an item that
+        came a moment later must find it free, or nobody would ever begin it."""
+        try:
+            while batch := self._next_batch():
+                await self._answer(batch)
+        finally:
+            self._running -= 1
 
     def _next_batch(self) -> list[_Waiting[Item, Answer]]:
         batch: list[_Waiting[Item, Answer]] = []
