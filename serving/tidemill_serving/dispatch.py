@@ -76,8 +76,9 @@ class FrontDoor:
                 await self._serve_cold(scope, receive, send, started)
                 return
             route, answer = hot
-            await send_json(send, await answer(await read_body(scope, receive, self._state.limits)))
+            body = await answer(await read_body(scope, receive, self._state.limits))
             self._state.metrics.answered(route, 200, perf_counter() - started)
+            await send_json(send, body)
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem document
@@ -91,10 +92,12 @@ class FrontDoor:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                # Before the last byte leaves: who has the answer can ask for the metrics at once.
+                self._state.metrics.answered(_route_of(scope), status, perf_counter() - started)
             await send(message)
 
         await self._app(scope, receive, note_status)
-        self._state.metrics.answered(_route_of(scope), status, perf_counter() - started)
 
     async def _refuse(self, error: Exception, route: str, path: str, send: Send, started: float) -> None:
         if not isinstance(error, TidemillError):
@@ -102,8 +105,8 @@ class FrontDoor:
         elif status_of(error) >= 500:
             _log.warning("Answering %s: %s", path, error, extra={"action": "refused"})
         problem = problem_of(error, instance=path)
-        await send_problem(send, problem)
         self._state.metrics.answered(route, problem.status, perf_counter() - started)
+        await send_problem(send, problem)
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

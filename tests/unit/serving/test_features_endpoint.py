@@ -158,9 +158,9 @@ def test_before_the_first_apply_the_server_answers_503_and_serves_once_applied(t
     project = open_small(tmp_path)
     with served(project, wait=False) as client:
         assert client.get("/healthz").status_code == 200
-        refused = read(client, {"rows": [ROW]})
-        assert refused.status_code == 503
-        assert "tidemill apply" in refused.text
+        assert read(client, {"rows": [ROW]}).status_code == 503
+        wait_until(lambda: "tidemill apply" in read(client, {"rows": [ROW]}).text)
+        assert read(client, {"rows": [ROW]}).status_code == 503
         project.catalogs.add(catalog(), at=NOW)
         wait_until(lambda: client.serving.ready)  # type: ignore[attr-defined]
         assert read(client, {"rows": [ROW]}).status_code == 200
