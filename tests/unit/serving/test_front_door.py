@@ -13,7 +13,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from small_model import promote
-from small_project import NOW, catalog, open_small, served
+from small_project import NOW, catalog, open_small, served, wait_until
 
 from tidemill.project import Project
 from tidemill_serving.protocol import PatientHttpProtocol
@@ -136,12 +136,14 @@ def test_metrics_count_answers_predictions_and_what_was_not_present(project: Pro
         client.post("/v1/models/delay/predict", json={"rows": [ROW, ROW | {"origin": "?"}]})
         client.post(FEATURES, json={})
         client.get("/nowhere")
-        page = client.get("/metrics").text
-    assert 'tidemill_predictions_total{model="delay",version="1"} 2.0' in page
-    assert 'tidemill_http_requests_total{route="/v1/features/{service}",status="400"} 1.0' in page
-    assert 'tidemill_http_requests_total{route="other",status="404"} 1.0' in page
-    assert 'tidemill_feature_values_not_present_total{feature="temp",service="delay_v1",status="NOT_FOUND"} 1.0' in page
-    assert 'tidemill_model_version{model="delay"} 1.0' in page
+        wanted = (
+            'tidemill_predictions_total{model="delay",version="1"} 2.0',
+            'tidemill_http_requests_total{route="/v1/features/{service}",status="400"} 1.0',
+            'tidemill_http_requests_total{route="other",status="404"} 1.0',
+            'tidemill_feature_values_not_present_total{feature="temp",service="delay_v1",status="NOT_FOUND"} 1.0',
+            'tidemill_model_version{model="delay"} 1.0',
+        )
+        wait_until(lambda: all(line in client.get("/metrics").text for line in wanted))
 
 
 def test_openapi_has_exact_schemas_that_are_all_defined(project: Project) -> None:
@@ -174,7 +176,7 @@ _IMPORTS = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from small_project import open_small, served
+from small_project import open_small, served, wait_until
 project = open_small(Path(sys.argv[1]))
 with served(project) as client:
     answer = client.post("/v1/models/delay/predict", json={"rows": [{"origin": "JFK", "route": 1, "distance": 1.0}]})
