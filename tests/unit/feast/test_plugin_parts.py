@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,3 +77,15 @@ def test_a_relative_registry_lies_in_the_repository(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:////var/r.db"])
 def test_other_registries_stay_where_they_are(tmp_path: Path, url: str) -> None:
     assert absolute_sqlite_url(url, tmp_path) == url
+
+
+def test_importing_feast_leaves_the_metrics_of_the_process_in_its_memory() -> None:
+    program = """
+import os
+import tidemill.feast
+from prometheus_client import values
+assert not [name for name in os.environ if name.startswith("PROMETHEUS_")], "the processes we start would share files"
+assert values.ValueClass is values.MutexValue
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_")}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
