@@ -76,7 +76,7 @@ def _import(file: Path, name: str, root: Path) -> Any:
 class _FromSource(SourceFileLoader):
     """Runs what the file says now. Python's cache of compiled files takes an edit of the same second for no edit."""
 
-    def get_code(self, fullname: str) -> CodeType:
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - Python calls it so
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
