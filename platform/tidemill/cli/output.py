@@ -41,7 +41,7 @@ class Output:
             return
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", header_style="bold")
+        table = Table(title=title, title_justify="left", header_style="bold", show_header=any(columns))
         rows = [tuple(row) for row in rows]
         for place, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[place], int | float | type(None)) for row in rows)
