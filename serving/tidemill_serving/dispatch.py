@@ -7,12 +7,22 @@ else to FastAPI, turns every error into a problem document, and counts and times
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from time import perf_counter
+from typing import Any
 
 from tidemill.errors import TidemillError
 from tidemill_serving.auth import Tokens
-from tidemill_serving.exchange import ClientGoneError, Receive, Scope, Send, read_body, send_json, send_problem
+from tidemill_serving.exchange import (
+    ClientGoneError,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_and_drain,
+    send_json,
+    send_problem,
+)
 from tidemill_serving.features import FeatureEndpoint
 from tidemill_serving.predict import PredictEndpoint
 from tidemill_serving.problems import problem_of, status_of
@@ -83,10 +93,11 @@ class FrontDoor:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem document
             route = _route_of(scope) if hot is None else hot[0]
-            await self._refuse(error, route, path, send, started)
+            self._note(error, route, path, started)
+            await send_problem(self._patient(receive, send), problem_of(error, instance=path))
 
     async def _serve_cold(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
-        status = 0
+        status, patient = 0, self._patient(receive, send)
 
         async def note_status(message) -> None:
             nonlocal status
@@ -95,18 +106,33 @@ class FrontDoor:
             elif message["type"] == "http.response.body" and not message.get("more_body", False):
                 # Before the last byte leaves: who has the answer can ask for the metrics at once.
                 self._state.metrics.answered(_route_of(scope), status, perf_counter() - started)
-            await send(message)
+            await patient(message)
 
         await self._app(scope, receive, note_status)
 
-    async def _refuse(self, error: Exception, route: str, path: str, send: Send, started: float) -> None:
+    def _patient(self, receive: Receive, send: Send) -> Send:
+        """`send`, but whoever is told that a body is too large gets the chance to see it."""
+        too_large = False
+
+        async def patient(message: MutableMapping[str, Any]) -> None:
+            nonlocal too_large
+            if message["type"] == "http.response.start":
+                too_large = message["status"] == 413
+            elif too_large and not message.get("more_body", False):
+                await send_and_drain(message, receive, send, pause=self._state.limits.request_seconds)
+                return
+            await send(message)
+
+        return patient
+
+    def _note(self, error: Exception, route: str, path: str, started: float) -> None:
+        """Count the refusal, and log it where it is ours."""
+        status = status_of(error)
         if not isinstance(error, TidemillError):
             _log.error("Answering %s failed.", path, exc_info=error)
-        elif status_of(error) >= 500:
+        elif status >= 500:
             _log.warning("Answering %s: %s", path, error, extra={"action": "refused"})
-        problem = problem_of(error, instance=path)
-        self._state.metrics.answered(route, problem.status, perf_counter() - started)
-        await send_problem(send, problem)
+        self._state.metrics.answered(route, status, perf_counter() - started)
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 import orjson
 
-from tidemill_serving.limits import Limits
+from tidemill_serving.limits import Limits, Taken
 from tidemill_serving.problems import BodyTooLargeError, MalformedBodyError, Problem, SlowRequestError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+WHOLE = "tidemill.whole"
+"""In the scope of a request whose body has arrived with its head, as most do: nothing is left to wait for."""
+
 _JSON = (b"content-type", b"application/json")
 _MOST_DRAINED = 512 * 2**20
+_LONGEST_DRAIN = 30.0
 
 
 class ClientGoneError(Exception):
@@ -26,43 +30,68 @@ class ClientGoneError(Exception):
 async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
     """The request's whole body.
 
-    Raises BodyTooLargeError, having read and thrown away what the client still sent so that it gets to see the answer,
-    and SlowRequestError where the body does not arrive in time.
+    Raises BodyTooLargeError as soon as that is known, OverloadedError where the bodies of all requests together are too
+    much, and SlowRequestError where the body does not arrive in time.
     """
-    message = await receive()
-    body = message.get("body", b"")
-    if not message.get("more_body", False) and message["type"] == "http.request" and len(body) <= limits.body_bytes:
-        return body
+    if WHOLE in scope:
+        body = (await receive()).get("body", b"")
+        if len(body) <= limits.body_bytes:
+            return body
+        raise _too_large(len(body), limits)
+    declared = _declared_length(scope["headers"])
+    if declared > limits.body_bytes:
+        raise _too_large(declared, limits)
     try:
-        async with asyncio.timeout(limits.request_seconds):
-            return await _read_rest(scope, receive, limits, message)
+        with limits.room.taken() as taken:
+            async with asyncio.timeout(limits.request_seconds):
+                return await _read_parts(receive, limits, taken)
     except TimeoutError:
-        if _declared_length(scope["headers"]) > limits.body_bytes:
-            raise _too_large(_declared_length(scope["headers"]), limits) from None
         raise SlowRequestError(
             f"The body did not arrive within {limits.request_seconds:g} s.", hint="Send it faster, or in smaller parts."
         ) from None
 
 
-async def _read_rest(scope: Scope, receive: Receive, limits: Limits, message: MutableMapping[str, Any]) -> bytes:
-    declared = _declared_length(scope["headers"])
-    if declared > _MOST_DRAINED:
-        raise _too_large(declared, limits)
+async def _read_parts(receive: Receive, limits: Limits, taken: Taken) -> bytes:
     parts, size = [], 0
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
-        size += len(message.get("body", b""))
-        if size <= limits.body_bytes:
-            parts.append(message.get("body", b""))
-        else:
-            parts.clear()
-        if not message.get("more_body", False) or size > _MOST_DRAINED:
-            break
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limits.body_bytes:
+            raise _too_large(size, limits)
+        taken.add(len(part))
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def send_and_drain(message: MutableMapping[str, Any], receive: Receive, send: Send, *, pause: float) -> None:
+    """Send the last part of an answer and, before the connection ends with it, throw away what the client still sends.
+
+    An answer that comes before the request is complete would else be lost: a connection that is closed with bytes
+    unread is reset, and a client that only sends sees nothing but that. Who pauses for `pause` seconds has seen it.
+    """
+    await send({**message, "more_body": True})
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _LONGEST_DRAIN
+    try:
+        async with asyncio.timeout(pause) as patience:
+            async for _part in _rest_of(receive):
+                patience.reschedule(min(end, loop.time() + pause))
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _rest_of(receive: Receive) -> AsyncIterator[bytes]:
+    size, more = 0, True
+    while more and size <= _MOST_DRAINED:
         message = await receive()
-    if max(size, declared) > limits.body_bytes:
-        raise _too_large(max(size, declared), limits)
-    return b"".join(parts)
+        more = message["type"] == "http.request" and message.get("more_body", False)
+        size += len(message.get("body", b""))
+        yield message.get("body", b"")
 
 
 def _too_large(size: int, limits: Limits) -> BodyTooLargeError:

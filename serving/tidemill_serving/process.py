@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import resource
+import socket
 import sys
 
 import uvicorn
@@ -12,11 +14,13 @@ import uvicorn
 from tidemill.errors import ConfigurationError, ConflictError
 from tidemill.project import Project
 from tidemill_serving.app import create_app
-from tidemill_serving.protocol import PatientHttpProtocol
+from tidemill_serving.protocol import DRAINING, PatientHttpProtocol
 
 _log = logging.getLogger("tidemill.serving")
 _BACKLOG = 2_048
 _SWITCH_SECONDS = 0.001
+_LAST_CALL = 0.3  # seconds in which everybody who uses a connection is told that it ends
+_LAST_WORDS = 0.2  # seconds for the first request of those who were accepted last
 
 
 def run_server(project: Project, *, host: str, port: int, dashboard: bool = False) -> None:
@@ -34,9 +38,28 @@ def run_server(project: Project, *, host: str, port: int, dashboard: bool = Fals
             f"Something else listens on {host}:{port}.", hint="Choose another with --port, or stop it."
         ) from None
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        DrainingServer(config).run(sockets=[listener])
     finally:
         listener.close()
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that loses no request when it ends.
+
+    uvicorn alone closes idle connections at once, and with them the requests that are on their way on them. Here every
+    answer first says that its connection ends; then nobody new is accepted; then what is idle is closed.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.serving.draining = True  # type: ignore[union-attr] - it is what `create_app` returned
+        self.lifespan.state[DRAINING] = True
+        if not self.force_exit:
+            await asyncio.sleep(_LAST_CALL)
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        if not self.force_exit:
+            await asyncio.sleep(_LAST_WORDS)
+        await super().shutdown(sockets)
 
 
 def server_config(project: Project, *, host: str, port: int, dashboard: bool = False) -> uvicorn.Config:

@@ -1,43 +1,96 @@
-"""uvicorn's HTTP protocol with patience that ends: a connection that sends no complete request head is closed.
+"""uvicorn's HTTP protocol with patience that ends: what sends no complete request head is closed.
 
-Otherwise ten thousand connections that send nothing would hold ten thousand file descriptors for ever.
+Otherwise ten thousand connections that send nothing would hold ten thousand file descriptors for ever, and one that
+sends a head without end would hold all memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import resource
+from functools import cache
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from tidemill_serving.limits import HEAD_TIMEOUT
+from tidemill_serving.exchange import WHOLE
+from tidemill_serving.limits import HEAD_BYTES, HEAD_TIMEOUT
+from tidemill_serving.problems import problem
+
+DRAINING = "draining"
+"""Set in the state that all connections of a server share when it is about to end."""
+
+_RESERVED = 256  # file descriptors for everything but connections: Redis, the prediction log, databases, models
+
+
+@cache
+def most_connections() -> int:
+    """How many connections this process may hold and still open the files it needs."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft - _RESERVED, soft // 2)
 
 
 class PatientHttpProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head is not complete `head_timeout` seconds after it was due to begin."""
+    """Closes a connection whose request head is not complete `head_timeout` seconds after it was due to begin.
+
+    When there are as many connections as there may be, a new one takes the place of the one that has been idle longest.
+    """
 
     head_timeout = HEAD_TIMEOUT
+    _idle: dict[PatientHttpProtocol, None] = {}  # noqa: RUF012 - of the whole process, as are its file descriptors
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._head_bytes = 0
         self._head_alarm: asyncio.TimerHandle | None = self.loop.call_later(self.head_timeout, self._give_up)
+        if len(self.connections) > most_connections():
+            next(iter(self._idle), self)._give_up()
+        self._idle[self] = None
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > HEAD_BYTES and self._head_alarm is not None:
+            self._refuse_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._head_alarm is None:
+            self._head_bytes = 0
             self._head_alarm = self.loop.call_later(self.head_timeout, self._give_up)
 
     def on_headers_complete(self) -> None:
         self._forget_head_alarm()
+        self._idle.pop(self, None)
         super().on_headers_complete()
+        if DRAINING in self.app_state:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.scope[WHOLE] = True  # type: ignore[typeddict-unknown-key] - a note to `read_body`
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._idle[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head_alarm()
+        self._idle.pop(self, None)
         super().connection_lost(exc)
 
     def _give_up(self) -> None:
-        self._head_alarm = None
+        self._forget_head_alarm()
+        self._idle.pop(self, None)
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
+
+    def _refuse_head(self) -> None:
+        detail = f"The head of the request is longer than {HEAD_BYTES:,} bytes."
+        found = problem(431, {"type": "about:blank", "title": "Head too large", "status": 431, "detail": detail})
+        head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(STATUS_LINE[431] + head % len(found.body) + found.body)
+        self._give_up()
 
     def _forget_head_alarm(self) -> None:
         if self._head_alarm is not None:

@@ -1,0 +1,233 @@
+"""Bodies without end, heads without end, connections without requests: refused early, in bounded memory, while others
+are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
+
+from small_live import FEATURES, PUSH, ROW, LiveServer, live, open_with_redis
+from small_project import wait_until
+
+from tidemill.online.embedded import EmbeddedRedis
+from tidemill.project import Project
+
+MEGABYTE = 2**20
+SILENT = 10_000
+PATHS = [FEATURES, "/v1/features", PUSH, "/push", "/get-online-features"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    opened = open_with_redis(tmp_path_factory.mktemp("project"), max_body_bytes=MEGABYTE, request_timeout=2.0)
+    yield opened
+    EmbeddedRedis(opened.redis_folder).stop()
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def server(project: Project) -> Iterator[LiveServer]:
+    with live(project) as server:
+        httpx.post(server.url + FEATURES, json={"rows": [ROW]})
+        yield server
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard >= SILENT + 1_000, "This machine lets a process open too few files for ten thousand connections."
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def connect(server: LiveServer) -> socket.socket:
+    line = socket.create_connection(("127.0.0.1", server.port))
+    line.settimeout(20)
+    return line
+
+
+def head(path: str, *fields: str) -> bytes:
+    return "\r\n".join([f"POST {path} HTTP/1.1", "host: x", *fields, "", ""]).encode()
+
+
+def read_until(line: socket.socket, wanted: bytes) -> bytes:
+    found = b""
+    while wanted not in found:
+        part = line.recv(65_536)
+        assert part, f"the connection was closed after {found!r}"
+        found += part
+    return found
+
+
+def answers(server: LiveServer) -> bool:
+    return httpx.post(server.url + FEATURES, json={"rows": [ROW]}, timeout=20).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_declared_length_beyond_the_limit_is_refused_before_the_body_is_sent(server: LiveServer, path: str) -> None:
+    with connect(server) as line:
+        line.sendall(head(path, "content-length: 100000000"))
+        answer = read_until(line, b"are taken")
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"at most 1,048,576 are taken" in answer
+
+
+@pytest.mark.parametrize("path", [FEATURES, PUSH])
+def test_a_body_that_is_announced_and_never_comes_is_408(server: LiveServer, path: str) -> None:
+    with connect(server) as line:
+        line.sendall(head(path, "content-length: 1000"))
+        assert line.recv(65_536).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_chunked_body_is_refused_as_soon_as_it_passes_the_limit(server: LiveServer, path: str) -> None:
+    with connect(server) as line:
+        line.sendall(head(path, "transfer-encoding: chunked"))
+        for _ in range(17):  # a little more than the limit, and no end
+            line.sendall(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+        assert line.recv(65_536).startswith(b"HTTP/1.1 413")
+
+
+def test_whoever_asks_before_sending_is_refused_without_sending(server: LiveServer) -> None:
+    with connect(server) as line:
+        line.sendall(head(FEATURES, "content-length: 100000000", "expect: 100-continue"))
+        assert b"HTTP/1.1 413" in read_until(line, b"\r\n\r\n{")
+
+
+def test_ten_bodies_of_a_hundred_megabytes_each_see_their_413_and_take_no_memory(server: LiveServer) -> None:
+    before, most = server.memory, [0]
+    watching = threading.Event()
+
+    def watch() -> None:
+        while not watching.wait(0.02):
+            most[0] = max(most[0], server.memory)
+
+    async def send(client: httpx.AsyncClient, *, chunked: bool) -> int:
+        part = b"x" * MEGABYTE
+
+        async def parts():
+            for _ in range(100):
+                yield part
+
+        size = {} if chunked else {"content-length": str(100 * MEGABYTE)}
+        return (await client.post(server.url + FEATURES, content=parts(), headers=size)).status_code
+
+    async def send_all() -> list[int]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            return await asyncio.gather(*(send(client, chunked=number % 2 == 0) for number in range(10)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    statuses = asyncio.run(send_all())
+    watching.set()
+    watcher.join()
+    assert statuses == [413] * 10
+    assert most[0] - before < 64 * MEGABYTE
+    assert answers(server)
+
+
+def test_bodies_that_are_each_small_enough_are_too_much_together(server: LiveServer) -> None:
+    """Seventeen bodies, each short of its limit by a little and of its end."""
+    lines = [connect(server) for _ in range(17)]
+    for line in lines:
+        line.sendall(head(FEATURES, f"content-length: {MEGABYTE}") + b"x" * (MEGABYTE - 1_000))
+    refused = []
+    for line in lines:
+        refused.append(line.recv(65_536).split(b"\r\n")[0])
+        line.close()
+    assert refused.count(b"HTTP/1.1 429 Too Many Requests") == 1
+    assert refused.count(b"HTTP/1.1 408 Request Timeout") == 16
+    assert answers(server)
+
+
+@pytest.mark.parametrize("field", [b"x-endless: ", b""], ids=["header", "path"])
+def test_a_head_without_end_is_refused_and_takes_no_memory(server: LiveServer, field: bytes) -> None:
+    before = server.memory
+    with connect(server) as line:
+        line.sendall(b"POST /v1/features/delay_v1 HTTP/1.1\r\nhost: x\r\n" + field if field else b"GET /")
+        with pytest.raises(OSError):  # noqa: PT011 - reset or broken, as the kernel sees fit
+            line.sendall(b"x" * 100 * MEGABYTE)
+    assert server.memory - before < 32 * MEGABYTE
+    assert answers(server)
+
+
+def test_a_head_that_is_too_long_is_431(server: LiveServer) -> None:
+    with connect(server) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n")
+        for number in range(100):
+            line.sendall(b"x-%d: %s\r\n" % (number, b"y" * 700))
+        answer = read_until(line, b"}")
+    assert answer.startswith(b"HTTP/1.1 431")
+    assert b"application/problem+json" in answer
+
+
+def test_many_requests_in_one_packet_are_all_answered(server: LiveServer) -> None:
+    """What is counted against a head is that head alone."""
+    one = head(FEATURES, "content-length: 2", f"x-filler: {'y' * 3_000}") + b"{}"
+    with connect(server) as line:
+        line.sendall(one * 100)
+        found = b""
+        while found.count(b"HTTP/1.1 400") < 100:
+            found += read_until(line, b"HTTP/1.1 400")
+
+
+def test_ten_thousand_silent_connections_are_closed_in_time_while_others_are_answered(
+    project: Project, many_files: None
+) -> None:
+    async def silent(port: int) -> int:
+        """Opens a connection, sends nothing, and waits to be closed: answers with what it received."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            return len(await reader.read())
+        except ConnectionError:
+            return 0
+        finally:
+            writer.close()
+
+    async def flood(server: LiveServer) -> tuple[list[int], int]:
+        waiting = [asyncio.ensure_future(silent(server.port)) for _ in range(SILENT)]
+        served = 0
+        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+            while not all(one.done() for one in waiting):
+                answer = await client.post(FEATURES, json={"rows": [ROW]})
+                assert answer.status_code == 200
+                served += 1
+                memory.append(server.memory)
+                files.append(psutil.Process(server.process.pid).num_fds())
+                await asyncio.sleep(0.05)
+        return await asyncio.gather(*waiting), served
+
+    memory: list[int] = []
+    files: list[int] = []
+    with live(project, head_timeout=6.0) as server:
+        before = server.memory
+        received, served = asyncio.run(asyncio.wait_for(flood(server), 60))
+    assert received == [0] * SILENT
+    assert max(files) > SILENT // 2  # at one time: the first are closed before a busy machine has opened the last
+    assert served > 10
+    assert max(memory) - before < 200 * MEGABYTE
+
+
+def test_with_no_file_left_a_newcomer_takes_the_place_of_the_longest_idle(project: Project) -> None:
+    with live(project, head_timeout=60.0, files=600) as server:
+        silent = [connect(server) for _ in range(800)]
+        assert answers(server)
+        silent[0].settimeout(5)
+        assert silent[0].recv(1) == b""
+        silent[-1].sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert silent[-1].recv(1_000).startswith(b"HTTP/1.1 200")
+        for line in silent:
+            line.close()
+        wait_until(lambda: answers(server))

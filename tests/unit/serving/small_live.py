@@ -1,0 +1,134 @@
+"""The small project on a real Redis, and its API as a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import psutil
+from small_project import NOW, catalog, wait_until
+
+from tidemill.clock import ManualClock, SimulatedClock
+from tidemill.definitions.catalog import Catalog, CodeReference
+from tidemill.project import Project
+from tidemill.settings import Settings
+
+ROW = {"origin": "JFK", "route": 1, "distance": 1000.0}
+FEATURES = "/v1/features/delay_v1"
+PREDICT = "/v1/models/delay/predict"
+PUSH = "/v1/push/weather_now"
+ON_DEMAND = """
+def hours(inputs):
+    return {"hours": [None if distance is None else distance / 500 for distance in inputs["distance"]]}
+"""
+_SERVER = """
+import sys
+from pathlib import Path
+from tidemill.project import open_project
+from tidemill_serving.process import run_server
+from tidemill_serving.protocol import PatientHttpProtocol
+PatientHttpProtocol.head_timeout = float(sys.argv[3])
+run_server(open_project(Path(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+def small_catalog(*, on_demand: str = ON_DEMAND, **changes: Any) -> Catalog:
+    """The small catalog with a function that is really there."""
+    digest = hashlib.sha256(on_demand.encode()).hexdigest()
+    function = CodeReference(module="flight_time", qualname="hours", digest=digest)
+    view = replace(catalog().on_demand_views[0], function=function)
+    return replace(catalog(), **({"on_demand_views": (view,)} | changes))
+
+
+def weather(rows: list[tuple[str, int, float | None]], *, at: datetime = NOW - timedelta(hours=1)) -> pl.DataFrame:
+    frame = pl.DataFrame(rows, schema={"origin": pl.String, "route": pl.Int64, "temp": pl.Float64}, orient="row")
+    instant = pl.lit(at, dtype=pl.Datetime("us", "UTC"))
+    return frame.with_columns(instant.alias("__event_time"), instant.alias("__known_time"))
+
+
+def pushed(origin: str, temp: float, *, at: datetime = NOW - timedelta(minutes=1)) -> dict[str, Any]:
+    """A row for `PUSH`."""
+    return {"origin": origin, "route": 1, "temp": temp, "time": at.isoformat()}
+
+
+def open_with_redis(
+    root: Path, *, applied: Catalog | None = None, on_demand: str = ON_DEMAND, **settings: Any
+) -> Project:
+    """The small project in `root`, applied; its settings are in its file, so that other processes see them too."""
+    (root / "feature_store.yaml").write_text(json.dumps({"project": "small", "tidemill": settings}))
+    (root / "flight_time.py").write_text(on_demand)
+    project = Project(root, settings=Settings(**settings), name="small", clock=ManualClock(NOW))
+    project.catalogs.add(applied or small_catalog(on_demand=on_demand), at=NOW)
+    return project
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveServer:
+    """An API in a process of its own."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory the process holds."""
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, "the server ended"
+        try:
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def live(
+    project: Project,
+    *,
+    head_timeout: float = 10.0,
+    files: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[LiveServer]:
+    """The project's API, ready, with time standing still at NOW; `files` limits its file descriptors."""
+    SimulatedClock(project.state / "clock.json").set(NOW)
+    port = free_port()
+    command = [sys.executable, "-c", _SERVER, str(project.root), str(port), str(head_timeout)]
+    with (project.root / "server.log").open("a") as log:
+        process = subprocess.Popen(
+            command,
+            text=True,
+            stderr=log,
+            env=os.environ | dict(environment or {}),
+            preexec_fn=None if files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
+        )
+    server = LiveServer(process=process, port=port)
+    try:
+        wait_until(server.ready, seconds=60)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
