@@ -1,5 +1,8 @@
 """A trained model as a folder: `manifest.json`, `model.skops` and the test part's predictions. No pickle is ever read.
 
+Boosted trees lie beside it once more, as the plain arrays of `trees.npz`: whoever only predicts reads those and never
+imports scikit-learn, which takes more than a second. The answers are the same to the last bit.
+
 The folder appears at once or not at all, and is checked against its digests whenever it is read.
 """
 
@@ -9,6 +12,7 @@ import hashlib
 import os
 import shutil
 import uuid
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,9 +23,9 @@ import numpy as np
 import polars as pl
 
 from tidemill.errors import DefinitionError, InputError, NotDefinedError
-from tidemill.models.boosted import FEW_ROWS, BoostedTrees, boosted_trees
+from tidemill.models.boosted import BoostedTrees
 from tidemill.models.encoding import Encoding
-from tidemill.models.manifest import Manifest, manifest_from_json
+from tidemill.models.manifest import TREES, Manifest, manifest_from_json
 
 MANIFEST, ESTIMATOR = "manifest.json", "model.skops"
 PREDICTIONS, CUTOFFS = "test_predictions.parquet", "cutoffs.parquet"
@@ -43,11 +47,11 @@ _TRUSTED = (
 class ModelArtifact:
     """A model version that can predict.
 
-    `predictions` are those of the test part, if they were kept: the spine's id, the label and the probability.
+    `estimator` is None in a loaded artifact that predicts from its trees; `fitted` reads it.
     """
 
     manifest: Manifest
-    estimator: Any
+    estimator: Any = None
     digest: str = ""
     folder: Path | None = None
 
@@ -65,8 +69,8 @@ class ModelArtifact:
             )
         for name, expected in manifest.files.items():
             _check_file(folder / name, expected)
-        estimator = _read_estimator(folder / ESTIMATOR)
-        return cls(manifest=manifest, estimator=estimator, digest=found, folder=folder)
+        loaded = cls(manifest=manifest, digest=found, folder=folder)
+        return loaded if loaded.trees is not None else replace(loaded, estimator=loaded.fitted())
 
     def save(
         self, folder: Path, *, predictions: pl.DataFrame | None = None, cutoffs: pl.DataFrame | None = None
@@ -77,11 +81,13 @@ class ModelArtifact:
 
         Raises DefinitionError, before anything is written, for an estimator that could not be loaded again.
         """
-        body = dump_estimator(self.estimator)
+        body, trees = dump_estimator(self.fitted()), self.trees
         fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
         fresh.mkdir(parents=True)
         try:
             (fresh / ESTIMATOR).write_bytes(body)
+            if trees is not None:
+                (fresh / TREES).write_bytes(trees.to_bytes())
             for name, frame in ((PREDICTIONS, predictions), (CUTOFFS, cutoffs)):
                 if frame is not None:
                     frame.write_parquet(fresh / name)
@@ -107,9 +113,9 @@ class ModelArtifact:
         """The same from the encoded matrix (rows, features)."""
         if not len(matrix):
             return np.empty(0)
-        if len(matrix) <= FEW_ROWS and self._trees is not None:
-            return self._trees.probabilities(matrix)
-        return np.ascontiguousarray(self.estimator.predict_proba(matrix)[:, 1], dtype=np.float64)
+        if self.trees is not None:
+            return self.trees.probabilities(matrix)
+        return np.ascontiguousarray(self.fitted().predict_proba(matrix)[:, 1], dtype=np.float64)
 
     def test_predictions(self) -> pl.DataFrame | None:
         """Id, request time, label and prediction of the test part as it was when the model was trained."""
@@ -124,8 +130,19 @@ class ModelArtifact:
         return None if file is None or not file.exists() else pl.read_parquet(file)
 
     @cached_property
-    def _trees(self) -> BoostedTrees | None:
+    def trees(self) -> BoostedTrees | None:
+        """What it predicts from, if it is boosted trees that were found to answer exactly as scikit-learn does."""
+        if self.folder is not None and self.manifest.files:
+            return _read_trees(self.folder / TREES) if self.manifest.has_trees else None
+        from tidemill.models.boosted_layout import boosted_trees
+
         return boosted_trees(self.estimator)
+
+    def fitted(self) -> Any:
+        """scikit-learn's estimator, read from the folder where it was not loaded. Raises InputError like `load`."""
+        if self.estimator is None and self.folder is not None:
+            return _read_estimator(self.folder / ESTIMATOR)
+        return self.estimator
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -180,6 +197,13 @@ def _read_estimator(file: Path) -> Any:
             hint="Only scikit-learn's own classes are; train the model again with them.",
         )
     return skops.io.loads(body, trusted=list(_TRUSTED))
+
+
+def _read_trees(file: Path) -> BoostedTrees:
+    try:
+        return BoostedTrees.from_bytes(file.read_bytes())
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file} holds no boosted trees: {error}.", hint="Train again.") from None
 
 
 def _untrusted(body: bytes) -> list[str]:

@@ -14,6 +14,7 @@ from tidemill.models.baseline import Baseline, baseline_from
 from tidemill.models.encoding import Encoding, ModelFeature
 
 FORMAT = 1
+TREES = "trees.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,8 @@ class Manifest:
     """A model version: what it reads, where it came from, how good it was and what its data looked like.
 
     `metrics` are those of the test part. `predictions_digest` is over the test part's predictions, bit for bit.
-    `files` maps each other file of the artifact to its SHA-256.
+    `files` maps each other file of the artifact to its SHA-256. If boosted trees are among them, the model predicts
+    from those, else through scikit-learn.
     """
 
     name: str
@@ -84,6 +86,10 @@ class Manifest:
     @property
     def feature_names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
+
+    @property
+    def has_trees(self) -> bool:
+        return TREES in self.files
 
     @property
     def encoding(self) -> Encoding:
