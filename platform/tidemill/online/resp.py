@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import queue
 import socket
 import threading
 from collections import deque
@@ -27,7 +28,11 @@ _LOAD_TIMEOUT = 60.0  # seconds: during a load Redis may pause for its disk, and
 _NOT_NOW = ("LOADING", "BUSY ", "OOM", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
 _GONE = (ConnectionError, redis.ConnectionError, EOFError, OSError)
 
+_PARTS_WAITING = 2  # of a stream: one to send when the one at work is done, and no more in memory
+_PIECES_AHEAD = 2  # unanswered ones: while Redis works on one, the next is there
+
 Part = bytes | str | int | float
+Sendable = bytes | memoryview
 
 
 class RedisReplyError(Exception):
@@ -104,7 +109,7 @@ class RespClient:
         return self.execute(b"".join(pack_command(*parts) for parts in commands), len(commands), retry=retry)
 
     def stream(self) -> ReplyStream:
-        """A connection of one's own for a bulk load: send ahead, count the replies later."""
+        """A connection of one's own for a bulk load: send a little ahead, count the replies later."""
         try:
             connection = _Connection(self._factory)
             connection.socket.settimeout(max(self._timeout, _LOAD_TIMEOUT))
@@ -222,18 +227,19 @@ _MORE = object()
 class ReplyStream:
     """A connection on which commands are sent while the replies of earlier ones are still due.
 
-    A thread drains the replies, so that neither side waits for the other. Use as a context manager; `finish` returns
-    all replies in order. Raises OnlineStoreUnavailableError like `RespClient`.
+    A thread of its own sends and receives, so that the caller prepares what comes next meanwhile. No more than a few
+    pieces are unanswered at any time: whoever else asks Redis waits for those at most, however much is still to come.
+    Use as a context manager; `finish` returns all replies in order. Raises OnlineStoreUnavailableError like
+    `RespClient`.
     """
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
         self._replies: list[Any] = []
-        self._expected = 0
         self._failure: BaseException | None = None
-        self._more = threading.Condition()
+        self._parts: queue.Queue[Sequence[tuple[Sendable, int]] | None] = queue.Queue(_PARTS_WAITING)
         self._ended = False
-        self._thread = threading.Thread(target=self._drain, name="tidemill-replies", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="tidemill-stream", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> ReplyStream:
@@ -243,40 +249,43 @@ class ReplyStream:
         self._end()
         self._connection.close()
 
-    def send(self, packed: bytes | memoryview, replies: int) -> None:
-        self._raise_failure()
-        with self._more:
-            self._expected += replies
-            self._more.notify()
-        try:
-            self._connection.socket.sendall(packed)
-        except OSError as error:
-            self._raise_failure()
-            raise _gone(error) from error
+    def send(self, packed: Sendable, replies: int) -> None:
+        self.send_all([(packed, replies)])
 
-    def finish(self) -> list[Any]:
+    def send_all(self, pieces: Sequence[tuple[Sendable, int]]) -> None:
+        """Commands in pieces, each with how many replies it gets. Waits while enough is waiting to be sent."""
+        self._raise_failure()
+        self._parts.put(pieces)
+
+    def finish(self, *, checked: bool = True) -> list[Any]:
+        """All replies. A command that Redis refused raises, or with `checked=False` is among them as an exception."""
         self._end()
         self._raise_failure()
-        return _checked(self._replies)
+        return _checked(self._replies) if checked else self._replies
 
     def _end(self) -> None:
-        with self._more:
+        if not self._ended:
             self._ended = True
-            self._more.notify()
+            self._parts.put(None)
         self._thread.join()
 
-    def _drain(self) -> None:
+    def _work(self) -> None:
         try:
-            while True:
-                with self._more:
-                    while not self._ended and self._expected == len(self._replies):
-                        self._more.wait()
-                    due = self._expected - len(self._replies)
-                if due == 0:
-                    return
-                self._replies.extend(self._connection.receive(due))
+            self._exchange()
         except (OSError, ConnectionError) as error:
             self._failure = error
+            while self._parts.get() is not None:  # so that nobody waits for room
+                pass
+
+    def _exchange(self) -> None:
+        connection, due = self._connection, deque[int]()
+        while (pieces := self._parts.get()) is not None:
+            for packed, replies in pieces:
+                connection.socket.sendall(packed)
+                due.append(replies)
+                if len(due) >= _PIECES_AHEAD:
+                    self._replies += connection.receive(due.popleft())
+        self._replies += connection.receive(sum(due))
 
     def _raise_failure(self) -> None:
         if isinstance(self._failure, TimeoutError):
