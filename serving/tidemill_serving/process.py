@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import resource
 import socket
 import sys
+from collections.abc import Iterator
 
 import uvicorn
 
@@ -20,7 +22,8 @@ _log = logging.getLogger("tidemill.serving")
 _BACKLOG = 2_048
 _SWITCH_SECONDS = 0.001
 _LAST_CALL = 0.3  # seconds in which everybody who uses a connection is told that it ends
-_LAST_WORDS = 0.2  # seconds for the first request of those who were accepted last
+_LAST_WORDS = 2.0  # seconds for the first request of those who were accepted last
+_STEP = 0.05
 
 
 def run_server(project: Project, *, host: str, port: int, dashboard: bool = False) -> None:
@@ -31,16 +34,23 @@ def run_server(project: Project, *, host: str, port: int, dashboard: bool = Fals
     _refuse_open_server(project, host)
     prepare_process()
     config = server_config(project, host=host, port=port, dashboard=dashboard)
-    try:
-        listener = config.bind_socket()
-    except SystemExit:
-        raise ConflictError(
-            f"Something else listens on {host}:{port}.", hint="Choose another with --port, or stop it."
-        ) from None
-    try:
+    with _listener(host, port) as listener:
         DrainingServer(config).run(sockets=[listener])
-    finally:
-        listener.close()
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConflictError(
+                f"Something else listens on {host}:{port}.", hint="Choose another with --port, or stop it."
+            ) from None
+        raise ConfigurationError(
+            f"The API cannot listen on {host}:{port}: {error.strerror or error}.",
+            hint="Choose an address of this machine and a port it may use.",
+        ) from error
 
 
 class DrainingServer(uvicorn.Server):
@@ -53,13 +63,47 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.config.app.state.serving.draining = True  # type: ignore[union-attr] - it is what `create_app` returned
         self.lifespan.state[DRAINING] = True
+        for connection in self.server_state.connections:
+            if isinstance(connection, PatientHttpProtocol):
+                connection.end_with_this_answer()
         if not self.force_exit:
             await asyncio.sleep(_LAST_CALL)
-        for listener in (*self.servers, *(sockets or ())):
-            listener.close()
-        if not self.force_exit:
-            await asyncio.sleep(_LAST_WORDS)
+        waiting = self._close_listeners(sockets or [])
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        await self._hear_newcomers()
         await super().shutdown(sockets)
+
+    def _close_listeners(self, sockets: list[socket.socket]) -> list[socket.socket]:
+        """Accept nobody any more but those whom the kernel has accepted already, and would reset else."""
+        last = [listener.dup() for listener in sockets]
+        for listener in (*self.servers, *sockets):
+            listener.close()
+        waiting = [connection for listener in last for connection in _accept_all(listener)]
+        for listener in last:
+            listener.close()
+        return waiting
+
+    def _protocol(self) -> PatientHttpProtocol:
+        return PatientHttpProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    async def _hear_newcomers(self) -> None:
+        """Who was accepted last may not have had the time to ask: wait a little for everybody's first request."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _LAST_WORDS
+        while not self.force_exit and loop.time() < end:
+            await asyncio.sleep(_STEP)
+            if all(getattr(connection, "cycle", self) is not None for connection in self.server_state.connections):
+                return
+
+
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    listener.setblocking(False)
+    while True:
+        try:
+            yield listener.accept()[0]
+        except OSError:  # nobody waits, or no more files can be opened
+            return
 
 
 def server_config(project: Project, *, host: str, port: int, dashboard: bool = False) -> uvicorn.Config:

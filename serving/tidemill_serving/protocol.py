@@ -79,6 +79,11 @@ class PatientHttpProtocol(HttpToolsProtocol):
         self._idle.pop(self, None)
         super().connection_lost(exc)
 
+    def end_with_this_answer(self) -> None:
+        """If a request is being answered, let the answer say that the connection ends with it."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
     def _give_up(self) -> None:
         self._forget_head_alarm()
         self._idle.pop(self, None)

@@ -2,67 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
-import polars as pl
 import pytest
 import redis
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
 
+from small_live import FEATURES, PREDICT, ROW, open_with_redis, small_catalog, weather
 from small_model import promote
 from small_project import NOW, catalog, served, wait_until
 
-from tidemill.clock import ManualClock, SimulatedClock
-from tidemill.definitions.catalog import Catalog, CodeReference
+from tidemill.errors import ConflictError
 from tidemill.online.embedded import EmbeddedRedis
-from tidemill.predictions import PredictionLog
 from tidemill.project import Project
-from tidemill.settings import Settings
-
-ROW = {"origin": "JFK", "route": 1, "distance": 1000.0}
-FEATURES = "/v1/features/delay_v1"
-PREDICT = "/v1/models/delay/predict"
-ON_DEMAND = """
-def hours(inputs):
-    return {"hours": [None if distance is None else distance / 500 for distance in inputs["distance"]]}
-"""
+from tidemill_serving.process import run_server
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     """The small project with its own Redis, in which two airports have weather."""
-    (tmp_path / "feature_store.yaml").write_text("project: small\n")
-    (tmp_path / "flight_time.py").write_text(ON_DEMAND)
-    opened = Project(tmp_path, settings=Settings(), name="small", clock=ManualClock(NOW))
-    opened.catalogs.add(small_catalog(), at=NOW)
+    opened = open_with_redis(tmp_path)
     opened.online.write("weather", weather([("JFK", 1, 21.5), ("LGA", 1, None)]))
     yield opened
     EmbeddedRedis(opened.redis_folder).stop()
     opened.close()
-
-
-def small_catalog(**changes: object) -> Catalog:
-    """The small catalog with a function that is really there."""
-    digest = hashlib.sha256(ON_DEMAND.encode()).hexdigest()
-    function = CodeReference(module="flight_time", qualname="hours", digest=digest)
-    return replace(catalog(), on_demand_views=(replace(catalog().on_demand_views[0], function=function),), **changes)
-
-
-def weather(rows: list[tuple[str, int, float | None]], *, at: datetime = NOW - timedelta(hours=1)) -> pl.DataFrame:
-    frame = pl.DataFrame(rows, schema={"origin": pl.String, "route": pl.Int64, "temp": pl.Float64}, orient="row")
-    instant = pl.lit(at, dtype=pl.Datetime("us", "UTC"))
-    return frame.with_columns(instant.alias("__event_time"), instant.alias("__known_time"))
 
 
 def test_features_come_from_redis_with_their_statuses_and_event_times(project: Project) -> None:
@@ -174,76 +145,9 @@ def test_pushed_rows_that_do_not_fit_are_refused_and_told_why(project: Project) 
         assert client.post(FEATURES, json={"rows": [ROW | {"origin": "EWR"}]}).json()["features"]["temp"] == [None]
 
 
-_SERVER = """
-import sys
-from pathlib import Path
-from tidemill.project import open_project
-from tidemill_serving.process import run_server
-run_server(open_project(Path(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[2]))
-"""
-
-
-def start_server(root: Path, port: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", _SERVER, str(root), str(port)])
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def test_a_killed_server_loses_no_answered_prediction(project: Project, free_port: int) -> None:
-    promote(project, 1)
-    SimulatedClock(project.state / "clock.json").set(NOW)
-    url = f"http://127.0.0.1:{free_port}"
-    server = start_server(project.root, free_port)
-    answered: list[str] = []
-    try:
-        wait_until(lambda: is_ready(url), seconds=60)
-        with httpx.Client(base_url=url) as client:
-            for _ in range(200):
-                answered += [
-                    row["prediction_id"] for row in client.post(PREDICT, json={"rows": [ROW]}).json()["predictions"]
-                ]
-            server.kill()
-    finally:
-        server.kill()
-        server.wait()
-    log = PredictionLog(project.state / "predictions").scan("delay")
-    assert set(answered) <= set(log["prediction_id"].to_list())
-    assert log["at"].unique().to_list() == [NOW]
-
-
-def test_sigterm_ends_the_server_cleanly(project: Project, free_port: int) -> None:
-    url = f"http://127.0.0.1:{free_port}"
-    server = start_server(project.root, free_port)
-    try:
-        wait_until(lambda: is_ready(url), seconds=60)
-        server.terminate()
-        assert server.wait(timeout=20) in (0, -signal.SIGTERM)
-    finally:
-        server.kill()
-        server.wait()
-
-
-def test_a_second_server_on_the_same_port_is_a_clear_error(project: Project, free_port: int) -> None:
+def test_a_second_server_on_the_same_port_is_a_clear_error(project: Project) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", free_port))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
-        found = subprocess.run(
-            [sys.executable, "-c", _SERVER, str(project.root), str(free_port)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert found.returncode != 0
-    assert "ConflictError: Something else listens" in found.stderr
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        with pytest.raises(ConflictError, match="Something else listens"):
+            run_server(project, host="127.0.0.1", port=taken.getsockname()[1])
