@@ -12,12 +12,16 @@ import polars as pl
 
 from tidemill.offline.exact_search import last_known
 from tidemill.offline.instants import Instants
+from tidemill.offline.key_runs import Runs
 
 _RANK_BITS = 32
 _RANK = (1 << _RANK_BITS) - 1
 _DIGIT_BITS = 16
 _STEPS = 12
 """How far a label walks back over rows not yet known, or through a tie, before the exact search takes over."""
+
+_SELDOM = 8
+"""One needle in so many may be out of order before they are sorted."""
 
 Integers = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
@@ -31,8 +35,8 @@ class Matches:
     event: Instants
     known: Instants
 
-    def where(self, mask: Mask) -> Matches:
-        return Matches(position=self.position[mask], event=self.event[mask], known=self.known[mask])
+    def at(self, rows: Mask | Integers) -> Matches:
+        return Matches(position=self.position[rows], event=self.event[rows], known=self.known[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class Rows:
     """Rows of a source as the lookup sees them. `codes` hold no -1 and are less than `size`.
 
     `known` is None where the source has no known time. The row at place i has position `offset + i`, or
-    `offset + places[i]` where rows were left out.
+    `offset + places[i]` where rows were left out. `runs` say how the codes repeat, where they lie in long runs.
     """
 
     codes: npt.NDArray[np.integer]
@@ -49,6 +53,7 @@ class Rows:
     offset: int
     size: int
     places: Integers | None = None
+    runs: Runs | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -60,7 +65,13 @@ class Rows:
             event=self.event[order],
             known=None if self.known is None else self.known[order],
             places=order if self.places is None else self.places[order],
+            runs=None,
         )
+
+    def of_runs(self, mask: Mask) -> Rows:
+        """The rows of some runs."""
+        assert self.runs is not None  # noqa: S101 - asked for only where there are runs
+        return replace(self.take(np.flatnonzero(np.repeat(mask, self.runs.lengths))), runs=self.runs.where(mask))
 
     def positions(self, place: Integers) -> Integers:
         return (place if self.places is None else self.places[place]) + self.offset
@@ -80,10 +91,10 @@ class ChunkIndex:
     def __init__(self, rows: Rows) -> None:
         self._size = rows.size
         self._present = np.zeros(rows.size, bool)
-        self._present[rows.codes] = True
+        self._present[rows.codes if rows.runs is None else rows.runs.codes] = True
         self._all_present = bool(self._present.all())
         self._order: Integers | None = None
-        if not _rises(rows.event) and not (_rises(rows.codes) and self._pack_by_time(rows)):
+        if not self._pack_by_time(rows) and not _rises(rows.event):
             self._order = np.argsort(rows.event, kind="stable")
             rows = rows.take(self._order)
         self._rows = rows
@@ -116,11 +127,14 @@ class ChunkIndex:
         if not len(self._packed):
             return np.empty(0, np.int64), np.empty(0, np.int64)
         needles = self._needles(codes.astype(np.int64, copy=False), cutoff)
-        order = pl.Series(needles).arg_sort().to_numpy().astype(np.int64, copy=False)
-        needles, codes = needles[order], codes[order]
+        order: Integers | None = None
+        if not _nearly_rises(needles):
+            order = pl.Series(needles).arg_sort().to_numpy().astype(np.int64, copy=False)
+            needles, codes = needles[order], codes[order]
         place = np.searchsorted(self._packed, needles, side="left") - 1
-        found = (place >= 0) & ((self._packed[place] >> self._shift) == codes)
-        order, place, codes = order[found], place[found], codes[found]
+        found = np.flatnonzero((place >= 0) & ((self._packed[place] >> self._shift) == codes))
+        order = found if order is None else order[found]
+        place, codes = place[found], codes[found]
         if self._rows.known is not None:
             self._settle(self._rows.known, place, codes, cutoff[order], known_cutoff[order])
             found = place >= 0
@@ -201,18 +215,17 @@ class ChunkIndex:
 
     def _pack_by_time(self, rows: Rows) -> bool:
         """`code << bits | time`, for rows that are already in this order: nothing is sorted. False if they are not."""
+        if not len(rows) or not _rises(rows.codes if rows.runs is None else rows.runs.codes):
+            return False
         base, last = int(rows.event.min()), int(rows.event.max())
-        offset = rows.event - base
         step, bits = 1, max(1, (last - base + 1).bit_length())
         if bits + self._size.bit_length() > 62:
             step = 1_000_000
             bits = max(1, ((last - base) // step + 1).bit_length())
-            if bits + self._size.bit_length() > 62 or (offset % step).any():
+            if bits + self._size.bit_length() > 62 or ((rows.event - base) % step).any():
                 return False
-            offset //= step
-        packed = rows.codes.astype(np.int64)
-        packed <<= bits
-        packed |= offset
+        packed = _shifted(rows, bits, base if step == 1 else 0)
+        packed += rows.event if step == 1 else (rows.event - base) // step
         if not _rises(packed):
             return False
         self._packed, self._shift, self._by_rank = packed, bits, False
@@ -239,6 +252,11 @@ class ChunkIndex:
         return self._packed[place] & _RANK if self._by_rank else place
 
 
+def _nearly_rises(needles: Integers) -> bool:
+    """Whether needles lie nearly in order: searching is correct in any order, but fast only in this one."""
+    return int((needles[1:] < needles[:-1]).sum()) * _SELDOM <= len(needles)
+
+
 def _ties_by_known(owner: Integers, event: Instants, known: Instants) -> Integers:
     """The order by known time within rows of equal owner and event, which lie together; all else stays in place."""
     same = (owner[1:] == owner[:-1]) & (event[1:] == event[:-1])
@@ -251,6 +269,16 @@ def _ties_by_known(owner: Integers, event: Instants, known: Instants) -> Integer
         rows = np.flatnonzero(disordered[group])
         order[rows] = rows[np.lexsort((known[rows], group[rows]))]
     return order
+
+
+def _shifted(rows: Rows, bits: int, less: int) -> Integers:
+    """`(code << bits) - less` of each row."""
+    if rows.runs is not None:
+        return rows.runs.spread((rows.runs.codes.astype(np.int64) << bits) - less)
+    packed = rows.codes.astype(np.int64)
+    packed <<= bits
+    packed -= less
+    return packed
 
 
 def _rises(values: npt.NDArray[np.integer]) -> bool:

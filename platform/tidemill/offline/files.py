@@ -123,6 +123,11 @@ class SourceFiles:
                 break
         return found
 
+    def types_of(self, column: str) -> set[pa.DataType]:
+        """The column's types in all files; text for a hive partition."""
+        names = ((file, self.stored_name(column, file)) for file in self._shapes)
+        return {pa.string() if name in file.partition else file.schema.field(name).type for file, name in names}
+
     def unit_of(self, column: str) -> Unit:
         units = {
             unit_of(file.schema.field(name).type)

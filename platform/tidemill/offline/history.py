@@ -24,7 +24,9 @@ from tidemill.offline.casting import cast_column
 from tidemill.offline.chunk_grid import ChunkGrid, index_chunk
 from tidemill.offline.chunk_index import ChunkIndex, Rows
 from tidemill.offline.files import RowGroup, SourceFiles, family
+from tidemill.offline.gathered import Numbers, Places, in_order, is_number
 from tidemill.offline.instants import FOREVER, NEVER, Instants, Unit, finer, is_instant, is_text, to_instants
+from tidemill.offline.key_runs import Runs, chunk_starts, first_rows, only
 from tidemill.offline.keys import KeyCoder, KeyTypeError
 from tidemill.offline.lookup import Chunk, Labels, Winners, find_winners
 
@@ -32,6 +34,7 @@ CHUNK_ROWS = 1 << 20
 """Row groups are taken together up to this many rows: large enough for array work, small enough for the caches."""
 _CELLS = 1 << 23
 """How many values one read of feature columns may hold."""
+_SMALLEST_BLOCK = 10
 THREADS = max(2, min(4, os.cpu_count() or 2))
 """Readers of one lookup. More would mostly hold more memory: the search itself keeps one core busy."""
 
@@ -43,6 +46,15 @@ class TimeColumns:
     event: str
     known: str | None
     unit: Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Share:
+    """What a gathering takes from one row group: the rows, and the places in the answer they go to."""
+
+    group: RowGroup
+    where: Places
+    rows: Places
 
 
 class History:
@@ -83,24 +95,28 @@ class History:
             known_cutoff=asked.known_cutoff,
             floor=asked.floor,
         )
-        return find_winners(self._chunks(coder, join_keys, unit), labels, threads=self._threads)
+        wanted = self._that_can_win(asked, coder, list(join_keys), unit)
+        return find_winners(self._chunks(coder, join_keys, unit, wanted), labels, threads=self._threads)
 
     def gather(self, positions: npt.NDArray[np.int64], columns: Mapping[str, ValueType | None]) -> pl.DataFrame:
         """The columns at these positions, in their order, as declared; null where a position is -1."""
         self.files.require(columns)
         empty = self._empty(columns)
-        held = int((positions >= 0).sum())
-        if not held or not columns:
+        held = positions >= 0
+        if not columns or not held.any():
             return empty.clear(len(positions)) if columns else pl.DataFrame(height=len(positions))
-        groups = self.files.row_groups
-        owner = np.searchsorted([group.offset for group in groups], positions, side="right")
-        order = _by_owner(owner, len(groups))[len(positions) - held :]
-        found = positions[order]
-        parts = list(self._gather_groups(found, owner[order], columns))
-        rows = pl.concat(parts, how="vertical", rechunk=True) if len(parts) > 1 else parts[0]
-        place = np.full(len(positions), rows.height, np.uint32)
-        place[order] = np.arange(held, dtype=np.uint32)
-        return rows.select(pl.all().gather(pl.Series(place), null_on_oob=held < len(positions)))
+        numbers = {
+            name: Numbers(len(positions), dtype) for name, dtype in empty.schema.items() if self._is_number(name, dtype)
+        }
+        others = {name: dtype for name, dtype in columns.items() if name not in numbers}
+        work = list(self._by_row_group(positions))
+        with ThreadPoolExecutor(self._threads) as readers:
+            parts = list(readers.map(lambda share: self._gather_group(share, numbers, others), work))
+        found = {name: column.series(name, held) for name, column in numbers.items()}
+        if others:
+            order = np.concatenate([share.where for share in work])
+            found |= {series.name: series for series in in_order(parts, order, len(positions))}
+        return pl.DataFrame([found[name] for name in columns])
 
     def instants(self, table: pa.Table, unit: Unit) -> tuple[Instants, Instants | None]:
         """Event and known times of rows that were read."""
@@ -112,8 +128,28 @@ class History:
         known = [] if self.times.known is None else [self.times.known]
         return list(dict.fromkeys([self.times.event, *known]))
 
-    def _chunks(self, coder: KeyCoder, join_keys: Sequence[str], unit: Unit) -> list[Chunk]:
-        return [self._chunk(groups, coder, list(join_keys), unit) for groups in self.grouped()]
+    def _that_can_win(
+        self, asked: Asked, coder: KeyCoder, join_keys: list[str], unit: Unit
+    ) -> Callable[[RowGroup], bool]:
+        """Whether a row group can hold a winner, by its statistics: of a key that asks, at a time somebody may see."""
+        if not len(asked.cutoff):
+            return lambda _group: False
+        first = NEVER if asked.floor is None else int(asked.floor.min())
+        last = int(asked.cutoff.max())
+
+        def can_win(group: RowGroup) -> bool:
+            least, greatest = self.files.bounds(group, self.times.event, unit)
+            if least > last or greatest < first:
+                return False
+            codes = self._codes_between([group], coder, join_keys)
+            return codes is None or codes[0] < codes[1]
+
+        return can_win
+
+    def _chunks(
+        self, coder: KeyCoder, join_keys: Sequence[str], unit: Unit, wanted: Callable[[RowGroup], bool]
+    ) -> list[Chunk]:
+        return [self._chunk(groups, coder, list(join_keys), unit) for groups in self.grouped(wanted)]
 
     def _chunk(self, groups: list[RowGroup], coder: KeyCoder, join_keys: list[str], unit: Unit) -> Chunk:
         least, greatest = self.bounds(groups, unit)
@@ -141,16 +177,34 @@ class History:
         table = self.files.read(groups, columns, dictionary=join_keys)
         event, known = self.instants(table, unit)
         try:
-            codes = coder.codes([table.column(key) for key in join_keys], table.num_rows)
+            rows = self._coded([table.column(key) for key in join_keys], coder, event, known, groups[0].offset)
         except KeyTypeError as error:
             raise SourceError(
                 f"A key column ({', '.join(join_keys)}) of source {self.source.name!r} {error}.",
                 hint="Correct the entity's value type, or write the source with the declared type.",
             ) from None
-        rows = Rows(codes=codes, event=event, known=known, offset=groups[0].offset, size=coder.size)
-        if len(codes) and (codes.min() < 0 or event.min() == NEVER):
-            rows = rows.take(np.flatnonzero((codes >= 0) & (event != NEVER)))
         return index_chunk(rows)
+
+    def _coded(
+        self, keys: list[pa.ChunkedArray], coder: KeyCoder, event: Instants, known: Instants | None, offset: int
+    ) -> Rows:
+        """The rows somebody may ask for, by the codes of their keys. Where keys lie in runs, each run is coded once."""
+        firsts = first_rows(keys)
+        if firsts is None:
+            codes = coder.codes(keys, len(event))
+            rows = Rows(codes=codes, event=event, known=known, offset=offset, size=coder.size)
+            if len(codes) and (codes.min() < 0 or event.min() == NEVER):
+                rows = rows.take(np.flatnonzero((codes >= 0) & (event != NEVER)))
+            return rows
+        starts = np.concatenate([first + start for first, start in zip(firsts, chunk_starts(keys[0]), strict=True)])
+        codes = coder.codes([only(key, firsts) for key in keys], len(starts))
+        runs = Runs(codes=codes, lengths=np.diff(starts, append=len(event)))
+        rows = Rows(codes=runs.spread(codes), event=event, known=known, offset=offset, size=coder.size, runs=runs)
+        if codes.min(initial=0) < 0:
+            rows = rows.of_runs(codes >= 0)
+        if len(rows) and rows.event.min() == NEVER:
+            rows = rows.take(np.flatnonzero(rows.event != NEVER))
+        return rows
 
     def grouped(self, wanted: Callable[[RowGroup], bool] | None = None) -> Iterator[list[RowGroup]]:
         """Consecutive row groups, all or those `wanted`, taken together up to CHUNK_ROWS rows."""
@@ -173,36 +227,43 @@ class History:
         bounds = [self.files.bounds(group, self.times.event, unit) for group in groups]
         return min(least for least, _ in bounds), max(greatest for _, greatest in bounds)
 
-    def _gather_groups(
-        self,
-        positions: npt.NDArray[np.int64],
-        owner: npt.NDArray[np.int64],
-        columns: Mapping[str, ValueType | None],
-    ) -> Iterator[pl.DataFrame]:
-        """The columns at positions that are together by row group; `owner` counts row groups from one."""
+    def _by_row_group(self, positions: Places) -> Iterator[_Share]:
+        """What is asked of each row group that holds any of these positions."""
         groups = self.files.row_groups
-        starts = np.flatnonzero(np.diff(owner, prepend=0))
-        parts = np.split(positions, starts[1:])
-        work = [
-            (groups[number - 1], part - groups[number - 1].offset)
-            for number, part in zip(owner[starts], parts, strict=True)
-        ]
-        if any(int(rows.max()) >= group.rows for group, rows in work):
-            raise InvariantError("A winner lies at a position that the source does not have.")
-        with ThreadPoolExecutor(self._threads) as readers:
-            yield from readers.map(lambda item: self._frame([item[0]], columns, item[1]), work)
+        owner = _owners(groups, positions)
+        order = _by_owner(owner, len(groups))
+        ends = np.cumsum(np.bincount(owner, minlength=len(groups) + 1))
+        for group, start, end in zip(groups, ends[:-1], ends[1:], strict=True):
+            if start < end:
+                where = order[start:end]
+                rows = positions[where] - group.offset
+                if int(rows.max()) >= group.rows:
+                    raise InvariantError("A winner lies at a position that the source does not have.")
+                yield _Share(group=group, where=where, rows=rows)
 
-    def _frame(
-        self, groups: list[RowGroup], columns: Mapping[str, ValueType | None], rows: npt.NDArray[np.int64]
+    def _gather_group(
+        self, share: _Share, numbers: Mapping[str, Numbers], others: Mapping[str, ValueType | None]
     ) -> pl.DataFrame:
-        """Some rows of row groups; wide ones are read some columns at a time, so that a few cells are held at once."""
-        names = list(columns)
-        width = max(1, _CELLS // max(1, sum(group.rows for group in groups)))
+        """Put the numbers of some rows of a row group where they belong; their other columns are returned.
+
+        Wide row groups are read some columns at a time, so that a few cells are held at once.
+        """
+        names = [*numbers, *others]
+        width = max(1, _CELLS // max(1, share.group.rows))
         parts = []
         for first in range(0, len(names), width):
-            some = {name: columns[name] for name in names[first : first + width]}
-            parts.append(self.typed(self.files.read(groups, list(some)), some, rows))
-        return parts[0] if len(parts) == 1 else pl.concat(parts, how="horizontal")
+            table = self.files.read([share.group], names[first : first + width])
+            for name in table.column_names:
+                if name in numbers:
+                    numbers[name].put(share.where, table.column(name), share.rows)
+            typed = {name: others[name] for name in table.column_names if name in others}
+            if typed:
+                parts.append(self.typed(table.select(list(typed)), typed, share.rows))
+        return pl.concat(parts, how="horizontal") if parts else pl.DataFrame(height=len(share.rows))
+
+    def _is_number(self, column: str, wanted: pl.DataType) -> bool:
+        """Whether every file stores the column as the wanted numbers."""
+        return all(is_number(stored, wanted) for stored in self.files.types_of(column))
 
     def typed(
         self, table: pa.Table, columns: Mapping[str, ValueType | None], rows: npt.NDArray[np.int64] | None = None
@@ -247,6 +308,21 @@ class History:
                     f"Column {column!r} of source {self.source.name!r} is {family(dtype)} ({dtype}), not a time.",
                     hint="Name the source's timestamp column, or write it as a timestamp.",
                 )
+
+
+def _owners(groups: Sequence[RowGroup], positions: Places) -> npt.NDArray[np.int64]:
+    """The number of the row group, counted from one, that each position lies in or after; 0 for -1.
+
+    Positions are first looked up by blocks no larger than the smallest row group, of which each has at most one border.
+    """
+    offsets = np.array([group.offset for group in groups])
+    block = min(group.rows for group in groups).bit_length() - 1
+    if block < _SMALLEST_BLOCK:
+        return np.searchsorted(offsets, positions, side="right")
+    last = groups[-1].offset + groups[-1].rows
+    of_block = np.searchsorted(offsets, np.arange(-1, (last >> block) + 2) << block, side="right")
+    owner = of_block.take((positions >> block) + 1, mode="clip")
+    return owner + (positions >= np.append(offsets, FOREVER)[owner])
 
 
 def _by_owner(owner: npt.NDArray[np.int64], owners: int) -> npt.NDArray[np.int64]:

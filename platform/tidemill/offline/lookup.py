@@ -29,6 +29,7 @@ from tidemill.offline.chunk_index import ChunkIndex, Matches
 from tidemill.offline.instants import NEVER, Instants
 
 Index = ChunkIndex | ChunkGrid
+Integers = npt.NDArray[np.integer]
 T = TypeVar("T")
 _AHEAD = 1
 """Chunks read beyond those being read by the threads."""
@@ -46,6 +47,17 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def at(self, rows: npt.NDArray[np.integer] | slice) -> Labels:
+        """Some of the labels; a slice copies nothing."""
+        cutoff = self.cutoff[rows]
+        return Labels(
+            codes=self.codes[rows],
+            cutoff=cutoff,
+            known_cutoff=cutoff if self.known_cutoff is self.cutoff else self.known_cutoff[rows],
+            floor=None if self.floor is None else self.floor[rows],
+            first_codes=None if self.first_codes is None else self.first_codes[rows],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +98,7 @@ def find_winners(chunks: Sequence[Chunk], labels: Labels, *, threads: int = 2) -
         return winners
     wanted = _that_can_matter(chunks, labels, asking)
     if labels.first_codes is not None and _is_clustered(wanted, labels.first_codes[asking]):
-        _find_by_entity(wanted, labels, labels.first_codes, asking, winners, threads)
+        _find_by_entity(wanted, labels, asking, winners, threads)
         return winners
     queue = _Queue(labels, asking)
     for place, (chunk, index) in enumerate(_loaded(wanted, threads)):
@@ -94,7 +106,9 @@ def find_winners(chunks: Sequence[Chunk], labels: Labels, *, threads: int = 2) -
         waiting = queue.admit(chunk.least)
         if not len(waiting):
             continue
-        _search(index, labels, waiting, winners)
+        match = _look(index, labels.at(waiting))
+        if match is not None:
+            _take(waiting[match[0]], match[1], winners)
         queue.keep(_still_asking(labels, winners, waiting, older))
     return winners
 
@@ -111,26 +125,39 @@ def _is_clustered(chunks: Sequence[Chunk], first_codes: npt.NDArray[np.integer])
 def _find_by_entity(
     chunks: Sequence[Chunk],
     labels: Labels,
-    first_codes: npt.NDArray[np.integer],
     asking: npt.NDArray[np.int64],
     winners: Winners,
     threads: int,
 ) -> None:
-    """Each chunk is asked by the labels of its entities only; chunks nobody asks are not read."""
-    order = asking[pl.Series(first_codes[asking]).arg_sort().to_numpy()]
-    sorted_codes = first_codes[order]
-    slices = {
-        id(chunk): order[slice(*np.searchsorted(sorted_codes, chunk.first_codes, side="left"))]
-        for chunk in chunks
-        if chunk.first_codes is not None
-    }
-    asked = [slices[id(chunk)] for chunk in chunks]
-    work = [
-        partial(_matches, chunk, labels, waiting) for chunk, waiting in zip(chunks, asked, strict=True) if len(waiting)
-    ]
-    for found in _ahead(work, threads):
-        if found is not None:
-            _take(*found, winners)
+    """Each chunk is asked by the labels of its entities only; chunks nobody asks are not read.
+
+    Labels are brought into the order that the rows have, so that everything a chunk touches lies side by side.
+    """
+    order = asking[_by_code_and_time(labels.codes[asking], labels.cutoff[asking])]
+    ordered = labels.at(order)
+    found = Winners.none(len(order))
+    assert ordered.first_codes is not None  # noqa: S101 - chunks are only shared out where they are known
+    work = []
+    for chunk in chunks:
+        first, last = (int(place) for place in np.searchsorted(ordered.first_codes, chunk.first_codes or (0, 0)))
+        if first < last:
+            work.append(partial(_matches, chunk, ordered, first, last))
+    for match in _ahead(work, threads):
+        if match is not None:
+            _take(match[0], match[1], found)
+    for mine, his in ((winners.position, found.position), (winners.event, found.event), (winners.known, found.known)):
+        mine[order] = his
+
+
+def _by_code_and_time(codes: npt.NDArray[np.integer], cutoff: Instants) -> npt.NDArray[np.int64]:
+    """An order by code and, within a code, roughly by time: radix sorts by digits of 16 bits."""
+    least = int(cutoff.min())
+    bits = (int(cutoff.max()) - least).bit_length()
+    order = np.argsort(((cutoff - least) >> max(0, bits - 16)).astype(np.uint16), kind="stable")
+    for shift in range(0, int(codes.max(initial=0)).bit_length(), 16):
+        digit = (codes >> shift).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
 
 
 class _Queue:
@@ -188,58 +215,48 @@ def _ahead(work: Sequence[Callable[[], T]], threads: int) -> Iterator[T]:
                 future.cancel()
 
 
-def _search(index: Index, labels: Labels, waiting: npt.NDArray[np.int64], winners: Winners) -> None:
-    """Let the waiting labels look into a chunk, and take what beats what they have."""
-    found = _look(index, labels, waiting)
-    if found is not None:
-        _take(*found, winners)
+def _matches(chunk: Chunk, labels: Labels, first: int, last: int) -> tuple[Integers, Matches] | None:
+    match = _look(chunk.load(), labels.at(slice(first, last)))
+    return None if match is None else (match[0] + first, match[1])
 
 
-def _matches(
-    chunk: Chunk, labels: Labels, waiting: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.integer], Matches] | None:
-    return _look(chunk.load(), labels, waiting)
-
-
-def _look(
-    index: Index, labels: Labels, waiting: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.integer], Matches] | None:
-    """Which of the waiting labels have a winner in a chunk, and the rows."""
-    codes = labels.codes[waiting]
-    here = index.holds(codes)
-    if here is not None:
-        waiting, codes = waiting[here], codes[here]
-    if not len(waiting):
+def _look(index: Index, labels: Labels) -> tuple[Integers, Matches] | None:
+    """Which of these labels have a winner in a chunk, by their places, and the rows."""
+    here = index.holds(labels.codes)
+    asking = None if here is None or here.all() else np.flatnonzero(here)
+    if asking is not None:
+        labels = labels.at(asking)
+    if not len(labels):
         return None
-    cutoff = labels.cutoff[waiting]
-    known_cutoff = cutoff if labels.known_cutoff is labels.cutoff else labels.known_cutoff[waiting]
-    place, found = index.match(codes, cutoff, known_cutoff)
-    asked = waiting[place]
+    place, found = index.match(labels.codes, labels.cutoff, labels.known_cutoff)
     if labels.floor is not None:
-        alive = found.event >= labels.floor[asked]
+        alive = found.event >= labels.floor[place]
         if not alive.all():
-            asked, found = asked[alive], found.where(alive)
-    return asked, found
+            place, found = place[alive], found.at(alive)
+    return place if asking is None else asking[place], found
 
 
-def _take(asked: npt.NDArray[np.integer], found: Matches, winners: Winners) -> None:
-    better = _beats(found, winners, asked)
-    if better is not None:
-        asked, found = asked[better], found.where(better)
+def _take(asked: Integers, found: Matches, winners: Winners) -> None:
+    """Note what was found for the labels that ask, where it beats what they have."""
+    worse = _that_lose(asked, found, winners)
+    if len(worse):
+        better = np.ones(len(asked), bool)
+        better[worse] = False
+        asked, found = asked[better], found.at(better)
     winners.position[asked] = found.position
     winners.event[asked] = found.event
     winners.known[asked] = found.known
 
 
-def _beats(found: Matches, winners: Winners, asked: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_] | None:
-    """Greater by event time, then by known time, then by position; None if all are."""
-    had = winners.position[asked]
-    first = had < 0
-    if first.all():
-        return None
-    event, known = winners.event[asked], winners.known[asked]
-    by_known = (found.known > known) | ((found.known == known) & (found.position > had))
-    return first | (found.event > event) | ((found.event == event) & by_known)
+def _that_lose(asked: Integers, found: Matches, winners: Winners) -> Integers:
+    """Which of the rows found are not greater, by event time, then known time, then position, than what was there."""
+    again = np.flatnonzero(winners.position[asked] >= 0)
+    if not len(again):
+        return again
+    rivals, found = asked[again], found.at(again)
+    event, known = winners.event[rivals], winners.known[rivals]
+    by_known = (found.known > known) | ((found.known == known) & (found.position > winners.position[rivals]))
+    return again[~((found.event > event) | ((found.event == event) & by_known))]
 
 
 def _still_asking(

@@ -12,6 +12,7 @@ from tidemill.offline import chunk_grid, chunk_index
 from tidemill.offline.chunk_grid import ChunkGrid
 from tidemill.offline.chunk_index import ChunkIndex, Rows
 from tidemill.offline.instants import FOREVER, NEVER
+from tidemill.offline.key_runs import Runs
 from tidemill.offline.lookup import Chunk, Labels, find_winners
 
 ENTITIES = 3
@@ -19,7 +20,13 @@ row = st.tuples(st.integers(0, ENTITIES - 1), st.integers(0, 8), st.one_of(st.no
 label = st.tuples(st.integers(-1, ENTITIES - 1), st.integers(-1, 12))
 
 
-def _chunks(rows, size, *, has_known, order, grid):
+def _runs_of(codes):
+    """The runs of equal codes, as a clustered file has them."""
+    starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+    return Runs(codes=codes[starts], lengths=np.diff(starts, append=len(codes)))
+
+
+def _chunks(rows, size, *, has_known, order, grid, bounded):
     rows = sorted(enumerate(rows), key=order)
     rows = [item for _, item in rows]
     chunks = []
@@ -28,12 +35,14 @@ def _chunks(rows, size, *, has_known, order, grid):
         codes = np.array([item[0] for item in part], np.int64)
         event = np.array([item[1] for item in part], np.int64)
         known = np.array([NEVER if item[2] is None else item[2] for item in part], np.int64) if has_known else None
-        part_rows = Rows(codes=codes, event=event, known=known, offset=start, size=ENTITIES)
+        runs = _runs_of(codes) if bounded else None
+        part_rows = Rows(codes=codes, event=event, known=known, offset=start, size=ENTITIES, runs=runs)
 
         def load(part_rows=part_rows):
             return ChunkGrid.of(part_rows) or ChunkIndex(part_rows) if grid else ChunkIndex(part_rows)
 
-        chunks.append(Chunk(least=int(event.min()), greatest=int(event.max()), load=load))
+        between = (int(codes.min()), int(codes.max()) + 1) if bounded else None
+        chunks.append(Chunk(least=int(event.min()), greatest=int(event.max()), load=load, first_codes=between))
     return rows, chunks
 
 
@@ -56,14 +65,17 @@ ORDERS = {
     has_known=st.booleans(),
     filter_known=st.booleans(),
     grid=st.booleans(),
+    bounded=st.booleans(),
 )
 def test_every_label_gets_the_row_the_oracle_gives(
-    order, steps, rows, labels, size, ttl, has_known, filter_known, grid
+    order, steps, rows, labels, size, ttl, has_known, filter_known, grid, bounded
 ):
-    rows, chunks = _chunks(rows, size, has_known=has_known, order=ORDERS[order], grid=grid)
+    rows, chunks = _chunks(rows, size, has_known=has_known, order=ORDERS[order], grid=grid, bounded=bounded)
     at = np.array([item[1] for item in labels], np.int64)
+    codes = np.array([item[0] for item in labels], np.int64)
     asked = Labels(
-        codes=np.array([item[0] for item in labels], np.int64),
+        codes=codes,
+        first_codes=codes if bounded else None,
         cutoff=at,
         known_cutoff=at if filter_known else np.full(len(at), FOREVER),
         floor=at - ttl if ttl else None,
