@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     redis_timeout: float = Field(1.0, gt=0, description="seconds to wait for the online store")
     memory_limit: str | None = Field(None, description="memory offline work may take, e.g. 2gb; default unlimited")
     push_horizon: str = Field("5s", description="how far ahead of the clock a pushed event may lie")
+    consume: dict[str, SecretStr] = Field(
+        {}, description="logs from which `tidemill up` pushes events: a stream's name and the address of its log"
+    )
     online_layout: str = Field("feast", pattern="^(feast|packed)$", description="feast: any Feast client reads it")
 
     @classmethod

@@ -9,6 +9,7 @@ import typer
 
 from tidemill.cli import (
     clock,
+    consume,
     data,
     definitions,
     history,
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (definitions, data, models, prediction, machine, verify, monitor, runs, history, score, clock):
+for module in (definitions, data, models, prediction, machine, verify, monitor, runs, history, score, clock, consume):
     module.register(app)
 
 

@@ -71,14 +71,17 @@ class PartStatus:
 
 
 def start_all(project: Project, *, host: str | None = None, port: int | None = None, dashboard: bool = True) -> Running:
-    """Start Redis, the API and the scheduler, and return when the API is ready.
+    """Start Redis, the API, the scheduler and the consumers that the settings name; returns when the API is ready.
 
     Raises ConflictError where they run already, UnavailableError with the end of the log of a part that did not come
     up; then nothing is left running that was started here.
     """
+    from tidemill.cli.consuming import check_declared
+
     settings = project.settings
     host, port = host or settings.host, settings.port if port is None else port
     with _lock(project) as lock:
+        streams = check_declared(project)
         project.redis_address()
         command = [sys.executable, "-m", "tidemill", "serve", "--project", str(project.root), "--host", host]
         command += ["--port", str(port), *(["--dashboard"] if dashboard else [])]
@@ -89,6 +92,9 @@ def start_all(project: Project, *, host: str | None = None, port: int | None = N
             _wait_until_ready(url, parts[0])
             work = [sys.executable, "-m", "tidemill.cli.work", str(project.root)]
             parts.append(_start(project, "scheduler", work, lock))
+            for stream in streams:
+                take = [sys.executable, "-m", "tidemill", "consume", stream, "--project", str(project.root)]
+                parts.append(_start(project, f"consumer of {stream}", take, lock))
         except BaseException:
             _end(parts)
             raise

@@ -115,11 +115,15 @@ class Source(_Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Stream(_Named):
-    """Where a view's present arrives: a push source, or a topic. `source` is the batch source behind it."""
+    """Where a view's present arrives: a push source, or a topic. `source` is the batch source behind it.
+
+    `address` is that of the topic (`kafka://host:port/topic`) where the definitions name one.
+    """
 
     name: str
     kind: str
     source: str
+    address: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,15 @@ def stream_noun(source: DataSource) -> nouns.Stream:
             f"Source {source.name!r} has no batch_source, so that nothing could be trained on what it brings.",
             hint="Give it the FileSource where its events are kept.",
         )
-    return nouns.Stream(name=source.name, kind=kind, source=behind.name)
+    return nouns.Stream(name=source.name, kind=kind, source=behind.name, address=_topic_address(source))
+
+
+def _topic_address(source: DataSource) -> str:
+    """Where a Kafka source's events are; empty for a push source, and where the definitions do not say."""
+    options = getattr(source, "kafka_options", None)
+    if options is None or not (options.kafka_bootstrap_servers and options.topic):
+        return ""
+    return f"kafka://{options.kafka_bootstrap_servers}/{options.topic}"
 
 
 def view_noun(view: FeatureView, entities: Mapping[str, nouns.Entity]) -> nouns.View:

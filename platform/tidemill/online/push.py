@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tidemill.online.store import OnlineStore
     from tidemill.project import Project
 
-_TARGETS = ("online", "offline", "both")
+TARGETS = ("online", "offline", "both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ def push(project: Project, source: str, frame: Any, *, to: str = "online", at: d
     Raises NotDefinedError for an unknown stream, InputError where a column is missing or cannot be read as its type
     (nothing is written then), ConflictError while tiles are rebuilt, OnlineStoreUnavailableError.
     """
-    if to not in _TARGETS:
-        raise InputError(f"Cannot push to {to!r}.", hint=f"Expected one of: {', '.join(_TARGETS)}.")
+    if to not in TARGETS:
+        raise InputError(f"Cannot push to {to!r}.", hint=f"Expected one of: {', '.join(TARGETS)}.")
     stream = find_stream(project.catalog, source)
     batch = check_rows(project.catalog, stream, rows_of(frame), at, project.settings.push_horizon)
     path = None

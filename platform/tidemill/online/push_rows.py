@@ -237,7 +237,7 @@ def _instants(series: pl.Series) -> pl.Series:
 def _parsed(series: pl.Series) -> pl.Series:
     try:
         found = [None if text is None else as_utc(datetime.fromisoformat(text)) for text in series.to_list()]
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(
             f"Column {series.name!r} holds a time that cannot be read: {error}.",
             hint="Write ISO 8601, such as 2013-10-01T08:30:00Z.",

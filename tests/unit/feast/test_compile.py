@@ -46,6 +46,23 @@ def test_everything_declared_is_in_the_catalog(write_repository: Write) -> None:
     assert catalog.service("offers_v1").projections[0].features == ("age",)
 
 
+def test_a_kafka_source_says_where_its_events_are(write_repository: Write) -> None:
+    pushed = 'orders = PushSource(name="orders", batch_source=orders_file)'
+    topic = """
+from feast import KafkaSource
+from feast.data_format import JsonFormat
+
+orders = KafkaSource(
+    name="orders", kafka_bootstrap_servers="one:9092,two:9092", topic="shop-orders", timestamp_field="at",
+    message_format=JsonFormat(schema_json=""), batch_source=orders_file,
+)
+"""
+    stream = compile_repository(write_repository((pushed, topic))).stream("orders")
+
+    assert (stream.kind, stream.source) == ("kafka", "orders_file")
+    assert stream.address == "kafka://one:9092,two:9092/shop-orders"
+
+
 def test_tags_say_when_a_view_is_kept_and_how_fresh_it_must_be(write_repository: Write) -> None:
     profile = compile_repository(write_repository()).view("profile")
 
