@@ -22,8 +22,9 @@ _LONGEST_HOP = timedelta(days=1)
 _WHOLE = {ValueType.INT32, ValueType.INT64, ValueType.BOOL, ValueType.UNIX_TIMESTAMP}
 _COUNTS = {AggregationFunction.COUNT, AggregationFunction.COUNT_DISTINCT}
 _TAKES_VALUE = {AggregationFunction.MIN, AggregationFunction.MAX, AggregationFunction.FIRST, AggregationFunction.LAST}
-FAR_PAST, FAR_FUTURE = -(2**61), 2**61
-"""Instants are clipped to these, so that a window's width can be added or taken away without overflow."""
+FAR_PAST, FAR_FUTURE = -(2**62 + 2**61), 2**62 + 2**61
+"""Instants are clipped to these, so that a window's width can be added or taken away without overflow: in nanoseconds
+they are the years 1750 and 2189."""
 
 
 def hop_for(window: timedelta, slide_interval: timedelta | None = None) -> timedelta:

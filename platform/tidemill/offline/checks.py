@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pyarrow as pa
 
-from tidemill.definitions.catalog import Catalog
+from tidemill.definitions.catalog import AggregationFunction, Catalog, View
 from tidemill.definitions.types import ValueType
-from tidemill.errors import SpineError
+from tidemill.errors import SourceError, SpineError
+from tidemill.offline.files import SourceFiles, family
 from tidemill.offline.history import History
 from tidemill.offline.selection import Selection, ViewSelection
 from tidemill.offline.spine import Spine
 
 if TYPE_CHECKING:
     from tidemill.offline.store import OfflineStore
+
+_OF_ANYTHING = {AggregationFunction.COUNT, AggregationFunction.COUNT_DISTINCT}
+_WITHOUT_A_NUMBER = {"text", "bytes"}
 
 
 def check_spine(catalog: Catalog, selection: Selection, spine: Spine) -> None:
@@ -27,6 +32,12 @@ def check_spine(catalog: Catalog, selection: Selection, spine: Spine) -> None:
                     f"Column {column!r} of the spine is {series.dtype}, but the keys of view {item.view.name!r} "
                     f"are {dtype.name}.",
                     hint=f"Cast it: {column}.cast(pl.{dtype.polars()}).",
+                )
+            if series.dtype.is_float() and not (series.is_null() | series.is_nan() | (series == series.floor())).all():
+                raise SpineError(
+                    f"Column {column!r} of the spine holds fractions, but the keys of view {item.view.name!r} are "
+                    "whole numbers.",
+                    hint="Correct them, or cast the column to whole numbers.",
                 )
     shared = [output.name for output in selection.outputs if output.name in spine.columns]
     if shared:
@@ -49,10 +60,25 @@ def check_request(selection: Selection, spine: Spine) -> None:
 
 
 def check_sources(store: OfflineStore, selection: Selection) -> None:
-    """Raise SourceError where a view's source is missing, or its files lack what the view reads."""
+    """Raise SourceError where a view's source is missing, its files lack what the view reads, or it sums text."""
     for item in selection.views:
         files = store.source_files(item.view.source)
         History(files.source, files).files.require(_columns(item))
+        if files.files:
+            _check_windows(item.view, files)
+
+
+def _check_windows(view: View, files: SourceFiles) -> None:
+    for part in view.aggregations:
+        if part.function in _OF_ANYTHING or not part.column:
+            continue
+        dtype = files.type_of(part.column)
+        if family(dtype) in _WITHOUT_A_NUMBER or pa.types.is_nested(dtype):
+            raise SourceError(
+                f"Column {part.column!r} of source {view.source!r} is {dtype}, and {part.name!r} of view "
+                f"{view.name!r} takes its {part.function.value} over a window.",
+                hint="Only count and count_distinct work on other types than numbers.",
+            )
 
 
 def _columns(item: ViewSelection) -> list[str]:

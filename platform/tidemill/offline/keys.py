@@ -91,6 +91,16 @@ class KeyCoder:
         return combined
 
 
+def as_declared(keys: pl.DataFrame, types: Sequence[ValueType]) -> pl.DataFrame:
+    """Key columns as they were declared: whole numbers are int64, and what is missing is null.
+
+    Raises KeyTypeError where a column's type cannot hold keys of its declared type.
+    """
+    if not keys.width:
+        return keys
+    return pl.DataFrame([_as_declared(series, dtype) for series, dtype in zip(keys.get_columns(), types, strict=True)])
+
+
 class _IntegerCoder:
     """Codes of whole numbers: a table for a narrow range, a hash join for a wide one."""
 
@@ -191,10 +201,20 @@ def _fit_column(series: pl.Series, dtype: ValueType) -> tuple[_Coder, Codes]:
     return coder, coder.codes(column)
 
 
+def _as_declared(series: pl.Series, dtype: ValueType) -> pl.Series:
+    column = _as_arrow(series, dtype)
+    if dtype in (ValueType.STRING, ValueType.BYTES, ValueType.BOOL):
+        return pl.Series(series.name, pl.from_arrow(column))
+    numbers, missing = _whole_numbers(column)
+    whole = pl.Series(series.name, pa.array(numbers, mask=missing))
+    return whole.cast(pl.Datetime("us", "UTC")) if dtype is ValueType.UNIX_TIMESTAMP else whole
+
+
 def _as_arrow(series: pl.Series, dtype: ValueType) -> pa.ChunkedArray:
     """A spine's key column as Arrow, once its type is seen to fit the entity's."""
     if series.dtype == pl.Null:
-        empty = pa.string() if dtype is ValueType.STRING else pa.binary() if dtype is ValueType.BYTES else pa.int64()
+        of_kind = {ValueType.STRING: pa.string(), ValueType.BYTES: pa.binary(), ValueType.BOOL: pa.bool_()}
+        empty = of_kind.get(dtype, pa.int64())
         return pa.chunked_array([pa.nulls(len(series), empty)])
     if isinstance(series.dtype, pl.Categorical | pl.Enum):
         series = series.cast(pl.String)

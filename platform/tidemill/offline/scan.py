@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -12,18 +13,28 @@ from tidemill.definitions.catalog import Catalog, Source
 from tidemill.definitions.types import ValueType
 from tidemill.errors import SourceError
 from tidemill.offline.files import DataFile, SourceFiles
-from tidemill.offline.instants import NEVER, to_instants
+from tidemill.offline.instants import NEVER, Unit, to_instants
 
 UTC_MICROS = pl.Datetime("us", "UTC")
+_PER_SECOND = {"ms": 10**3, "us": 10**6, "ns": 10**9}
+_LEAST, _GREATEST = -(2**63) + 1, 2**63 - 1
 
 
-def scan_source(files: SourceFiles, types: Mapping[str, ValueType], *, round_up: bool = False) -> pl.LazyFrame:
-    """All rows of a source in the order of their positions.
+def scan_source(
+    files: SourceFiles,
+    types: Mapping[str, ValueType],
+    *,
+    unit: Unit = "us",
+    between: tuple[int, int] | None = None,
+) -> pl.LazyFrame:
+    """The rows of a source in the order of their positions.
 
     Args:
         files: the opened source.
         types: declared types of columns that are named by folders (hive partitions), which are text otherwise.
-        round_up: take nanoseconds to the microsecond after them instead of before, so that no event seems older.
+        unit: of event and known times; other instants are microseconds. What is finer is rounded down.
+        between: a closed range of event times, in `unit`, outside of which rows may be left out. Files and row groups
+            whose statistics lie outside are not read.
     """
     source = files.source
     if not files.files:
@@ -31,9 +42,20 @@ def scan_source(files: SourceFiles, types: Mapping[str, ValueType], *, round_up:
             f"Source {source.name!r} at {files.where} holds no Parquet file yet.", hint="Run `tidemill extract`."
         )
     files.require(_time_columns(source))
-    batches = _alike(files.files)
-    frames = [_scan_files(batch, source, types, round_up) for batch in batches]
+    batches = _alike(files.files if between is None else _within(files, between, unit))
+    frames = [_scan_files(batch, source, types, unit, between) for batch in batches]
     return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+
+
+def _within(files: SourceFiles, between: tuple[int, int], unit: Unit) -> tuple[DataFile, ...]:
+    """The files that may hold an event of this range; at least one, for its columns."""
+    (event, *_), (first, last) = _time_columns(files.source), between
+    wanted: set[int] = set()
+    for group in files.row_groups:
+        least, greatest = files.bounds(group, event, unit)
+        if least <= last and greatest >= first:
+            wanted.add(group.file)
+    return tuple(files.files[number] for number in sorted(wanted)) or files.files[:1]
 
 
 def declared_types(catalog: Catalog, source: str) -> dict[str, ValueType]:
@@ -66,10 +88,20 @@ def _alike(files: tuple[DataFile, ...]) -> list[list[DataFile]]:
     return batches
 
 
-def _scan_files(files: list[DataFile], source: Source, types: Mapping[str, ValueType], round_up: bool) -> pl.LazyFrame:
-    frame = _lazy(files)
+def _scan_files(
+    files: list[DataFile],
+    source: Source,
+    types: Mapping[str, ValueType],
+    unit: Unit,
+    between: tuple[int, int] | None,
+) -> pl.LazyFrame:
     partition = files[0].partition
     mapping = dict(source.field_mapping)
+    event = _time_columns(source)[0]
+    frame = _lazy(files)
+    if between is not None:
+        stored = next((name for name in files[0].schema.names if mapping.get(name, name) == event), event)
+        frame = _narrowed(frame, stored, between, unit)
     frame = frame.with_columns(
         _constant(name, value, types.get(mapping.get(name, name))) for name, value in partition.items()
     )
@@ -77,11 +109,24 @@ def _scan_files(files: list[DataFile], source: Source, types: Mapping[str, Value
     frame = frame.rename(names)
     times = set(_time_columns(source))
     schema = frame.collect_schema()
+    units: dict[str, Unit] = {name: unit if name in times else "us" for name in schema}
     return frame.with_columns(
-        _to_utc(name, dtype, round_up)
+        _to_utc(name, dtype, units[name])
         for name, dtype in schema.items()
-        if isinstance(dtype, pl.Datetime) or (name in times and dtype in (pl.Date, pl.String))
+        if dtype != pl.Datetime(units[name], "UTC")
+        and (isinstance(dtype, pl.Datetime) or (name in times and dtype in (pl.Date, pl.String)))
     )
+
+
+def _narrowed(frame: pl.LazyFrame, stored: str, between: tuple[int, int], unit: Unit) -> pl.LazyFrame:
+    """Only rows in a range of the stored time, said in its own type: only so does the reader look at statistics."""
+    dtype = frame.collect_schema().get(stored)
+    if not isinstance(dtype, pl.Datetime):
+        return frame
+    wanted, given = _PER_SECOND[dtype.time_unit], _PER_SECOND[unit]
+    bounds = (min(max(int(bound) * wanted // given, _LEAST), _GREATEST) for bound in between)
+    first, last = (pl.lit(bound, pl.Int64).cast(dtype) for bound in bounds)
+    return frame.filter(pl.col(stored).is_between(first, last))
 
 
 def _lazy(files: list[DataFile]) -> pl.LazyFrame:
@@ -97,22 +142,26 @@ def _constant(name: str, value: str | None, dtype: ValueType | None) -> pl.Expr:
     return (literal if wanted is None else literal.cast(wanted)).alias(name)
 
 
-def _to_utc(name: str, dtype: pl.DataType, round_up: bool) -> pl.Expr:
+def _to_utc(name: str, dtype: pl.DataType, unit: Unit) -> pl.Expr:
+    """An instant in UTC, in a unit. What does not fit into nanoseconds stays at the end of their range."""
     column = pl.col(name)
-    if dtype == pl.Date:
-        return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     if dtype == pl.String:
-        return column.map_batches(_parse, return_dtype=UTC_MICROS)
+        return column.map_batches(partial(_parse, unit=unit), return_dtype=pl.Datetime(unit, "UTC"))
+    if dtype == pl.Date:
+        column, dtype = column.cast(pl.Datetime("us")), pl.Datetime("us")
     assert isinstance(dtype, pl.Datetime)  # noqa: S101 - the caller chose the column by its type
-    if round_up and dtype.time_unit == "ns":
-        return (-(-column.to_physical() // 1_000)).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    column = column.dt.cast_time_unit("us")
+    if unit == "ns" and dtype.time_unit != "ns":
+        step = _PER_SECOND["ns"] // _PER_SECOND[dtype.time_unit]
+        ticks = column.to_physical().clip(_LEAST // step + 1, _GREATEST // step) * step
+        return ticks.cast(pl.Datetime("ns")).dt.replace_time_zone("UTC").alias(name)
+    column = column.dt.cast_time_unit(unit)
     return column.dt.replace_time_zone("UTC") if dtype.time_zone is None else column.dt.convert_time_zone("UTC")
 
 
-def _parse(texts: pl.Series) -> pl.Series:
-    instants = to_instants(texts.to_arrow(compat_level=pl.CompatLevel.oldest()), "us", null=NEVER)
-    return as_datetimes(instants, name=texts.name)
+def _parse(texts: pl.Series, *, unit: Unit) -> pl.Series:
+    instants = to_instants(texts.to_arrow(compat_level=pl.CompatLevel.oldest()), unit, null=NEVER)
+    series = pl.Series(texts.name, instants)
+    return pl.select(pl.when(series != NEVER).then(series).cast(pl.Datetime(unit, "UTC")).alias(texts.name)).to_series()
 
 
 def as_datetimes(instants: np.ndarray, *, name: str, unit: str = "us") -> pl.Series:

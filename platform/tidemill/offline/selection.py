@@ -27,12 +27,18 @@ class OnDemandSelection:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """One output column: `source` is the view's alias, or an on-demand view's name."""
+    """One output column: `source` is the alias of a view or an on-demand view, `key` where its values are found."""
 
     name: str
     source: str
     feature: Feature
     on_demand: bool
+    view: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The alias of a view, which may be asked twice by different keys; the name of an on-demand view."""
+        return (self.view if self.on_demand else self.source), self.feature.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +90,10 @@ def _add_view(catalog: Catalog, projection: Projection, views: dict[str, ViewSel
     view = _view(catalog, projection.view)
     features = tuple(view.feature(name) for name in projection.features)
     _merge(views, projection, view, features)
-    outputs.extend(Output(name=item.name, source=projection.name, feature=item, on_demand=False) for item in features)
+    outputs.extend(
+        Output(name=item.name, source=projection.name, feature=item, on_demand=False, view=view.name)
+        for item in features
+    )
 
 
 def _merge(views: dict[str, ViewSelection], projection: Projection, view: View, features: tuple[Feature, ...]) -> None:
@@ -117,7 +126,10 @@ def _add_on_demand(
     features = tuple(view.feature(name) for name in projection.features)
     had = on_demand.get(view.name)
     on_demand[view.name] = OnDemandSelection(view=view, features=features if had is None else had.features + features)
-    outputs.extend(Output(name=item.name, source=projection.name, feature=item, on_demand=True) for item in features)
+    outputs.extend(
+        Output(name=item.name, source=projection.name, feature=item, on_demand=True, view=view.name)
+        for item in features
+    )
 
 
 def _add_inputs(catalog: Catalog, on_demand: Iterable[OnDemandSelection], views: dict[str, ViewSelection]) -> None:

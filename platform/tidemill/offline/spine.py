@@ -101,7 +101,7 @@ def _frame(found: Any, root: Path, tables: Callable[[], pl.SQLContext]) -> pl.Da
     if isinstance(found, pl.DataFrame):
         return found
     if isinstance(found, pl.LazyFrame):
-        return found.collect()
+        return _collected(found)
     if isinstance(found, pa.Table | pa.RecordBatch):
         return pl.DataFrame(pl.from_arrow(found))
     if isinstance(found, str) and _SQL.match(found):
@@ -116,6 +116,13 @@ def _frame(found: Any, root: Path, tables: Callable[[], pl.SQLContext]) -> pl.Da
         f"A spine cannot be a {type(found).__name__}.",
         hint="Give a Polars or pandas frame, an Arrow table, the path of a Parquet file, or SQL text.",
     )
+
+
+def _collected(found: pl.LazyFrame) -> pl.DataFrame:
+    try:
+        return found.collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise SpineError(f"The lazy frame of the spine cannot be computed: {str(error).splitlines()[0]}.") from error
 
 
 def _query(text: str, context: pl.SQLContext) -> pl.DataFrame:
@@ -144,14 +151,13 @@ def _file(found: str | Path, root: Path) -> pl.DataFrame:
 def _pandas(found: Any) -> pl.DataFrame:
     """A pandas frame without its index. Columns of Python datetimes may mix zones, which Polars would refuse."""
     columns: dict[str, pl.Series] = {}
-    for name in found.columns:
-        column = found[name]
+    for place, name in enumerate(map(str, found.columns)):
+        if name in columns:
+            raise SpineError(f"The spine has two columns named {name!r}.", hint="Rename or drop one of them.")
         try:
-            columns[str(name)] = _pandas_column(str(name), column)
+            columns[name] = _pandas_column(name, found.iloc[:, place])
         except (pl.exceptions.PolarsError, pa.ArrowException, TypeError, ValueError) as error:
             raise SpineError(f"Column {name!r} of the spine cannot be read: {error}.") from None
-    if len(columns) != len(found.columns):
-        raise SpineError("The spine has two columns of one name.")
     return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(found))
 
 

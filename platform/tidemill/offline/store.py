@@ -19,13 +19,14 @@ from tidemill.offline.files import SourceFiles
 from tidemill.offline.history import Asked, History
 from tidemill.offline.instants import FOREVER, NEVER, Instants, Unit, finer, rescale, to_unit
 from tidemill.offline.invariants import check_types, check_winners
-from tidemill.offline.keys import KeyTypeError
+from tidemill.offline.keys import KeyTypeError, as_declared
 from tidemill.offline.latest import EVENT_TIME, Latest, interval_of, newest_rows
 from tidemill.offline.lookup import Winners
 from tidemill.offline.scan import as_datetimes, declared_types, scan_source
 from tidemill.offline.selection import Selection, ViewSelection, select
 from tidemill.offline.spine import Spine, key_error, read_spine
 from tidemill.offline.training_set import TrainingSet
+from tidemill.offline.window_events import Events
 
 if TYPE_CHECKING:
     from tidemill.materialize.ledger import Ledger
@@ -109,7 +110,7 @@ class OfflineStore:
         rows = len(at)
         at, cutoff = np.asarray(at), np.asarray(cutoff)
         if found.is_windowed:
-            return self._windows(found, asked, cutoff, wanted, filter_known, known)
+            return self._windows(found, asked, cutoff, "us", wanted, filter_known, known)
         cutoff = cutoff if known is None else np.minimum(cutoff, known)
         return self._values(found, asked, rows, at, cutoff, "us", wanted, filter_known)
 
@@ -184,8 +185,8 @@ class OfflineStore:
         """The files of a source with their footers read."""
         return SourceFiles.open(self.catalog.source(source), self.root)
 
-    def _scan(self, source: str, *, round_up: bool = False) -> pl.LazyFrame:
-        return scan_source(self.source_files(source), declared_types(self.catalog, source), round_up=round_up)
+    def _scan(self, source: str) -> pl.LazyFrame:
+        return scan_source(self.source_files(source), declared_types(self.catalog, source))
 
     def _tables(self) -> pl.SQLContext:
         context = pl.SQLContext()
@@ -219,7 +220,7 @@ class OfflineStore:
             values = self._view_values(item, spine, mode, filter_known)
             found |= {(item.alias, feature.name): values[feature.name] for feature in item.features}
         found |= self._on_demand_values(selection, spine, found)
-        columns = [found[output.source, output.feature.name].alias(output.name) for output in selection.outputs]
+        columns = [found[output.key].alias(output.name) for output in selection.outputs]
         return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(spine))
 
     def _view_values(self, item: ViewSelection, spine: Spine, mode: str, filter_known: bool) -> pl.DataFrame:
@@ -244,7 +245,7 @@ class OfflineStore:
         filter_known: bool,
     ) -> pl.DataFrame:
         if view.is_windowed:
-            return self._windows(view, keys, rescale(cutoff, unit, "us"), features, filter_known)
+            return self._windows(view, keys, cutoff, unit, features, filter_known)
         history = self._history(view)
         exact = finer([unit, history.times.unit])
         asked = Asked.at(
@@ -268,36 +269,46 @@ class OfflineStore:
         view: View,
         keys: pl.DataFrame,
         upto: Instants,
+        unit: Unit,
         features: Sequence[Feature],
         filter_known: bool,
         known: Instants | None = None,
     ) -> pl.DataFrame:
-        from tidemill.offline.windows import window_values
+        from tidemill.offline.windows import span_of, window_values
 
-        return window_values(
-            view,
-            self._scan(view.source, round_up=True),
-            keys,
-            upto,
-            (upto if known is None else known) if filter_known else np.full(len(upto), FOREVER, np.int64),
-            features=[feature.name for feature in features],
-            with_event_time=True,
-            **self._time_fields(view.source),
-        )
+        events = self._events(view)
+        exact = finer([unit, events.unit])
+        upto = rescale(upto, unit, exact)
+        known = upto if known is None else rescale(known, unit, exact)
+        types = self.catalog.key_types(view)
+        try:
+            keys = as_declared(keys, types)
+        except KeyTypeError as error:
+            raise key_error(error, view=view.name, keys=view.join_keys, types=types) from None
+        with events.naming_damage():
+            return window_values(
+                view,
+                events.scan(exact, span_of(view, upto, exact)),
+                keys,
+                upto,
+                known if filter_known else np.full(len(upto), FOREVER, np.int64),
+                features=[feature.name for feature in features],
+                with_event_time=True,
+                unit=exact,
+                **events.times,
+            )
 
     def _latest_windows(self, view: View, start: datetime | None, end: datetime) -> Latest:
-        from tidemill.offline.windows import latest_windows
+        from tidemill.offline.windows import latest_windows, span_of_run
 
-        events = self._scan(view.source, round_up=True)
-        frame = latest_windows(view, events, start=start, end=end, **self._time_fields(view.source))
+        events = self._events(view)
+        scanned = events.scan(events.unit, span_of_run(view, start, end, events.unit))
+        with events.naming_damage():
+            frame = latest_windows(view, scanned, start=start, end=end, unit=events.unit, **events.times)
         return Latest(frame=frame, rows_read=frame.height, null_keys=0)
 
-    def _time_fields(self, source: str) -> dict[str, Any]:
-        """The names of a source's event and known times after field mapping."""
-        found = self.catalog.source(source)
-        mapping = dict(found.field_mapping)
-        known = None if found.known_field is None else mapping.get(found.known_field, found.known_field)
-        return {"timestamp_field": mapping.get(found.timestamp_field, found.timestamp_field), "known_field": known}
+    def _events(self, view: View) -> Events:
+        return Events(view=view, files=self.source_files(view.source), types=declared_types(self.catalog, view.source))
 
     def _on_demand_values(
         self, selection: Selection, spine: Spine, found: dict[tuple[str, str], pl.Series]

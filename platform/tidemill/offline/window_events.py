@@ -2,15 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypedDict
 
 import polars as pl
 
 from tidemill.definitions.catalog import View
+from tidemill.definitions.types import ValueType
 from tidemill.errors import SourceError
+from tidemill.offline.files import SourceFiles
+from tidemill.offline.instants import Unit, finer
+from tidemill.offline.scan import scan_source
 
 EVENT, KNOWN = "__tidemill_event", "__tidemill_known"
-_INSTANT = pl.Datetime("us", "UTC")
+
+
+class TimeFields(TypedDict):
+    """The names of a source's event and known times in the definitions."""
+
+    timestamp_field: str
+    known_field: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """The source of a windowed view, opened. `types` are those declared for columns that folders name."""
+
+    view: View
+    files: SourceFiles
+    types: Mapping[str, ValueType]
+
+    @property
+    def times(self) -> TimeFields:
+        source, mapping = self.files.source, dict(self.files.source.field_mapping)
+        known = source.known_field
+        return {
+            "timestamp_field": mapping.get(source.timestamp_field, source.timestamp_field),
+            "known_field": None if known is None else mapping.get(known, known),
+        }
+
+    @property
+    def unit(self) -> Unit:
+        """The unit in which the source's times compare without loss."""
+        return finer(self.files.unit_of(name) for name in self._time_columns)
+
+    def scan(self, unit: Unit, between: tuple[int, int]) -> pl.LazyFrame:
+        """The events, of which those outside a closed range of event times may be left out; both in `unit`."""
+        if self.files.files:
+            return scan_source(self.files, self.types, unit=unit, between=between)
+        nothing = dict.fromkeys(self._value_columns, pl.Null()) | {
+            name: self.types[name].polars() or pl.Null() for name in self.view.join_keys
+        }
+        return pl.LazyFrame(schema=nothing | dict.fromkeys(self._time_columns, pl.Datetime(unit, "UTC")))
+
+    @contextmanager
+    def naming_damage(self) -> Iterator[None]:
+        """Raise SourceError, naming the file, where reading events fails because one is corrupt."""
+        try:
+            yield
+        except (pl.exceptions.PolarsError, OSError):
+            for group in self.files.row_groups:
+                self.files.read([group], [*self.view.join_keys, *self._time_columns, *self._value_columns])
+            raise
+
+    @property
+    def _time_columns(self) -> list[str]:
+        return [name for name in self.times.values() if isinstance(name, str)]
+
+    @property
+    def _value_columns(self) -> list[str]:
+        named = [self.view.event_id] if self.view.event_id else []
+        return list(dict.fromkeys([*named, *(item.column for item in self.view.aggregations if item.column)]))
 
 
 def deliveries(
@@ -61,15 +125,38 @@ def each_event_once(frame: pl.DataFrame, event_id: str, *, has_known: bool) -> p
     return frame.filter(pl.Series(keep))
 
 
-def utc(events: pl.LazyFrame, name: str) -> pl.Expr:
-    dtype = events.collect_schema()[name]
-    if dtype == _INSTANT:
+def as_key(view: View, name: str, stored: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+    """A key column of the events as the spine's keys are: whole numbers are int64, so that no two of them meet.
+
+    Raises SourceError where the source holds keys of another kind.
+    """
+    column = pl.col(name)
+    if stored == wanted:
+        return column
+    if wanted.is_integer() and (stored.is_integer() or stored in (pl.Boolean, pl.Null)):
+        return column.cast(wanted, strict=False)
+    if wanted.is_integer() and stored.is_float():
+        return pl.when(column == column.floor()).then(column).cast(wanted, strict=False)
+    if wanted == pl.String and isinstance(stored, pl.Categorical | pl.Enum):
+        return column.cast(pl.String)
+    if stored == pl.Null or (isinstance(wanted, pl.Datetime) and isinstance(stored, pl.Datetime | pl.Date)):
+        return column.cast(wanted)
+    kind = "whole numbers" if wanted.is_integer() else str(wanted)
+    raise SourceError(
+        f"A key column ({name}) of source {view.source!r} is {stored}, but the keys are {kind}.",
+        hint="Correct the entity's value type, or write the source with the declared type.",
+    )
+
+
+def utc(events: pl.LazyFrame, name: str, unit: Unit = "us") -> pl.Expr:
+    dtype, wanted = events.collect_schema()[name], pl.Datetime(unit, "UTC")
+    if dtype == wanted:
         return pl.col(name)
     if not isinstance(dtype, pl.Datetime):
         raise SourceError(f"Column {name!r} is {dtype}, expected an instant.", hint="Store it as a timestamp in UTC.")
     aware = pl.col(name) if dtype.time_zone else pl.col(name).dt.replace_time_zone("UTC")
-    return aware.cast(_INSTANT)
+    return aware.cast(wanted)
 
 
-def instant(at: int) -> pl.Expr:
-    return pl.lit(at, dtype=pl.Int64).cast(_INSTANT)
+def instant(at: int, unit: Unit = "us") -> pl.Expr:
+    return pl.lit(at, dtype=pl.Int64).cast(pl.Datetime(unit, "UTC"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -18,15 +18,15 @@ from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, View
 from tidemill.definitions.partials import Partials, declared, finish
 from tidemill.definitions.types import ValueType
-from tidemill.definitions.windows import longest_window, lower_bound, micros, needs_of
+from tidemill.definitions.windows import FAR_FUTURE, FAR_PAST, longest_window, lower_bound, micros, needs_of
+from tidemill.offline.instants import Instants, Unit, to_unit
 from tidemill.offline.timeline import Labels, Reach, Timeline, in_time_order, reaches, timelines
 from tidemill.offline.window_columns import Column, newest_ranks, partials_of
-from tidemill.offline.window_events import EVENT, KNOWN, check_columns, each_event_once, instant, utc
+from tidemill.offline.window_events import EVENT, KNOWN, as_key, check_columns, each_event_once, instant, utc
 
 _CODE = "__tidemill_code"
 _TABLE_ROWS = 1_000_000
-_EARLIEST = to_micros(datetime(1, 1, 1, tzinfo=UTC))
-_LATEST = to_micros(datetime(9999, 12, 31, tzinfo=UTC))
+_PER_MICROSECOND: dict[Unit, int] = {"us": 1, "ns": 1_000}
 
 
 def window_values(
@@ -40,6 +40,7 @@ def window_values(
     known_field: str | None = None,
     with_event_time: bool = False,
     features: Sequence[str] | None = None,
+    unit: Unit = "us",
 ) -> pl.DataFrame:
     """The view's features for every row of `keys`, in its order, in the declared types.
 
@@ -50,23 +51,34 @@ def window_values(
         events: the source's rows: join keys, timestamp, known time, aggregated columns, event id (others are not read).
             Times are UTC. Rows without an event time are left out; a null known time is read as the event time. Of
             events with the same id only the one known first counts.
-        keys: n rows with the view's join keys. A null matches nothing.
-        upto: int64 microseconds, length n: the windows' leading edges.
-        known_upto: int64 microseconds, length n: what had been learned by then counts.
+        keys: n rows with the view's join keys (none for a view without entities). A null matches nothing.
+        upto: int64 instants, length n: the windows' leading edges.
+        known_upto: int64 instants, length n: what had been learned by then counts.
         with_event_time: add `__event_time`, the newest event that counted in the longest window.
         features: only these, in this order; all of the view's unless given.
+        unit: of `upto` and `known_upto`, in which events are compared with them; at least as fine as the events'.
 
     Raises:
         SourceError: a column is missing. InputError: a column cannot be aggregated as declared.
     """
     wanted = _aggregations(view, features)
-    code, distinct = _code_keys(keys, view.join_keys)
+    code, distinct = _code_keys(keys, view.join_keys, len(upto))
     labels = Labels.of(code, np.asarray(upto, dtype=np.int64), np.asarray(known_upto, dtype=np.int64))
-    history = _read(view, events, distinct, labels, wanted, timestamp_field, known_field)
-    found = _evaluate(view, history, labels, wanted, len(keys))
+    history = _read(view, events, distinct, labels, wanted, timestamp_field, known_field, unit)
+    found = _evaluate(view, history, labels, wanted, len(upto))
     if with_event_time:
-        found.append(_event_times(view, history, labels, len(keys)))
-    return pl.DataFrame(found)
+        found.append(_event_times(view, history, labels, len(upto)))
+    return pl.DataFrame(found) if found else pl.DataFrame(height=len(upto))
+
+
+def span_of(view: View, upto: Instants, unit: Unit = "us") -> tuple[int, int]:
+    """The closed stretch of event time that can matter to windows up to these instants; empty if nobody asks."""
+    asking = upto[upto > FAR_PAST]
+    if not len(asking):
+        return FAR_FUTURE, FAR_PAST
+    least, greatest = (int(np.clip(edge, FAR_PAST, FAR_FUTURE)) for edge in (asking.min(), asking.max()))
+    windows = {_window(item, unit) for item in view.aggregations}
+    return min(lower_bound(least, *window) for window in windows), greatest
 
 
 def latest_windows(
@@ -77,21 +89,36 @@ def latest_windows(
     end: datetime,
     timestamp_field: str,
     known_field: str | None = None,
+    unit: Unit = "us",
 ) -> pl.DataFrame:
     """The view's features at the cut-off `end`, for every key that has an event in its longest window.
 
     Keys whose windows have emptied since `start` (the last cut-off) are among them, so that their values are brought up
-    to date as well. Columns: join keys, features, `__event_time` and `__known_time`, both `end`.
+    to date as well. Columns: join keys, features, `__event_time` and `__known_time`, both `end`. Events are compared in
+    `unit`.
     """
-    cutoff = to_micros(end)
-    since = lower_bound(cutoff if start is None else min(to_micros(start), cutoff), *_longest_with_hop(view))
-    time = utc(events, timestamp_field)
-    inside = events.filter(time.is_between(instant(since), instant(cutoff)))
-    keys = inside.select(view.join_keys).unique().drop_nulls().sort(view.join_keys).collect()
-    at = np.full(len(keys), cutoff)
-    values = window_values(view, events, keys, at, at, timestamp_field=timestamp_field, known_field=known_field)
-    stamps = [instant(cutoff).alias("__event_time"), instant(cutoff).alias("__known_time")]
-    return pl.concat([keys, values], how="horizontal").with_columns(stamps)
+    first, last = span_of_run(view, start, end, unit)
+    time = utc(events, timestamp_field, unit)
+    keys = _keys_of(events.filter(time.is_between(instant(first, unit), instant(last, unit))), view.join_keys)
+    at = np.full(len(keys), last)
+    fields = {"timestamp_field": timestamp_field, "known_field": known_field}
+    values = window_values(view, events, keys, at, at, unit=unit, **fields)
+    stamp = instant(to_micros(end))
+    return keys.with_columns(values.get_columns()).with_columns(__event_time=stamp, __known_time=stamp)
+
+
+def span_of_run(view: View, start: datetime | None, end: datetime, unit: Unit = "us") -> tuple[int, int]:
+    """The closed stretch of event time that a run up to `end`, after one up to `start`, looks at."""
+    cutoff = to_unit(end, unit)
+    since = cutoff if start is None else min(to_unit(start, unit), cutoff)
+    return lower_bound(since, *_longest_with_hop(view, unit)), cutoff
+
+
+def _keys_of(events: pl.LazyFrame, join_keys: tuple[str, ...]) -> pl.DataFrame:
+    """The distinct keys in order; a row without columns where there are no keys but events."""
+    if not join_keys:
+        return pl.DataFrame(height=events.select(pl.len()).head(1).collect().item() and 1)
+    return events.select(join_keys).unique().drop_nulls().sort(join_keys).collect()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +129,7 @@ class _History:
     event: np.ndarray
     known: np.ndarray | None
     columns: pl.DataFrame
+    unit: Unit
 
     def classes(self) -> list[Timeline]:
         return timelines(self.code, self.event, self.known)
@@ -113,10 +141,10 @@ def _aggregations(view: View, features: Sequence[str] | None) -> tuple[Aggregati
     return tuple(by_name[view.feature(name).name] for name in names)
 
 
-def _code_keys(keys: pl.DataFrame, join_keys: tuple[str, ...]) -> tuple[np.ndarray, pl.DataFrame]:
+def _code_keys(keys: pl.DataFrame, join_keys: tuple[str, ...], rows: int) -> tuple[np.ndarray, pl.DataFrame]:
     """Dense codes of the key rows, -1 for a null key; and the distinct keys with their codes."""
     if not join_keys:
-        return np.zeros(len(keys), dtype=np.int64), pl.DataFrame()
+        return np.zeros(rows, dtype=np.int64), pl.DataFrame()
     distinct = keys.select(join_keys).unique().drop_nulls().with_row_index(_CODE)
     coded = keys.select(join_keys).join(distinct, on=list(join_keys), how="left", maintain_order="left")
     return coded[_CODE].cast(pl.Int64).fill_null(-1).to_numpy(), distinct
@@ -130,15 +158,16 @@ def _read(
     wanted: tuple[Aggregation, ...],
     timestamp_field: str,
     known_field: str | None,
+    unit: Unit,
 ) -> _History:
     """The events that can matter to these labels, in time order, each once."""
     schema = events.collect_schema()
     needed = _needed_columns(view, wanted)
     check_columns(view, schema, [*view.join_keys, timestamp_field, *needed], known_field)
-    frame = _select(view, events, schema, distinct, labels, needed, timestamp_field, known_field)
+    frame = _select(view, events, schema, distinct, labels, needed, timestamp_field, known_field, unit)
     if view.event_id is not None:
         frame = each_event_once(frame, view.event_id, has_known=known_field is not None)
-    return _in_order(frame, wanted, needed, bool(view.join_keys), known_field is not None)
+    return _in_order(frame, wanted, needed, bool(view.join_keys), known_field is not None, unit)
 
 
 def _needed_columns(view: View, wanted: tuple[Aggregation, ...]) -> list[str]:
@@ -155,23 +184,27 @@ def _select(
     needed: list[str],
     timestamp_field: str,
     known_field: str | None,
+    unit: Unit,
 ) -> pl.DataFrame:
-    time = utc(events, timestamp_field)
-    earliest, latest = _span(view, labels)
-    columns = [time.dt.epoch("us").alias(EVENT), *needed]
+    time = utc(events, timestamp_field, unit)
+    earliest, latest = span_of(view, labels.upto, unit)
+    columns = [time.to_physical().alias(EVENT), *needed]
     if known_field is not None:
-        known = utc(events, known_field).dt.epoch("us")
-        columns.append(pl.coalesce(known, time.dt.epoch("us")).alias(KNOWN))
-    inside = events.filter(time.is_between(instant(earliest), instant(latest)))
+        known = utc(events, known_field, unit).to_physical()
+        columns.append(pl.coalesce(known, time.to_physical()).alias(KNOWN))
+    inside = events.filter(time.is_between(instant(earliest, unit), instant(latest, unit)))
     extra = [name for name in view.join_keys if name not in needed]
     inside = inside.select(*extra, *columns)
     if not view.join_keys:
         return inside.collect()
     if len(view.join_keys) == 1 and schema[view.join_keys[0]].is_integer() and _is_dense(distinct[view.join_keys[0]]):
         return _coded_by_table(inside, view.join_keys[0], distinct).drop(extra)
-    matching = distinct.select(_CODE, *(pl.col(name).cast(schema[name], strict=False) for name in view.join_keys))
-    joined = inside.join(matching.lazy(), on=list(view.join_keys), how="inner", maintain_order="left")
-    return joined.drop(extra).collect()
+    kept = [_CODE, EVENT, *needed, *([] if known_field is None else [KNOWN])]
+    alike = [as_key(view, name, schema[name], distinct.schema[name]) for name in view.join_keys]
+    joined = inside.join(
+        distinct.lazy(), left_on=alike, right_on=list(view.join_keys), how="inner", maintain_order="left"
+    )
+    return joined.select(kept).collect()
 
 
 def _is_dense(keys: pl.Series) -> bool:
@@ -192,18 +225,8 @@ def _coded_by_table(inside: pl.LazyFrame, key: str, distinct: pl.DataFrame) -> p
     return frame.filter(pl.col(_CODE) >= 0) if bool((code < 0).any()) else frame
 
 
-def _span(view: View, labels: Labels) -> tuple[int, int]:
-    """The stretch of event time that can matter; empty where there is nobody to ask."""
-    asking = np.clip(labels.upto[labels.upto > _EARLIEST], _EARLIEST, _LATEST)
-    if len(asking) == 0:
-        return _LATEST, _EARLIEST
-    windows = {_window(item) for item in view.aggregations}
-    earliest = min(int(lower_bound(int(asking.min()), *window)) for window in windows)
-    return max(earliest, _EARLIEST), int(asking.max())
-
-
 def _in_order(
-    frame: pl.DataFrame, wanted: tuple[Aggregation, ...], needed: list[str], has_keys: bool, has_known: bool
+    frame: pl.DataFrame, wanted: tuple[Aggregation, ...], needed: list[str], has_keys: bool, has_known: bool, unit: Unit
 ) -> _History:
     event = frame[EVENT].to_numpy()
     known = frame[KNOWN].to_numpy() if has_known else None
@@ -214,25 +237,27 @@ def _in_order(
         event = event[order]
         known = None if known is None else known[order]
     code = frame[_CODE].to_numpy() if has_keys else np.zeros(len(frame), dtype=np.int64)
-    return _History(code=code, event=event, known=known, columns=frame.select(needed))
+    return _History(code=code, event=event, known=known, columns=frame.select(needed), unit=unit)
 
 
 def _evaluate(
     view: View, history: _History, labels: Labels, wanted: tuple[Aggregation, ...], size: int
 ) -> list[pl.Series]:
     classes = history.classes()
-    windows = list(dict.fromkeys((micros(item.window), micros(item.hop)) for item in wanted))
+    windows = list(dict.fromkeys(_window(item, history.unit) for item in wanted))
     bounds = [lower_bound(labels.upto, *window) for window in windows]
     slices = [reaches(timeline, labels, bounds) for timeline in classes]
     found: dict[str, pl.Series] = {}
     for needs in needs_of(view, wanted):
         mine = [item for item in wanted if item.column == needs.column]
-        used = [number for number, window in enumerate(windows) if window in {_window(item) for item in mine}]
+        asked = {_window(item, history.unit) for item in mine}
+        used = [number for number, window in enumerate(windows) if window in asked]
         column = Column.of(needs, history.columns)
         by_window = partials_of(column, classes, _only(slices, used), labels, [windows[number] for number in used])
         partials = {windows[number]: answer for number, answer in zip(used, by_window, strict=True)}
         for item in mine:
-            found[item.name] = _feature(item, view.feature(item.name).dtype, partials[_window(item)], labels, size)
+            its_partials = partials[_window(item, history.unit)]
+            found[item.name] = _feature(item, view.feature(item.name).dtype, its_partials, labels, size)
     return [found[item.name] for item in wanted]
 
 
@@ -259,20 +284,22 @@ def _series(name: str, values: np.ndarray, is_null: np.ndarray, dtype: ValueType
 
 def _event_times(view: View, history: _History, labels: Labels, size: int) -> pl.Series:
     classes = history.classes()
-    bound = lower_bound(labels.upto, *_longest_with_hop(view))
+    bound = lower_bound(labels.upto, *_longest_with_hop(view, history.unit))
     slices = [reaches(timeline, labels, [bound])[0] for timeline in classes]
     newest = newest_ranks(classes, slices, labels)
     values, is_null = np.zeros(size, dtype=np.int64), np.ones(size, dtype=bool)
     some = newest >= 0
-    values[labels.order[some]] = history.event[newest[some]]
+    values[labels.order[some]] = history.event[newest[some]] // _PER_MICROSECOND[history.unit]
     is_null[labels.order] = ~some
     return _series("__event_time", values, is_null, ValueType.UNIX_TIMESTAMP)
 
 
-def _longest_with_hop(view: View) -> tuple[int, int]:
-    longest = longest_window(view)
-    return longest, max(micros(item.hop) for item in view.aggregations if micros(item.window) == longest)
+def _longest_with_hop(view: View, unit: Unit) -> tuple[int, int]:
+    longest, per = longest_window(view), _PER_MICROSECOND[unit]
+    hop = max(micros(item.hop) for item in view.aggregations if micros(item.window) == longest)
+    return longest * per, hop * per
 
 
-def _window(item: Aggregation) -> tuple[int, int]:
-    return micros(item.window), micros(item.hop)
+def _window(item: Aggregation, unit: Unit) -> tuple[int, int]:
+    per = _PER_MICROSECOND[unit]
+    return micros(item.window) * per, micros(item.hop) * per

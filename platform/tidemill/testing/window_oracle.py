@@ -20,11 +20,16 @@ def window_oracle(
     keys: Sequence[Mapping[str, Any]],
     upto: Sequence[int],
     known_upto: Sequence[int],
+    *,
+    per_microsecond: int = 1,
 ) -> list[dict[str, Any]]:
-    """The view's features for every key row. Events hold `event` and `known` (or None) in microseconds."""
+    """The view's features for every key row. Events hold `event` and `known` (or None) in the unit of `upto`.
+
+    That is microseconds; or nanoseconds, of which there are 1,000 `per_microsecond`.
+    """
     once = _each_once(view, events)
     return [
-        {item.name: _value(view, item, once, key, until, learned) for item in view.aggregations}
+        {item.name: _value(view, item, once, key, until, learned, per_microsecond) for item in view.aggregations}
         for key, until, learned in zip(keys, upto, known_upto, strict=True)
     ]
 
@@ -48,9 +53,16 @@ def _each_once(view: View, events: Sequence[Mapping[str, Any]]) -> list[Mapping[
 
 
 def _value(
-    view: View, item: Aggregation, events: Sequence[Any], key: Mapping[str, Any], upto: int, learned: int
+    view: View,
+    item: Aggregation,
+    events: Sequence[Any],
+    key: Mapping[str, Any],
+    upto: int,
+    learned: int,
+    per_microsecond: int,
 ) -> Any:
-    start = (upto - micros(item.window)) // micros(item.hop) * micros(item.hop)
+    window, hop = micros(item.window) * per_microsecond, micros(item.hop) * per_microsecond
+    start = (upto - window) // hop * hop
     inside = [
         event
         for event in events

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
+import pandas as pd
 import polars as pl
 import pytest
 from workshop import Workshop, at
 
-from tidemill.definitions.catalog import CodeReference, Feature, OnDemandView, RequestField
+from tidemill.definitions.catalog import CodeReference, Feature, OnDemandView, Projection, RequestField
 from tidemill.definitions.types import ValueType
 from tidemill.errors import DefinitionError, SourceError, SpineError
 
@@ -37,6 +39,24 @@ SPINES = {
         "'id' of the spine is String, but the keys .* INT64",
     ),
     "fractions for keys": (pl.DataFrame({"id": [1.5], "event_timestamp": [at(0)]}), "holds fractions"),
+    "decimals for keys": (pl.DataFrame({"id": [Decimal(1)], "event_timestamp": [at(0)]}), "'id' of the spine is Dec"),
+    "pandas with a missing time": (
+        pd.DataFrame({"id": [1, 1], "event_timestamp": [pd.Timestamp(at(0)), pd.NaT]}),
+        "1 of 2 rows of the spine have no time",
+    ),
+    "pandas with a missing time among objects": (
+        pd.DataFrame({"id": [1, 1], "event_timestamp": pd.Series([at(0), pd.NaT], dtype=object)}),
+        "1 of 2 rows of the spine have no time",
+    ),
+    "text with a missing time": (
+        pl.DataFrame({"id": [1, 1], "event_timestamp": ["2024-01-01T00:00:00Z", None]}),
+        "1 of 2 rows of the spine have no time",
+    ),
+    "two columns of one name": (
+        pd.concat([pd.DataFrame({"id": [1], "event_timestamp": [at(0)]}), pd.DataFrame({"id": [2]})], axis=1),
+        "two columns named 'id'",
+    ),
+    "a lazy frame over nothing": (pl.scan_parquet("nowhere.parquet"), "lazy frame of the spine cannot be computed"),
     "a missing key": (pl.DataFrame({"ident": [1], "event_timestamp": [at(0)]}), "no column 'id'"),
     "a feature's name": (pl.DataFrame({"id": [1], "event_timestamp": [at(0)], "x": [1]}), "already has a column 'x'"),
     "no frame": (17, "cannot be a int"),
@@ -46,11 +66,10 @@ SPINES = {
 
 
 @pytest.mark.parametrize("case", SPINES)
-def test_a_spine_that_cannot_be_used_is_refused_with_what_to_do(simple: Workshop, case: str):
+def test_a_spine_that_cannot_be_used_is_refused_before_the_work(simple: Workshop, case: str):
     spine, message = SPINES[case]
-    with pytest.raises(SpineError, match=message) as refused:
-        simple.collect("v:x", spine)
-    assert str(refused.value)
+    with pytest.raises(SpineError, match=message):
+        simple.store.training_set("v:x", spine)
 
 
 def test_an_unknown_time_column_is_refused(simple: Workshop):
@@ -145,7 +164,8 @@ def test_a_request_column_of_an_on_demand_view_that_is_missing_is_refused(simple
         simple.store.training_set(["asked:double"], spine())
 
 
-def test_on_demand_features_come_from_features_and_request_columns(simple: Workshop):
+def on_demand(simple: Workshop) -> None:
+    """An on-demand view `asked` over `v:x` and the request's amount."""
     from tidemill.definitions.catalog import OnDemandInput
     from tidemill.definitions.code import reference_to
 
@@ -165,10 +185,28 @@ def test_on_demand_features_come_from_features_and_request_columns(simple: Works
             request=(RequestField(name="amount", dtype=ValueType.INT64),),
         )
     )
+
+
+def test_on_demand_features_come_from_features_and_request_columns(simple: Workshop):
+    on_demand(simple)
     asked = pl.DataFrame({"id": [1, 2], "event_timestamp": [at(1)] * 2, "amount": [5, 6]})
     found = simple.collect(["asked:total"], asked)
     assert found.columns == ["id", "event_timestamp", "amount", "total"]
     assert found["total"].to_list() == [15, 6]
+    nobody = simple.collect(["asked:total"], asked.clear())
+    assert (nobody.height, nobody.schema["total"]) == (0, pl.Int64)
+
+
+def test_views_and_on_demand_views_may_have_aliases(simple: Workshop):
+    on_demand(simple)
+    simple.service(
+        "named",
+        Projection(view="asked", features=("total",), alias="bill"),
+        Projection(view="v", features=("x",), alias="base"),
+    )
+    asked = pl.DataFrame({"id": [1], "event_timestamp": [at(1)], "amount": [5]})
+    assert simple.collect("named", asked, full_feature_names=True).select("bill__total", "base__x").rows() == [(15, 10)]
+    assert simple.collect("named", asked).select("total", "x").rows() == [(15, 10)]
 
 
 def test_nothing_of_the_project_changes_when_a_retrieval_fails(simple: Workshop):
