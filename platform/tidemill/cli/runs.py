@@ -116,7 +116,7 @@ def _schedule(project: Project) -> list[dict[str, Any]]:
                 "task": task.name,
                 "does": task.kind.value,
                 "schedule": f"{schedule.cron} {schedule.timezone}" if schedule.cron else f"every {schedule.every}",
-                "done_up_to": project.ledger.last_cutoff(task.name),
+                "done_up_to": project.ledger.last_end(task.name, by=now),
                 "next": next_tick(schedule, now),
                 "state": "paused" if rests else "given up" if letter else "on",
                 "error": letter.error if letter else None,

@@ -68,6 +68,11 @@ def extractions_of(root: Path) -> Mapping[str, Extraction]:
     return found
 
 
+def extracted_sources(root: Path) -> frozenset[str]:
+    """The sources that a project extracts itself; none where it has no `extract.py`."""
+    return frozenset(extractions_of(root)) if (root / MODULE).is_file() else frozenset()
+
+
 def _add(found: dict[str, Extraction], extraction: Extraction, file: Path) -> None:
     earlier = found.setdefault(extraction.source, extraction)
     if earlier is not extraction:

@@ -57,11 +57,13 @@ def apply(project: Project, *, at: datetime) -> ApplyResult:
     with _one_at_a_time(project.state / "apply.lock"), opened_repository(project.root) as repository:
         catalog = catalog_of(repository)
         before = _in_force(project)
+        changed = plan_between(before, catalog)
         register(repository)
+        for view in changed.rebuild:  # before the catalog is in force: what is loaded twice does no harm
+            project.ledger.forget(view, at=at)
         applied = project.catalogs.add(catalog, at=at)
     project.reload()
-    changes = plan_between(before, catalog).changes
-    return ApplyResult(version=applied.version, digest=catalog.digest, changes=changes)
+    return ApplyResult(version=applied.version, digest=catalog.digest, changes=changed.changes)
 
 
 def _in_force(project: Project) -> Catalog | None:

@@ -20,7 +20,9 @@ import polars as pl
 from tidemill.clock import as_utc
 from tidemill.definitions.catalog import View
 from tidemill.errors import InputError
-from tidemill.materialize.ledger import Claim
+from tidemill.materialize.lease import kept
+from tidemill.materialize.reach import seen_until
+from tidemill.materialize.records import Claim
 from tidemill.materialize.run import BACKFILL, HELD, SUCCEEDED, Materializer, RunReport
 from tidemill.schedule.switches import EVERYTHING, Switches
 
@@ -129,21 +131,23 @@ class _Work:
     def run(self, parallel: int) -> RunReport:
         materializer = Materializer(self._project)
         with materializer.recorded(self._claim, self._at, self._began):
-            with materializer.kept(self._claim, self._at, self._began):
+            with kept(self._project.ledger, self._claim, at=self._at):
                 finished = self._load_pieces(parallel)
+                materializer.refuse_removed(self._view)
             now = materializer.finished(self._at, self._began)
             if not finished:
                 self._project.ledger.release(self._claim, at=self._at)
                 return self._timed(state=PAUSED)
+            cutoff = self._cutoff()
             self._project.ledger.succeed(
                 self._claim,
-                cutoff=self._cutoff(),
+                cutoff=cutoff,
                 rows_read=self._report.rows_read,
                 rows_written=self._report.rows_written,
                 rows_skipped=self._report.rows_skipped,
                 at=now,
             )
-            return self._timed(state=SUCCEEDED, cutoff=self._claim.end)
+            return self._timed(state=SUCCEEDED, cutoff=cutoff)
         return materializer.failure(self._claim, self._began)
 
     def _load_pieces(self, parallel: int) -> bool:
@@ -207,15 +211,15 @@ class _Work:
         return switch_name(self._view.name) in paused or EVERYTHING in paused
 
     def _cutoff(self) -> datetime | None:
-        """The interval's end, if now everything up to it is in the store: nothing before its start is missing."""
-        before = self._project.ledger.last_cutoff(self._view.name)
-        start = self._claim.start
+        """What could be seen of the interval, if now all of it is in the store: nothing before its start is missing."""
+        before = self._project.ledger.last_cutoff(self._view.name, by=self._at)
+        start, seen = self._claim.start, seen_until(self._project, self._view, self._claim.end)
         if start is None or (before is not None and start <= before):
-            return self._claim.end
+            return max(seen, before or seen)
         source = self._project.catalog.source(self._view.source)
         history = self._project.offline.scan(source.name)
         oldest = history.select(pl.col(source.timestamp_field).min()).collect().item()
-        return self._claim.end if oldest is None or oldest > start else None
+        return seen if oldest is None or oldest > start else None
 
     def _timed(self, *, state: str, cutoff: datetime | None = None) -> RunReport:
         return replace(self._report, state=state, cutoff=cutoff, seconds=self._elapsed().total_seconds())

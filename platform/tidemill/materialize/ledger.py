@@ -6,79 +6,50 @@ holder renews; the interval of a holder that died is taken over, with the progre
 
 from __future__ import annotations
 
-import os
-import socket
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+import hashlib
+import json
+import logging
+from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
-import psutil
-from sqlalchemy import CursorResult, Update, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, Update, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from tidemill.clock import to_micros
-from tidemill.errors import ConflictError
+from tidemill.errors import ConflictError, UnavailableError
+from tidemill.materialize.holders import is_dead, this_worker
+from tidemill.materialize.records import Claim, Run, as_claim, as_run, instant_of, micros_of
 from tidemill.metadata.database import Database
-from tidemill.metadata.tables import RunRow
+from tidemill.metadata.reports import ReportRepository
+from tidemill.metadata.tables import ReportRow, RunRow
+
+__all__ = ["LEASE", "Claim", "Ledger", "Run", "this_worker"]
+
+_log = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=10)
 """How long a silent worker keeps its interval. A worker known to be dead loses it at once."""
 
-_BEGINNING = -(2**63)
 CLAIMED, SUCCEEDED, FAILED = "claimed", "succeeded", "failed"
 _IN_LINE = frozenset({"scheduled", "extract", "retrain"})
 """Kinds of work whose intervals follow one another, so that two that begin alike would do the same work twice."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A ledger row as people read it. `start` is None for a run from the beginning of the history."""
-
-    id: int
-    view: str
-    start: datetime | None
-    end: datetime
-    attempt: int
-    kind: str
-    state: str
-    cutoff: datetime | None
-    claimed_by: str
-    lease_until: datetime
-    started_at: datetime
-    finished_at: datetime | None
-    rows_read: int
-    rows_written: int
-    rows_skipped: int
-    progress: str | None
-    error: str | None
-    catalog_digest: str
-
-    @property
-    def seconds(self) -> float | None:
-        return None if self.finished_at is None else (self.finished_at - self.started_at).total_seconds()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """The right to do one interval. `progress` is what an earlier holder had saved, if there was one."""
-
-    id: int
-    view: str
-    start: datetime | None
-    end: datetime
-    by: str
-    lease: timedelta
-    started_at: datetime
-    progress: str | None = None
+_DONE_ANEW = frozenset({"extract", "retrain", "rebuild"})
+"""Kinds of work that nobody continues: the next run does all of it, so a dead holder's row is ended by then."""
+_FORGOTTEN = "forgotten"
 
 
 class Ledger:
-    """The runs of one project. Raises UnavailableError while the metadata database does not answer."""
+    """The runs of one project. Raises UnavailableError while the metadata database does not answer.
+
+    How a run ended is never lost to a database that is away at that moment: it is owed, and written before anything
+    else as soon as the database answers. Should the process die first, its claim is taken over as a dead worker's.
+    """
 
     def __init__(self, database: Database, project: str) -> None:
         self._database, self._project = database, project
+        self._owed: dict[int, tuple[Claim, dict[str, Any]]] = {}
 
     def claim(
         self,
@@ -99,12 +70,15 @@ class Ledger:
         work is claimed only where no other interval with the same start is done or held: a worker whose view of the
         ledger is a moment old would do a part of it again.
         """
+        self.settle()
         holder = by or this_worker()
-        interval = (_micros(start), to_micros(end))
+        interval = (micros_of(start), to_micros(end))
         try:
             with self._database.writing() as session:
+                self._one_at_a_time(session, view)
                 attempts = self._attempts(session, view, interval)
-                if not again and any(row.state == SUCCEEDED for row in attempts):
+                counted_from = self._forgotten_up_to(session, view)
+                if not again and any(row.state == SUCCEEDED and row.id > counted_from for row in attempts):
                     return None
                 held = next((row for row in attempts if row.state == CLAIMED), None)
                 if held is not None:
@@ -124,10 +98,12 @@ class Ledger:
                 )
                 session.add(row)
                 session.flush()
-                if kind in _IN_LINE and self._began_alike(session, row, at):
+                if kind in _IN_LINE and self._began_alike(session, row, at, counted_from):
                     session.delete(row)
                     return None
-                return _claim(row, lease)
+                if kind in _DONE_ANEW:
+                    self._end_dead(session, row, at)
+                return as_claim(row, lease)
         except IntegrityError:
             return None  # another worker's row came first: the unique key decided
 
@@ -136,12 +112,18 @@ class Ledger:
         self._change(claim, lease_until=to_micros(at + claim.lease))
 
     def save_progress(self, claim: Claim, progress: str, *, at: datetime) -> None:
-        """Note how far the work is, for whoever continues it; renews the claim."""
-        self._change(claim, progress=progress, lease_until=to_micros(at + claim.lease))
+        """Note how far the work is, for whoever continues it; renews the claim.
+
+        A database that is away does not stop the work: the next note says all that this one would have said.
+        """
+        try:
+            self._change(claim, progress=progress, lease_until=to_micros(at + claim.lease))
+        except UnavailableError as error:
+            _log.warning("Progress could not be noted: %s", error, extra={"action": "progress_failed"})
 
     def release(self, claim: Claim, *, at: datetime) -> None:
         """Give the claim up with its progress, for anybody to continue."""
-        self._change(claim, lease_until=to_micros(at))
+        self._end(claim, lease_until=to_micros(at))
 
     def succeed(
         self,
@@ -154,7 +136,7 @@ class Ledger:
         at: datetime,
     ) -> None:
         """The interval is done; `cutoff` is what the online store now holds everything up to, where that is so."""
-        self._change(
+        self._end(
             claim,
             state=SUCCEEDED,
             cutoff=None if cutoff is None else to_micros(cutoff),
@@ -166,13 +148,36 @@ class Ledger:
 
     def fail(self, claim: Claim, *, error: str, at: datetime) -> None:
         """The attempt ended without its work done; the interval may be claimed again."""
-        self._change(claim, state=FAILED, error=error, finished_at=to_micros(at))
+        self._end(claim, state=FAILED, error=error, finished_at=to_micros(at))
 
-    def last_cutoff(self, view: str) -> datetime | None:
-        """What the online store holds everything up to, or None if no run has succeeded."""
+    def settle(self) -> None:
+        """Write the endings that are owed. Raises UnavailableError while the database is still away."""
+        for claim, values in list(self._owed.values()):
+            try:
+                self._change(claim, **values)
+            except ConflictError as error:
+                _log.warning("%s", error, extra={"action": "claim_lost"})
+            self._owed.pop(claim.id, None)
+
+    def forget(self, view: str, *, at: datetime) -> None:
+        """What the online store holds of a view is gone or of another make: the next run loads all of it again.
+
+        The runs stay in the ledger, and what they say about the past stays true.
+        """
         with self._database.reading() as session:
-            newest = session.scalar(select(func.max(RunRow.cutoff)).where(*self._succeeded(view)))
-        return None if newest is None else _instant(newest)
+            newest = session.scalar(select(func.max(RunRow.id)).where(RunRow.project == self._project)) or 0
+        ReportRepository(self._database, self._project).add(_FORGOTTEN, view, {"up_to": newest}, at=at)
+
+    def last_cutoff(self, view: str, *, by: datetime | None = None) -> datetime | None:
+        """What the online store holds everything up to, or None if no run has succeeded.
+
+        `by` leaves out runs beyond that instant: they were made by a clock that was ahead, and saw less than they say.
+        """
+        return self._newest(RunRow.cutoff, view, by)
+
+    def last_end(self, view: str, *, by: datetime | None = None) -> datetime | None:
+        """The end of the latest interval that is done. The cut-off lies before it where a source reached less far."""
+        return self._newest(RunRow.interval_end, view, by)
 
     def cutoffs(self, view: str) -> tuple[np.ndarray, np.ndarray]:
         """When runs had finished and what the store held from then on, as int64 microseconds, in order of finishing.
@@ -194,16 +199,17 @@ class Ledger:
         if state is not None:
             query = query.where(RunRow.state == state)
         with self._database.reading() as session:
-            return [_run(row) for row in session.scalars(query.order_by(RunRow.id.desc()).limit(limit))]
+            return [as_run(row) for row in session.scalars(query.order_by(RunRow.id.desc()).limit(limit))]
 
     def unfinished(self, view: str, *, at: datetime, kind: str | None = None) -> list[Run]:
         """Intervals whose holder died or went silent: the work to continue first. Oldest first."""
+        self.settle()
         query = select(RunRow).where(RunRow.project == self._project, RunRow.view == view, RunRow.state == CLAIMED)
         if kind is not None:
             query = query.where(RunRow.kind == kind)
         with self._database.reading() as session:
             rows = list(session.scalars(query.order_by(RunRow.id)))
-        return [_run(row) for row in rows if _is_free(row, at)]
+        return [as_run(row) for row in rows if _is_free(row, at)]
 
     def _attempts(self, session: Session, view: str, interval: tuple[int, int]) -> list[RunRow]:
         query = select(RunRow).where(
@@ -214,17 +220,59 @@ class Ledger:
         )
         return list(session.scalars(query))
 
-    def _began_alike(self, session: Session, row: RunRow, at: datetime) -> bool:
+    def _newest(self, column: Any, view: str, by: datetime | None) -> datetime | None:
+        with self._database.reading() as session:
+            query = select(func.max(column)).where(
+                *self._succeeded(view), RunRow.id > self._forgotten_up_to(session, view)
+            )
+            if by is not None:
+                query = query.where(RunRow.interval_end <= to_micros(by))
+            newest = session.scalar(query)
+        return None if newest is None else instant_of(newest)
+
+    def _forgotten_up_to(self, session: Session, view: str) -> int:
+        """The id of the last run whose work the online store no longer holds; 0 where it holds all."""
+        query = select(ReportRow.body).where(
+            ReportRow.project == self._project, ReportRow.kind == _FORGOTTEN, ReportRow.subject == view
+        )
+        newest = session.scalar(query.order_by(ReportRow.id.desc()).limit(1))
+        return 0 if newest is None else int(json.loads(newest)["up_to"])
+
+    def _one_at_a_time(self, session: Session, view: str) -> None:
+        """Claims of one view one after the other. SQLite's writers are; PostgreSQL's do not see each other's rows."""
+        if session.get_bind().dialect.name == "postgresql":
+            name = hashlib.sha256(f"{self._project}/{view}".encode()).digest()
+            session.execute(select(func.pg_advisory_xact_lock(int.from_bytes(name[:8], signed=True))))
+
+    def _began_alike(self, session: Session, row: RunRow, at: datetime, counted_from: int) -> bool:
         """Whether another interval with this one's start is done, or held by a living worker."""
-        query = select(RunRow).where(
+        query = self._others_of(row).where(
+            RunRow.interval_start == row.interval_start, RunRow.state.in_((CLAIMED, SUCCEEDED))
+        )
+        return any(
+            other.id > counted_from and other.interval_end <= to_micros(at)
+            if other.state == SUCCEEDED
+            else not _is_free(other, at)
+            for other in session.scalars(query)
+        )
+
+    def _end_dead(self, session: Session, row: RunRow, at: datetime) -> None:
+        for other in session.scalars(self._others_of(row).where(RunRow.state == CLAIMED)):
+            if _is_free(other, at):
+                other.state, other.finished_at = FAILED, to_micros(at)
+                other.error = (
+                    f"Its worker ended before it did; the run up to {instant_of(row.interval_end)} does the work."
+                )
+
+    def _others_of(self, row: RunRow) -> Select[RunRow]:
+        """Other intervals of the same task."""
+        return select(RunRow).where(
             RunRow.project == self._project,
             RunRow.view == row.view,
             RunRow.kind == row.kind,
-            RunRow.interval_start == row.interval_start,
+            RunRow.id != row.id,
             RunRow.interval_end != row.interval_end,
-            RunRow.state.in_((CLAIMED, SUCCEEDED)),
         )
-        return any(other.state == SUCCEEDED or not _is_free(other, at) for other in session.scalars(query))
 
     def _take_over(self, session: Session, row: RunRow, *, holder: str, at: datetime, lease: timedelta) -> Claim | None:
         """Take a dead holder's claim, unless somebody was quicker: the old holder and lease must still stand."""
@@ -243,10 +291,21 @@ class Ledger:
         )
         if _count(changed) == 0:
             return None
-        claim = _claim(row, lease)
+        claim = as_claim(row, lease)
         return Claim(**{**vars(claim), "by": holder})
 
-    def _change(self, claim: Claim, **values: object) -> None:
+    def _end(self, claim: Claim, **values: Any) -> None:
+        """The claim's last change: owed where the database is away. The first ending that was owed is the true one."""
+        if claim.id in self._owed:
+            self.settle()
+            return
+        try:
+            self._change(claim, **values)
+        except UnavailableError:
+            self._owed[claim.id] = (claim, values)
+            raise
+
+    def _change(self, claim: Claim, **values: Any) -> None:
         with self._database.writing() as session:
             changed = session.execute(_held(claim).values(**values))
         if _count(changed) == 0:
@@ -255,7 +314,7 @@ class Ledger:
                 hint="Nothing is lost: that worker ends it. Give the runs a longer lease if this worker was only slow.",
             )
 
-    def _succeeded(self, view: str) -> tuple:
+    def _succeeded(self, view: str) -> tuple[ColumnElement[bool], ...]:
         return (
             RunRow.project == self._project,
             RunRow.view == view,
@@ -264,41 +323,8 @@ class Ledger:
         )
 
 
-@lru_cache(maxsize=1)
-def _identity(pid: int) -> str:
-    """Host, process namespace, process and its start: enough to tell later whether that very process still lives."""
-    return f"{_machine()}:{pid}:{psutil.Process(pid).create_time():.2f}"
-
-
-def this_worker() -> str:
-    """A name for this process that no other process has had."""
-    return _identity(os.getpid())
-
-
-def _machine() -> str:
-    try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a namespace is not a path
-    except OSError:
-        namespace = 0
-    return f"{socket.gethostname()}/{namespace}"
-
-
 def _is_free(row: RunRow, at: datetime) -> bool:
-    return row.lease_until <= to_micros(at) or _is_dead(row.claimed_by)
-
-
-def _is_dead(worker: str) -> bool:
-    """True only for a process of this machine that is certainly gone."""
-    parts = worker.rsplit(":", 2)
-    if len(parts) != 3 or parts[0] != _machine():
-        return False
-    try:
-        process = psutil.Process(int(parts[1]))
-        return f"{process.create_time():.2f}" != parts[2] or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-    except (ValueError, psutil.AccessDenied):
-        return False
+    return row.lease_until <= to_micros(at) or is_dead(row.claimed_by)
 
 
 def _held(claim: Claim) -> Update:
@@ -311,51 +337,3 @@ def _held(claim: Claim) -> Update:
 
 def _count(result: object) -> int:
     return result.rowcount if isinstance(result, CursorResult) else 0
-
-
-def _claim(row: RunRow, lease: timedelta) -> Claim:
-    return Claim(
-        id=row.id,
-        view=row.view,
-        start=_instant_or_none(row.interval_start),
-        end=_instant(row.interval_end),
-        by=row.claimed_by,
-        lease=lease,
-        started_at=_instant(row.started_at),
-        progress=row.progress,
-    )
-
-
-def _run(row: RunRow) -> Run:
-    return Run(
-        id=row.id,
-        view=row.view,
-        start=_instant_or_none(row.interval_start),
-        end=_instant(row.interval_end),
-        attempt=row.attempt,
-        kind=row.kind,
-        state=row.state,
-        cutoff=None if row.cutoff is None else _instant(row.cutoff),
-        claimed_by=row.claimed_by,
-        lease_until=_instant(row.lease_until),
-        started_at=_instant(row.started_at),
-        finished_at=None if row.finished_at is None else _instant(row.finished_at),
-        rows_read=row.rows_read,
-        rows_written=row.rows_written,
-        rows_skipped=row.rows_skipped,
-        progress=row.progress,
-        error=row.error,
-        catalog_digest=row.catalog_digest,
-    )
-
-
-def _micros(at: datetime | None) -> int:
-    return _BEGINNING if at is None else to_micros(at)
-
-
-def _instant_or_none(micros: int) -> datetime | None:
-    return None if micros == _BEGINNING else _instant(micros)
-
-
-def _instant(micros: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,10 @@ from typing import TYPE_CHECKING
 from tidemill.definitions.catalog import View
 from tidemill.errors import ConflictError, InputError, NotDefinedError, TidemillError
 from tidemill.materialize.chunks import chunks_of
-from tidemill.materialize.ledger import LEASE, Claim
+from tidemill.materialize.lease import kept
+from tidemill.materialize.ledger import LEASE
+from tidemill.materialize.reach import seen_until
+from tidemill.materialize.records import Claim
 
 if TYPE_CHECKING:
     from tidemill.project import Project
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKFILL = "backfill"
+_EVER = datetime(1, 1, 1, tzinfo=UTC)
 SUCCEEDED, FAILED, CURRENT, HELD, DRY_RUN = "succeeded", "failed", "current", "held", "dry-run"
 
 
@@ -107,12 +110,14 @@ class Materializer:
 
     def _run_plain(self, view: View, *, until: datetime, at: datetime, kind: str, dry_run: bool) -> list[RunReport]:
         reports = [] if dry_run else self._end_unfinished(view, at)
-        start = self._project.ledger.last_cutoff(view.name)
-        if start is not None and until <= start:
-            return reports or [RunReport(view=view.name, start=start, end=until, state=CURRENT, cutoff=start)]
+        ledger, seen = self._project.ledger, seen_until(self._project, view, until)
+        loaded, done = ledger.last_cutoff(view.name, by=at), ledger.last_end(view.name, by=at)
+        is_done = done is not None and until <= done
+        if is_done and loaded is not None and seen <= loaded:
+            return reports or [RunReport(view=view.name, start=loaded, end=until, state=CURRENT, cutoff=loaded)]
         if dry_run:
-            return [self._count(view, start, until)]
-        return [*reports, self.run_interval(view, start=start, end=until, at=at, kind=kind)]
+            return [self._count(view, loaded, seen)]
+        return [*reports, self.run_interval(view, start=loaded if is_done else done, end=until, at=at, kind=kind)]
 
     def _end_unfinished(self, view: View, at: datetime) -> list[RunReport]:
         """Intervals whose worker died are done first, so that every run that began also ends."""
@@ -139,18 +144,20 @@ class Materializer:
         if claim is None:
             return RunReport(view=view.name, start=start, end=end, state=HELD)
         with self.recorded(claim, at, began):
-            with self.kept(claim, at, began):
-                report = self._write_chunks(view, claim, at, began)
-                self._refuse_removed(view)
+            with kept(ledger, claim, at=at):
+                loaded = ledger.last_cutoff(view.name, by=at)
+                cutoff = max(seen_until(self._project, view, end), loaded or _EVER)
+                report = self._write_chunks(view, claim, at, began, loaded=loaded, cutoff=cutoff)
+                self.refuse_removed(view)
             ledger.succeed(
                 claim,
-                cutoff=end,
+                cutoff=cutoff,
                 rows_read=report.rows_read,
                 rows_written=report.rows_written,
                 rows_skipped=report.rows_skipped,
                 at=self.finished(at, began),
             )
-            return replace(report, state=SUCCEEDED, cutoff=end, seconds=time.monotonic() - began)
+            return replace(report, state=SUCCEEDED, cutoff=cutoff, seconds=time.monotonic() - began)
         return self.failure(claim, began)
 
     def failure(self, claim: Claim, began: float) -> RunReport:
@@ -164,11 +171,15 @@ class Materializer:
             seconds=time.monotonic() - began,
         )
 
-    def _write_chunks(self, view: View, claim: Claim, at: datetime, began: float) -> RunReport:
-        """The interval in pieces that fit the memory limit, each as if it were a run of its own."""
+    def _write_chunks(
+        self, view: View, claim: Claim, at: datetime, began: float, *, loaded: datetime | None, cutoff: datetime
+    ) -> RunReport:
+        """What lies between two cut-offs, in pieces that fit the memory limit, each as if it were a run of its own."""
         offline, online = self._project.offline, self._project.online
-        report, start = _resumed(claim)
-        for chunk in chunks_of(offline, view, start, claim.end, limit=self._project.settings.memory_limit):
+        report, start = _resumed(claim, loaded)
+        if start is not None and start >= cutoff:
+            return report
+        for chunk in chunks_of(offline, view, start, cutoff, limit=self._project.settings.memory_limit):
             for share in range(chunk.shares):
                 part = (share, chunk.shares) if chunk.shares > 1 else None
                 found = offline.latest_rows(view.name, start=start, end=chunk.end, known_after=start, share=part)
@@ -181,7 +192,7 @@ class Materializer:
                     rows_skipped=report.rows_skipped + result.skipped_older + result.null_keys + found.null_keys,
                 )
             start = chunk.end
-            if start < claim.end:
+            if start < cutoff:
                 self._project.ledger.save_progress(claim, _progress(report, start), at=self.finished(at, began))
         return report
 
@@ -234,7 +245,7 @@ class Materializer:
 
         began, ledger = time.monotonic(), self._project.ledger
         with self.recorded(claims[0], at, began, *claims[1:]):
-            with self.kept(claims[0], at, began, *claims[1:]):
+            with kept(ledger, *claims, at=at):
                 result = rebuild_stream(self._project.online, stream, offline=self._project.offline, at=until)
             for claim in claims:
                 ledger.succeed(
@@ -260,7 +271,7 @@ class Materializer:
             ]
         return [self.failure(claim, began) for claim in claims]
 
-    def _refuse_removed(self, view: View) -> None:
+    def refuse_removed(self, view: View) -> None:
         """A view that was removed while it ran must not leave data behind that nobody will ever delete."""
         newest = self._project.catalogs.newest()
         if newest is None or newest.catalog.digest == self._project.catalog.digest:
@@ -287,33 +298,6 @@ class Materializer:
             if not isinstance(error, TidemillError):
                 raise
 
-    @contextmanager
-    def kept(self, claim: Claim, at: datetime, began: float, *more: Claim) -> Iterator[None]:
-        """Renew the claims from a thread for as long as the work takes."""
-        over = threading.Event()
-        lost: list[BaseException] = []
-
-        def renew() -> None:
-            while not over.wait(self._lease.total_seconds() / 3):
-                try:
-                    for one in (claim, *more):
-                        self._project.ledger.renew(one, at=at + timedelta(seconds=time.monotonic() - began))
-                except ConflictError as error:
-                    lost.append(error)
-                    return
-                except TidemillError as error:  # the database is away for a moment; the lease is longer
-                    log.warning("The claim could not be renewed: %s", error, extra={"action": "renew_failed"})
-
-        thread = threading.Thread(target=renew, name="tidemill-lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-        if lost:
-            raise lost[0]
-
     def finished(self, at: datetime, began: float) -> datetime:
         """When work ends that began at `at`: as much later as it took, unless the project's clock stands still."""
         return max(at, min(self._project.clock.now(), at + timedelta(seconds=time.monotonic() - began)))
@@ -332,11 +316,11 @@ def _progress(report: RunReport, done: datetime) -> str:
     return json.dumps({"done": done.astimezone(UTC).isoformat(), **counts})
 
 
-def _resumed(claim: Claim) -> tuple[RunReport, datetime | None]:
-    """A fresh report and the interval's start; or those at which an earlier holder of the claim had arrived."""
+def _resumed(claim: Claim, loaded: datetime | None) -> tuple[RunReport, datetime | None]:
+    """A fresh report and what is loaded already; or those at which an earlier holder of the claim had arrived."""
     report = RunReport(view=claim.view, start=claim.start, end=claim.end, state=SUCCEEDED)
     if claim.progress is None:
-        return report, claim.start
+        return report, loaded
     saved = json.loads(claim.progress)
     done = datetime.fromisoformat(saved["done"])
     return replace(report, **{name: saved[name] for name in _COUNTS}), done

@@ -25,13 +25,15 @@ class Freshness:
     """One view at one instant.
 
     `cutoff` is what the online store holds everything up to (None before the first run, and for views that only live
-    from pushes); `due` the newest tick whose run should have finished. `newest_event` is the newest event in the
+    from pushes); `ran` the end of the latest interval that is done, which is later where extraction had not come as
+    far; `due` the newest tick whose run should have finished. `newest_event` is the newest event in the
     source that was known by then, `age` how long ago it happened and `max_age` the objective.
     """
 
     view: str
     kind: str
     cutoff: datetime | None
+    ran: datetime | None
     due: datetime | None
     newest_event: datetime | None
     age: timedelta | None
@@ -40,7 +42,7 @@ class Freshness:
     @property
     def is_late(self) -> bool:
         """A run that should have finished has not."""
-        return self.due is not None and (self.cutoff is None or self.cutoff < self.due)
+        return self.due is not None and (self.ran is None or self.ran < self.due)
 
     @property
     def is_stale(self) -> bool:
@@ -67,13 +69,14 @@ def freshness(project: Project, *, at: datetime) -> tuple[Freshness, ...]:
 
 
 def _of_view(project: Project, view: View, at: datetime) -> Freshness:
-    cutoff = project.ledger.last_cutoff(view.name)
+    cutoff = project.ledger.last_cutoff(view.name, by=at)
     seen = at if view.is_pushed or cutoff is None else min(cutoff, at)
     event = _newest_event(project, view, seen)
     return Freshness(
         view=view.name,
         kind="pushed" if view.is_pushed else "scheduled" if view.schedule else "on request",
         cutoff=cutoff,
+        ran=project.ledger.last_end(view.name, by=at),
         due=newest_tick(view.schedule, at) if view.schedule else None,
         newest_event=event,
         age=None if event is None else at - event,

@@ -55,8 +55,6 @@ class Switches:
         return {task: report.made_at for task, report in newest.items()}
 
 
-def _newest_by_subject(newest_first: list[StoredReport]) -> dict[str, StoredReport]:
-    found: dict[str, StoredReport] = {}
-    for report in newest_first:
-        found.setdefault(report.subject, report)
-    return found
+def _newest_by_subject(reports: list[StoredReport]) -> dict[str, StoredReport]:
+    """What was said last of each task, in the order in which it was said: the clock may have been set back since."""
+    return {report.subject: report for report in sorted(reports, key=lambda report: report.id)}

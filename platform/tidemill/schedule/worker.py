@@ -10,13 +10,14 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tidemill.clock import as_utc
-from tidemill.errors import ConflictError, DefinitionError, TidemillError, UnavailableError
-from tidemill.extract.declare import extractions_of
+from tidemill.errors import ConflictError, TidemillError, UnavailableError
+from tidemill.extract.declare import extracted_sources
+from tidemill.materialize.lease import kept
 from tidemill.materialize.ledger import FAILED, SUCCEEDED
 from tidemill.schedule.due import Due, due_runs, wait_after
 from tidemill.schedule.switches import EVERYTHING, Switches
@@ -32,7 +33,6 @@ Retrain = Callable[["Project", str, datetime], Any]
 
 _log = logging.getLogger("tidemill.schedule")
 _LONGEST_SLEEP = 5.0  # seconds, so that a simulated clock, a pause or new definitions are noticed
-_LEASE = timedelta(hours=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,9 @@ class Worker:
         """The project's scheduled work, in the order in which it is done at one instant."""
         if self._tasks is None:
             self._tasks = tasks_of(
-                self._project.catalog, extracted=_extracted(self._project), retrain=self._retrain is not None
+                self._project.catalog,
+                extracted=extracted_sources(self._project.root),
+                retrain=self._retrain is not None,
             )
         return self._tasks
 
@@ -142,7 +144,7 @@ class Worker:
         return all(not self._due(by_name[name], at) for name in task.after)
 
     def _due(self, task: Task, at: datetime) -> list[Due]:
-        done = self._project.ledger.last_cutoff(task.name)
+        done = self._project.ledger.last_end(task.name, by=at)
         if done is not None:
             self._done[task.name] = done
         return due_runs(task.schedule, name=task.name, done=done, at=at)
@@ -164,7 +166,8 @@ class Worker:
         failures = self._failures_of(task, due, retried)
         if failures is None:
             return True
-        return failures.count < task.schedule.attempts and at >= failures.last + wait_after(failures.count)
+        waited = at >= failures.last + wait_after(failures.count) or at < failures.last  # then a clock was ahead
+        return failures.count < task.schedule.attempts and waited
 
     def _failures_of(self, task: Task, due: Due, retried: datetime | None) -> _Failures | None:
         """From the ledger, and from this worker's memory where a run failed before it could be claimed."""
@@ -252,13 +255,13 @@ class Worker:
             end=due.tick,
             at=at,
             kind=task.kind,
-            lease=task.schedule.timeout or _LEASE,
             catalog_digest=self._project.catalog.digest,
         )
         if claim is None:
             return []
         try:
-            rows = work()
+            with kept(ledger, claim, at=at):
+                rows = work()
         except BaseException as error:
             ledger.fail(claim, error=_in_words(error), at=at)
             raise
@@ -270,17 +273,6 @@ class Worker:
         if not upcoming:
             return _LONGEST_SLEEP
         return min(max((min(upcoming) - now).total_seconds(), 0.05), _LONGEST_SLEEP)
-
-
-def _extracted(project: Project) -> set[str]:
-    """The sources that the project extracts itself; none where it has no extractions."""
-    try:
-        return set(extractions_of(project.root))
-    except DefinitionError as error:
-        if (project.root / "extract.py").is_file():
-            raise
-        _log.debug("%s", error)
-        return set()
 
 
 def _report(

@@ -1,0 +1,31 @@
+"""How far a run can see: no further than the extraction of its source has come.
+
+What became known after that is not in the offline store yet. A run that claimed to have seen it would have it taken
+for late data, and the next run would pass over it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tidemill.extract.declare import extracted_sources
+from tidemill.extract.intervals import history_until
+
+if TYPE_CHECKING:
+    from tidemill.definitions.catalog import View
+    from tidemill.project import Project
+
+_JUST = timedelta(microseconds=1)
+
+
+def seen_until(project: Project, view: View, until: datetime) -> datetime:
+    """The cut-off of a run up to `until`: that, or the last instant whose facts the source's extraction has landed.
+
+    A source that the project does not extract by intervals is taken to be complete.
+    """
+    source = project.catalog.source(view.source)
+    reached = history_until(project.root, source)
+    if reached is None or source.name not in extracted_sources(project.root):
+        return until
+    return min(until, reached - _JUST)  # an extraction gives what became known before its end
