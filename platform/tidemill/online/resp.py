@@ -15,17 +15,17 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 from weakref import WeakKeyDictionary
 
 import hiredis
 import redis
 
-from tidemill.errors import ConfigurationError, OnlineStoreUnavailableError
+from tidemill.errors import OnlineStoreUnavailableError
+from tidemill.online.redis_address import connect
+from tidemill.online.redis_refusals import ConnectionLostError, RedisReplyError, accepted, gone, too_slow
 
 _CHUNK = 65_536
 _LOAD_TIMEOUT = 60.0  # seconds: during a load Redis may pause for its disk, and nobody waits for an answer
-_NOT_NOW = ("LOADING", "BUSY ", "OOM", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
 _GONE = (ConnectionError, redis.ConnectionError, EOFError, OSError)
 
 _PARTS_WAITING = 2  # of a stream: one to send when the one at work is done, and no more in memory
@@ -35,37 +35,9 @@ Part = bytes | str | int | float
 Sendable = bytes | memoryview
 
 
-class RedisReplyError(Exception):
-    """Redis refused a command: a defect of ours, or a Redis too old."""
-
-
-class ConnectionLostError(ConnectionError):
-    """The connection ended while replies were due."""
-
-
 def pack_command(*parts: Part) -> bytes:
     """One command as bytes."""
-    out = [b"*%d\r\n" % len(parts)]
-    for part in parts:
-        raw = part if isinstance(part, bytes) else str(part).encode()
-        out.append(b"$%d\r\n%s\r\n" % (len(raw), raw))
-    return b"".join(out)
-
-
-def connect(address: str, *, timeout: float) -> redis.Redis:
-    """A redis-py client for an address: `unix:///path`, `redis://`, `rediss://`, or
-    `redis+sentinel://host:port,host:port/master?db=0`. Nothing is opened yet."""
-    limits: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-    if address.startswith("redis+sentinel://"):
-        return _through_sentinel(address, limits)
-    if address.startswith("unix://"):
-        limits.pop("socket_connect_timeout")
-    try:
-        return redis.Redis.from_url(address, **limits)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"This is not the address of a Redis: {error}.", hint="Write unix:///path, redis://host:port or rediss://."
-        ) from None
+    return hiredis.pack_command(parts)
 
 
 class RespClient:
@@ -90,17 +62,14 @@ class RespClient:
         if replies == 0:
             return []
         try:
-            return _checked(self._exchange(packed, replies, retry=retry, timeout=timeout or self._timeout))
-        except TimeoutError as error:
-            raise _too_slow(timeout or self._timeout) from error
-        except redis.TimeoutError as error:
-            raise _too_slow(timeout or self._timeout) from error
-        except redis.AuthenticationError as error:
-            raise OnlineStoreUnavailableError(f"Redis refused the password: {error}.") from error
-        except redis.RedisError as error:
-            raise _gone(error) from error
-        except OSError as error:
-            raise _gone(error) from error
+            return accepted(self._exchange(packed, replies, retry=retry, timeout=timeout or self._timeout))
+        except (TimeoutError, redis.TimeoutError) as error:
+            raise too_slow(timeout or self._timeout) from error
+        except (redis.RedisError, OSError) as error:
+            raise gone(error) from error
+        except OnlineStoreUnavailableError:
+            self._drop_idle()  # it may not be the master any more, and these connections would go on asking it
+            raise
 
     def call(self, *parts: Part, retry: bool = True) -> Any:
         return self.execute(pack_command(*parts), 1, retry=retry)[0]
@@ -115,7 +84,7 @@ class RespClient:
             connection.socket.settimeout(max(self._timeout, _LOAD_TIMEOUT))
             return ReplyStream(connection)
         except (redis.RedisError, OSError) as error:
-            raise _gone(error) from error
+            raise gone(error) from error
 
     def close(self) -> None:
         while self._idle:
@@ -261,7 +230,7 @@ class ReplyStream:
         """All replies. A command that Redis refused raises, or with `checked=False` is among them as an exception."""
         self._end()
         self._raise_failure()
-        return _checked(self._replies) if checked else self._replies
+        return accepted(self._replies) if checked else self._replies
 
     def _end(self) -> None:
         if not self._ended:
@@ -291,7 +260,7 @@ class ReplyStream:
         if isinstance(self._failure, TimeoutError):
             raise OnlineStoreUnavailableError("Redis stopped answering during a load.") from self._failure
         if self._failure is not None:
-            raise _gone(self._failure) from self._failure
+            raise gone(self._failure) from self._failure
 
 
 class AsyncRespClient:
@@ -310,16 +279,19 @@ class AsyncRespClient:
         try:
             protocol, fresh = await self._protocol()
             try:
-                return _checked(await protocol.request(packed, replies))
+                return accepted(await protocol.request(packed, replies))
             except ConnectionLostError:
                 if fresh or not retry:
                     raise
             protocol, _ = await self._protocol()
-            return _checked(await protocol.request(packed, replies))
-        except TimeoutError as error:
-            raise _too_slow(self._timeout) from error
+            return accepted(await protocol.request(packed, replies))
+        except (TimeoutError, redis.TimeoutError) as error:
+            raise too_slow(self._timeout) from error
         except (redis.RedisError, OSError) as error:
-            raise _gone(error) from error
+            raise gone(error) from error
+        except OnlineStoreUnavailableError:
+            await self.close()  # it may not be the master any more, and this connection would go on asking it
+            raise
 
     async def close(self) -> None:
         protocol = self._protocols.pop(asyncio.get_running_loop(), None)
@@ -461,57 +433,3 @@ class _TlsProtocol(_Protocol):
     def close(self) -> None:
         super().close()
         self._connection.close()
-
-
-def _checked(replies: list[Any]) -> list[Any]:
-    """The replies, unless Redis refused a command."""
-    for reply in replies:
-        if isinstance(reply, hiredis.ReplyError):
-            raise _refusal(reply)
-    return replies
-
-
-def _refusal(reply: hiredis.ReplyError) -> Exception:
-    text = _inner(str(reply))
-    if text.startswith(_NOT_NOW):
-        return OnlineStoreUnavailableError(f"Redis cannot do this now: {text}.", hint=_advice(text))
-    if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-        return OnlineStoreUnavailableError(f"Redis refused us: {text}.", hint="Check user and password in `redis_url`.")
-    return RedisReplyError(text)
-
-
-def _inner(text: str) -> str:
-    """What a command inside a script was refused for: `ERR Error running script ...: -OOM ...` is an OOM."""
-    _, _, inside = text.rpartition(": -")
-    return inside if text.startswith("ERR Error running script") and inside.startswith(_NOT_NOW) else text
-
-
-def _advice(text: str) -> str:
-    if text.startswith("OOM"):
-        return "It is full: raise `redis_maxmemory` (or the server's maxmemory), or remove views that nobody reads."
-    if text.startswith("LOADING"):
-        return "It is loading its data after a start; ask again in a moment."
-    return "Ask again in a moment."
-
-
-def _too_slow(timeout: float) -> OnlineStoreUnavailableError:
-    return OnlineStoreUnavailableError(
-        f"Redis did not answer within {timeout:g} s.", hint="Look at its load, or raise `redis_timeout`."
-    )
-
-
-def _gone(error: BaseException) -> OnlineStoreUnavailableError:
-    return OnlineStoreUnavailableError(
-        f"Redis does not answer: {error}.", hint="Check that it runs; it is asked again at the next request."
-    )
-
-
-def _through_sentinel(address: str, limits: dict[str, Any]) -> redis.Redis:
-    parts = urlsplit(address)
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    master = parts.path.strip("/") or "mymaster"
-    user, _, password = credentials.partition(":")
-    nodes = [(host, int(port or 26_379)) for host, _, port in (node.partition(":") for node in hosts.split(","))]
-    database = int(parse_qs(parts.query).get("db", ["0"])[0])
-    login = {"username": user or None, "password": password or None, "db": database}
-    return redis.Sentinel(nodes, **limits).master_for(master, **login, **limits)
