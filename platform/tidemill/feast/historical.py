@@ -19,6 +19,8 @@ from tidemill.definitions.catalog import Catalog
 from tidemill.errors import InputError, NotDefinedError, SpineError
 from tidemill.feast.nouns import aggregation_noun, feature_noun, source_noun, stream_noun
 from tidemill.feast.tags import event_id_of, freshness_of, schedule_of
+from tidemill.offline.instants import Unit, finer, to_unit
+from tidemill.offline.scan import declared_types, scan_source
 from tidemill.offline.spine import CONVENTIONAL_TIME
 from tidemill.offline.store import OfflineStore
 from tidemill.offline.training_set import TrainingSet
@@ -125,18 +127,19 @@ def keys_and_times(
     """A spine out of the views themselves: one row for each distinct key and event time in `[start, end]`.
 
     Views with different keys each bring their own rows; the keys they lack are null there. In the order of time and
-    keys, so that the same files always give the same spine.
+    keys, so that the same files always give the same spine. Times are as fine as the finest source's.
     """
     catalog = catalog_of_views(project, views, only={view.name: () for view in views})
     store = OfflineStore(root=root, catalog=catalog)
+    unit = finer(store.source_files(source.name).unit_of(source.timestamp_field) for source in catalog.sources)
     parts: dict[tuple[str, tuple[str, ...]], pl.LazyFrame] = {}
     for view in views:
         found, renamed = catalog.view(view.name), view.projection.join_key_map
         columns = tuple(renamed.get(key, key) for key in found.join_keys)
-        parts[found.source, columns] = _keys_in(store, found, columns, start, end)
+        parts[found.source, columns] = _keys_in(store, found, columns, (to_unit(start, unit), to_unit(end, unit)), unit)
     if not parts:
         raise InputError("Nothing but on-demand features was asked for over a range of time.", hint="Give a spine.")
-    spine = pl.concat(parts.values(), how="diagonal").unique().collect()
+    spine = pl.concat(parts.values(), how="diagonal_relaxed").unique().collect()
     keys = sorted(column for column in spine.columns if column != CONVENTIONAL_TIME)
     return spine.select(*keys, CONVENTIONAL_TIME).sort(CONVENTIONAL_TIME, *keys)
 
@@ -167,12 +170,14 @@ def _end_asked(end: datetime | None) -> datetime:
 
 
 def _keys_in(
-    store: OfflineStore, view: nouns.View, columns: Sequence[str], start: datetime, end: datetime
+    store: OfflineStore, view: nouns.View, columns: Sequence[str], between: tuple[int, int], unit: Unit
 ) -> pl.LazyFrame:
-    source = store.catalog.source(view.source)
-    event = pl.col(source.timestamp_field)
+    event = pl.col(store.catalog.source(view.source).timestamp_field)
     wanted = [pl.col(key).alias(column) for key, column in zip(view.join_keys, columns, strict=True)]
-    rows = store.scan(view.source).filter(event.is_between(start, end)).drop_nulls(view.join_keys or None)
+    types = declared_types(store.catalog, view.source)
+    rows = scan_source(store.source_files(view.source), types, unit=unit, between=between)
+    inside = event.to_physical().is_between(pl.lit(between[0]), pl.lit(between[1]))
+    rows = rows.filter(inside, *(pl.col(key).is_not_null() for key in view.join_keys))
     return rows.select(*wanted, event.alias(CONVENTIONAL_TIME)).unique()
 
 
