@@ -10,6 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tidemill.offline.layout import write_rows
+
 START = 1_700_000_000_000_000 // 3_600_000_000 * 3_600_000_000
 HOUR = 3_600_000_000
 FEATURES = 5
@@ -69,9 +71,6 @@ def _write_view(workload: Workload, view: int, path: Path, rng: np.random.Genera
     # Whole milliseconds: DuckDB's packed tie-break has to fit event and known time into 64 bits.
     delay = np.where(correction, rng.integers(HOUR, 3 * HOUR, len(hour)), rng.integers(0, HOUR // 6, len(hour)))
     delay = delay // 1_000 * 1_000
-    if workload.order == "clustered":
-        order = np.lexsort((np.arange(len(hour)), hour, key))
-        hour, key, delay = hour[order], key[order], delay[order]
     event = START + hour * HOUR
     table = pa.table(
         {
@@ -81,7 +80,11 @@ def _write_view(workload: Workload, view: int, path: Path, rng: np.random.Genera
             **{f"f{view}{number}": pa.array(rng.random(len(hour))) for number in range(FEATURES)},
         }
     )
-    pq.write_table(table, path, row_group_size=1 << 20)
+    if workload.order == "clustered":
+        # As Tidemill writes a large batch itself.
+        write_rows(pl.DataFrame(pl.from_arrow(table)), path, keys=[workload.key(view)], time="event")
+    else:
+        pq.write_table(table, path, row_group_size=1 << 20)
 
 
 def _write_spine(workload: Workload, path: Path, rng: np.random.Generator) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tidemill.definitions.catalog import Source
 from tidemill.errors import InputError, SourceError
 from tidemill.offline.files import APPENDED, SourceFiles, family, parquet_files, resolve
+from tidemill.offline.layout import write_rows
 
 _HIDDEN = "."
 
 
-def append_rows(source: Source, root: Path, frame: pl.DataFrame, *, name: str | None = None) -> Path:
+def append_rows(
+    source: Source, root: Path, frame: pl.DataFrame, *, name: str | None = None, keys: Sequence[str] = ()
+) -> Path:
     """Write a frame, in the names of the definitions, as a new file of the source; returns where.
+
+    A large frame is clustered by `keys`, the join keys of the views that read the source; see `layout`.
 
     With a `name` the file is written once and replaced if it is written again, so that a repeated extraction changes
     nothing. A source that is a single file gets its further rows in a folder beside it, `<file>.d`. A folder with hive
@@ -41,8 +45,16 @@ def append_rows(source: Source, root: Path, frame: pl.DataFrame, *, name: str | 
         partitions = list(present.files[0].partition)
     else:
         partitions = []
+    back = {defined: stored for stored, defined in source.field_mapping}
+    clustered = [back.get(key, key) for key in keys]
+    clustered = clustered if set(clustered) <= set(stored.columns) else []
+
+    def write(file: Path, rows: pl.DataFrame) -> None:
+        write_rows(rows, file, keys=[key for key in clustered if key in rows.columns], time=source.timestamp_field)
+
     written = [
-        _write(folder / part, rows, name or _next_name(folder)) for part, rows in _by_partition(stored, partitions)
+        _write(folder / part, rows, name or _next_name(folder), write)
+        for part, rows in _by_partition(stored, partitions)
     ]
     return written[0] if len(written) == 1 else folder
 
@@ -141,12 +153,12 @@ def _number(name: str) -> int:
     return int(digits) if name.startswith("part-") and digits.isdigit() else 0
 
 
-def _write(folder: Path, rows: pl.DataFrame, name: str) -> Path:
+def _write(folder: Path, rows: pl.DataFrame, name: str, write: Callable[[Path, pl.DataFrame], None]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / (name if name.endswith(".parquet") else f"{name}.parquet")
     fresh = folder / f"{_HIDDEN}{final.name}.{os.getpid()}.tmp"
     try:
-        pq.write_table(rows.to_arrow(compat_level=pl.CompatLevel.oldest()), fresh, compression="zstd")
+        write(fresh, rows)
         _sync(fresh)
         fresh.replace(final)
     except OSError as error:

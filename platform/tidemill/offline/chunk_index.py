@@ -171,22 +171,28 @@ class ChunkIndex:
         hard = np.zeros(len(place), bool)
         tied = np.flatnonzero(place >= 1)
         before = place[tied] - 1
-        event = self._rows.event[self._rank(place[tied])]
-        for _ in range(_STEPS):
-            same = (self._rows.event[self._rank(before)] == event) & (
-                (self._packed[before] >> self._shift) == codes[tied]
-            )
-            tied, before, event = tied[same], before[same], event[same]
+        for step in range(_STEPS + 1):
+            same = self._tie(before, place[tied], codes[tied])
+            tied, before = tied[same], before[same]
             if not len(tied):
                 return hard
+            if step == _STEPS:
+                break
             here = known[self._rank(before)]
             better = (here <= known_cutoff[tied]) & (here > known[self._rank(place[tied])])
             place[tied[better]] = before[better]
             before = before - 1
             inside = before >= 0
-            tied, before, event = tied[inside], before[inside], event[inside]
+            tied, before = tied[inside], before[inside]
         hard[tied] = True
         return hard
+
+    def _tie(self, before: Integers, place: Integers, codes: Integers) -> Mask:
+        """Whether rows are of the same entity and event time as those at `place`, which are of these codes."""
+        if not self._by_rank:
+            return self._packed[before] == self._packed[place]
+        same = self._rows.event[self._rank(before)] == self._rows.event[self._rank(place)]
+        return same & ((self._packed[before] >> self._shift) == codes)
 
     def _search_exactly(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> Integers:
         """For the few (deep ties, long delays): search by known time among completely ordered rows."""

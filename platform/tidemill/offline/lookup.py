@@ -50,13 +50,16 @@ class Labels:
 
     def at(self, rows: npt.NDArray[np.integer] | slice) -> Labels:
         """Some of the labels; a slice copies nothing."""
-        cutoff = self.cutoff[rows]
+        codes, cutoff = self.codes[rows], self.cutoff[rows]
+        first_codes = self.first_codes
+        if first_codes is not None:
+            first_codes = codes if first_codes is self.codes else first_codes[rows]
         return Labels(
-            codes=self.codes[rows],
+            codes=codes,
             cutoff=cutoff,
             known_cutoff=cutoff if self.known_cutoff is self.cutoff else self.known_cutoff[rows],
             floor=None if self.floor is None else self.floor[rows],
-            first_codes=None if self.first_codes is None else self.first_codes[rows],
+            first_codes=first_codes,
         )
 
 

@@ -175,7 +175,8 @@ class OfflineStore:
 
     def append(self, source: str, frame: Any, *, name: str | None = None) -> Path:
         """Add rows to a source as a new file, which appears at once and complete. See `append.append_rows`."""
-        return append_rows(self.catalog.source(source), self.root, as_frame(frame), name=name)
+        keys = next((view.join_keys for view in self.catalog.views if view.source == source), ())
+        return append_rows(self.catalog.source(source), self.root, as_frame(frame), name=name, keys=keys)
 
     def find_appended(self, source: str, name: str) -> Path | None:
         """The file that was added to a source under `name`, or None."""

@@ -1,0 +1,76 @@
+"""How appended rows lie in their file."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from tidemill.definitions.catalog import Catalog, Entity, Feature, Source, View
+from tidemill.definitions.types import ValueType
+from tidemill.offline import layout
+from tidemill.offline.store import OfflineStore
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OfflineStore:
+    """A source without files; a batch of more than four rows is a large one."""
+    monkeypatch.setattr(layout, "ROW_GROUP_ROWS", 4)
+    view = View(
+        name="v",
+        entities=("id",),
+        join_keys=("id",),
+        features=(Feature(name="x", dtype=ValueType.DOUBLE), Feature(name="tags", dtype=ValueType.STRING_LIST)),
+        source="s",
+    )
+    source = Source(name="s", path="s", timestamp_field="event", known_field="known")
+    entity = Entity(name="id", join_key="id", dtype=ValueType.STRING)
+    return OfflineStore(
+        root=tmp_path, catalog=Catalog(project="p", entities=(entity,), sources=(source,), views=(view,))
+    )
+
+
+def _rows(*rows: tuple[str, int, float]) -> pl.DataFrame:
+    """Rows of (key, hour, value), all known at the same time."""
+    return pl.DataFrame(
+        {
+            "id": [key for key, _, _ in rows],
+            "event": [START + timedelta(hours=hour) for _, hour, _ in rows],
+            "known": [START + timedelta(hours=9)] * len(rows),
+            "x": [value for _, _, value in rows],
+            "tags": [[key] for key, _, _ in rows],
+        }
+    )
+
+
+MANY = (("b", 1, 1.0), ("a", 2, 2.0), ("b", 0, 3.0), ("a", 1, 4.0), ("b", 1, 5.0), ("a", 2, 6.0))
+
+
+def test_a_large_batch_lies_by_key_and_time_and_ties_keep_their_order(store: OfflineStore) -> None:
+    written = pl.read_parquet(store.append("s", _rows(*MANY)))
+    assert written["id"].to_list() == ["a", "a", "a", "b", "b", "b"]
+    assert written["x"].to_list() == [4.0, 2.0, 6.0, 3.0, 1.0, 5.0]
+
+
+def test_a_small_batch_lies_as_it_came(store: OfflineStore) -> None:
+    assert pl.read_parquet(store.append("s", _rows(*MANY[:4])))["x"].to_list() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_of_equal_rows_in_a_large_batch_the_last_one_still_wins(store: OfflineStore) -> None:
+    store.append("s", _rows(*MANY))
+    spine = pl.DataFrame({"id": ["a", "b", "c"], "event_timestamp": [START + timedelta(hours=9)] * 3})
+    found = store.training_set(["v:x", "v:tags"], spine, mode="event").collect()
+    assert found["x"].to_list() == [6.0, 5.0, None]
+    assert found["tags"].to_list() == [["a"], ["b"], None]
+
+
+def test_fractions_have_no_dictionary_and_everything_else_has(store: OfflineStore) -> None:
+    group = pq.read_metadata(store.append("s", _rows(*MANY))).row_group(0)
+    columns = [group.column(place) for place in range(group.num_columns)]
+    encoded = {column.path_in_schema: "RLE_DICTIONARY" in column.encodings for column in columns}
+    assert encoded == {"id": True, "event": True, "known": True, "x": False, "tags.list.element": True}
