@@ -186,7 +186,7 @@ def run(entities: int, rounds: int) -> dict[str, Any]:
             }
             for store in stores.values():
                 for seed, view in enumerate(catalog.views):
-                    store.write(view.name, make_rows(view, entities, seed), first_load=True)
+                    store.write(view.name, make_rows(view, entities, seed))
             found["reads"] = _reads(stores, feast_reader(3, server, root), entities, rounds)
         finally:
             server.stop()

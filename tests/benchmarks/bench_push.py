@@ -239,7 +239,7 @@ def _reads(store: OnlineStore, events: pl.DataFrame, rounds: int) -> dict[str, f
         values = [pl.lit(float(number)).alias(feature.name) for number, feature in enumerate(view.features)]
         instant = pl.lit(START).cast(pl.Datetime("us", "UTC"))
         frame = rows.with_columns(*values, __event_time=instant, __known_time=instant)
-        store.write(view.name, frame, first_load=True)
+        store.write(view.name, frame)
     times: dict[str, list[float]] = {"windowed": [], "plain": []}
     asked = events.select("origin", "carrier", "dest")[-rounds:].to_dicts()
     for row in [*asked[:50], *asked]:

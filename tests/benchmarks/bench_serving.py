@@ -123,7 +123,7 @@ def prepare(root: Path, entities: int) -> Project:
     catalog = make_catalog()
     project.catalogs.add(catalog, at=T0)
     for seed, view in enumerate(catalog.views):
-        project.online.write(view.name, make_rows(view, entities, seed), first_load=True)
+        project.online.write(view.name, make_rows(view, entities, seed))
     _promote(project, catalog)
     _apply_feast(root, catalog, project)
     return project

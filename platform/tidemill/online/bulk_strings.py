@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.definitions.catalog import Catalog, View
-from tidemill.online.columns import Narrow, Piece, chosen, constant, key_pieces, total_length
+from tidemill.online.columns import Piece, chosen, constant, key_pieces, total_length
 from tidemill.online.keys import key_layout
 
 _END = constant(b"\r\n")
@@ -36,18 +36,3 @@ def key_bulk_pieces(catalog: Catalog, view: View, frame: pl.DataFrame) -> list[P
     for place in layout.order:
         inner += key_pieces(layout.types[place], frame[layout.join_keys[place]])
     return bulk_pieces([*inner, constant(layout.tail)], frame.height)
-
-
-def without_prefix(pieces: Sequence[Piece], size: int) -> list[Piece]:
-    """The pieces without the first bytes of each row, in which a value's length is stated; the first piece has them."""
-    first = pieces[0]
-    if not isinstance(first, Narrow):
-        raise TypeError("a length is stated in a narrow piece")
-
-    def fill(target: np.ndarray) -> None:
-        whole = np.empty((len(target), first.width), dtype=np.uint8)
-        first.fill(whole)
-        target[:] = whole[:, size:]
-
-    lengths = None if first.lengths is None else first.lengths - size
-    return [Narrow(width=first.width - size, lengths=lengths, fill=fill), *pieces[1:]]

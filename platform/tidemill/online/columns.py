@@ -27,11 +27,12 @@ _FIXED_NUMBERS = {ValueType.DOUBLE: ("<f8", 8), ValueType.FLOAT: ("<f4", 4)}
 @dataclass(frozen=True, kw_only=True)
 class Narrow:
     """Up to `width` bytes in each row: `lengths` of them, or all where `lengths` is None. `fill(target)` writes them
-    into an array of rows by width."""
+    into an array of rows by width. `text` are the bytes where they are the same in every row."""
 
     width: int
     lengths: np.ndarray | None
     fill: Callable[[np.ndarray], None]
+    text: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,19 @@ def constant(text: bytes) -> Narrow:
     def fill(target: np.ndarray) -> None:
         target[:] = row
 
-    return Narrow(width=len(text), lengths=None, fill=fill)
+    return Narrow(width=len(text), lengths=None, fill=fill, text=text)
+
+
+def closed_up(pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces with neighbouring constants as one."""
+    found: list[Piece] = []
+    for piece in pieces:
+        before = found[-1] if found else None
+        if isinstance(piece, Narrow) and isinstance(before, Narrow) and None not in (piece.text, before.text):
+            found[-1] = constant((before.text or b"") + (piece.text or b""))
+        else:
+            found.append(piece)
+    return found
 
 
 def chosen(texts: Sequence[bytes], index: np.ndarray) -> Narrow:
@@ -127,6 +140,12 @@ def key_pieces(dtype: ValueType, column: pl.Series) -> list[Piece]:
     return [constant(np.array([dtype, size], dtype="<u4").tobytes()), numbers(values, kind)]
 
 
+def plain_texts(column: pl.Series) -> tuple[np.ndarray, Piece]:
+    """How long each text is in bytes (0 for null), and the texts."""
+    flat, lengths = _flat(column)
+    return lengths, _text_piece(flat, lengths)
+
+
 def join_rows(pieces: Sequence[Piece], rows: int) -> tuple[Bytes, np.ndarray]:
     """All pieces of all rows, row after row; and where each row begins, as `rows + 1` offsets."""
     blocks = _blocks(pieces, rows)
@@ -162,6 +181,12 @@ def _blocks(pieces: Sequence[Piece], rows: int) -> list[tuple[Bytes, np.ndarray]
 
 
 def _block(pieces: Sequence[Narrow], rows: int) -> tuple[Bytes, np.ndarray]:
+    matrix, used, lengths = fill_matrix(pieces, rows)
+    return (matrix.reshape(-1) if used is None else matrix[used]), lengths
+
+
+def fill_matrix(pieces: Sequence[Narrow], rows: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """The pieces side by side as rows by width, which of the cells are used (None is all), and how many in each row."""
     width = sum(piece.width for piece in pieces)
     matrix = np.empty((rows, width), dtype=np.uint8)
     lengths = np.full(rows, width, dtype=np.int64)
@@ -174,7 +199,7 @@ def _block(pieces: Sequence[Narrow], rows: int) -> tuple[Bytes, np.ndarray]:
             used[:, start : start + piece.width] = np.arange(piece.width) < piece.lengths[:, None]
             lengths -= piece.width - piece.lengths
         start += piece.width
-    return (matrix.reshape(-1) if used is None else matrix[used]), lengths
+    return matrix, used, lengths
 
 
 def _fixed_numbers(dtype: ValueType, column: pl.Series) -> Narrow:

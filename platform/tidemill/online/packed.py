@@ -22,7 +22,7 @@ import polars as pl
 from tidemill.definitions.catalog import Feature, View
 from tidemill.definitions.types import ValueType
 from tidemill.online.codec import WrongValueError, decode_value, encode_value, instant_of_micros
-from tidemill.online.columns import Long, Piece, as_declared, constant, micros_of, numbers, total_length
+from tidemill.online.columns import Long, Piece, as_declared, constant, micros_of, numbers, plain_texts, total_length
 
 _FIXED = {
     ValueType.INT32: "<i4",
@@ -197,6 +197,9 @@ def _numbers_of(dtype: ValueType, column: pl.Series) -> np.ndarray:
 
 def _other_pieces(dtype: ValueType, column: pl.Series) -> tuple[Piece, Piece]:
     """The lengths, and the bytes."""
+    if dtype in (ValueType.STRING, ValueType.BYTES):
+        lengths, texts = plain_texts(column)
+        return numbers(lengths, "<u4"), texts
     raw = [_encode_other(dtype, value) for value in column]
     lengths = np.fromiter(map(len, raw), dtype=np.int64, count=len(raw))
     return numbers(lengths, "<u4"), Long(flat=np.frombuffer(b"".join(raw), dtype=np.uint8), lengths=lengths)
@@ -205,10 +208,6 @@ def _other_pieces(dtype: ValueType, column: pl.Series) -> tuple[Piece, Piece]:
 def _encode_other(dtype: ValueType, value: Any) -> bytes:
     if value is None:
         return b""
-    if dtype is ValueType.STRING:
-        return value.encode()
-    if dtype is ValueType.BYTES:
-        return value
     return encode_value(dtype, value.to_list() if isinstance(value, pl.Series) else value)
 
 

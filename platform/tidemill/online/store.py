@@ -108,13 +108,10 @@ class OnlineStore:
             found = self._plans[key] = self._compile(_projections(refs), full_feature_names, order=refs)
         return found
 
-    def write(
-        self, view: str, frame: pl.DataFrame, *, first_load: bool = False, learned: datetime | None = None
-    ) -> WriteResult:
+    def write(self, view: str, frame: pl.DataFrame, *, learned: datetime | None = None) -> WriteResult:
         """Write rows under the newest-wins rule; see `writer.write_rows` for what the frame holds.
 
         Args:
-            first_load: nothing of this view is stored and nobody else writes it, so nothing need be compared.
             learned: when this value of each fact was learned; default now. A run passes the end of its interval.
         """
         found = self.catalog.view(view)
@@ -126,7 +123,6 @@ class OnlineStore:
             learned=to_micros(learned or self.clock.now()),
             layout=self.layout,
             expires=not self.keeps_forever,
-            first_load=first_load,
         )
 
     def push(self, stream: str, frame: Any, *, at: datetime) -> PushResult:

@@ -4,7 +4,8 @@ What is stored for a view of an entity carries three instants: when the fact hap
 known it (known), and when we learned this value of it (learned: the end of a run's interval, the moment of a push). A
 row replaces the stored one if its (event, known) is greater, or if they are equal, the value differs and it was not
 learned earlier. The comparison and the write are one Lua script over a batch of rows, so that no other writer comes
-between; the batches are small, so that readers are not kept waiting.
+between; the batches are small, so that readers are not kept waiting. Where most entities are new to Redis, they are
+created whole first (see `creation`), and only the rows whose key was there are compared.
 
 Feast's layout: a hash for each entity with a field for each feature, `_ts:{view}` for the event time, and beside them
 our `_kt:{view}`: event, known and learned as three big-endian 64-bit integers, in microseconds. A row that Feast wrote
@@ -26,7 +27,7 @@ from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import InputError
 from tidemill.online.bulk_strings import bulk, key_bulk_pieces
 from tidemill.online.columns import Piece, as_declared, feature_pieces, join_rows, micros_of, numbers, timestamps
-from tidemill.online.first_load import Lifetime, load_commands
+from tidemill.online.creation import creations
 from tidemill.online.keys import hash_field, key_layout, known_field, packed_field, time_field
 from tidemill.online.packed import packed_pieces
 from tidemill.online.resp import RedisReplyError, RespClient, Script
@@ -35,6 +36,8 @@ EVENT_TIME, KNOWN_TIME = "__event_time", "__known_time"
 
 _ROWS_ENCODED = 5_000  # rows turned into bytes at once
 _BYTES_ATOMIC = 2_500  # of rows in one script: about a tenth of a millisecond in which a reader waits
+_ROWS_CREATED = 100_000  # entities created before what became of them is looked at
+_SAMPLE = 100  # rows that tell whether a frame's entities are new
 _FEW_ROWS = 2_000  # up to here one round trip is simpler than a stream of them
 _UNKNOWN = -(2**63)
 _EXPIRY_SLACK = 3_600
@@ -67,7 +70,6 @@ def write_rows(
     learned: int,
     layout: str = "feast",
     expires: bool = True,
-    first_load: bool = False,
 ) -> WriteResult:
     """Write a view's rows under the newest-wins rule.
 
@@ -76,26 +78,33 @@ def write_rows(
         learned: microseconds since 1970 UTC.
         layout: `feast` or `packed`.
         expires: False leaves the keys without an expiry, for projects that live on a simulated clock.
-        first_load: the view is known to be empty and nobody else writes it, so nothing is compared. The frame has one
-            row for each key.
 
     Raises InputError where the frame does not fit the view (nothing is written then), OnlineStoreUnavailableError.
     """
     frame, nulls = _with_keys(view, _checked(catalog, view, frame))
     expiry = expiry_seconds(catalog, view) if expires else None
-    if first_load:
-        lifetime = Lifetime(seconds=expiry) if _may_expire(catalog, view) else None
-        _load(client, catalog, view, frame, learned=learned, layout=layout, lifetime=lifetime)
-        return WriteResult(written=frame.height, null_keys=nulls)
+    few = frame.height <= _FEW_ROWS
+    rest = frame
+    if not few and _are_mostly_new(client, catalog, view, frame):
+        rest = _create(client, catalog, view, frame, learned=learned, layout=layout, expiry=expiry)
     script = _script(view.name, tuple(feature.name for feature in view.features), layout)
     options = (expiry or 0,)
-    commands = _commands(catalog, view, frame, script=script, layout=layout, learned=learned, options=options)
-    counts = _send(client, script, commands, few=frame.height <= _FEW_ROWS)
+    commands = _commands(catalog, view, rest, script=script, layout=layout, learned=learned, options=options)
+    counts = _send(client, script, commands, few=rest.height <= _FEW_ROWS)
     written, unchanged, older = (int(sum(column)) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
-    return WriteResult(written=written, unchanged=unchanged, skipped_older=older, null_keys=nulls)
+    created = frame.height - rest.height
+    return WriteResult(written=created + written, unchanged=unchanged, skipped_older=older, null_keys=nulls)
 
 
-def _load(
+def _are_mostly_new(client: RespClient, catalog: Catalog, view: View, frame: pl.DataFrame) -> bool:
+    """Whether Redis lacks the keys of most of a few rows, taken from everywhere in the frame."""
+    sample = frame[:: max(1, frame.height // _SAMPLE)]
+    keys, _ = join_rows(key_bulk_pieces(catalog, view, sample), sample.height)
+    there = client.execute(b"*%d\r\n$6\r\nEXISTS\r\n%s" % (sample.height + 1, keys.tobytes()), 1)[0]
+    return there < sample.height / 2
+
+
+def _create(
     client: RespClient,
     catalog: Catalog,
     view: View,
@@ -103,16 +112,46 @@ def _load(
     *,
     learned: int,
     layout: str,
-    lifetime: Lifetime | None,
-) -> None:
+    expiry: int | None,
+) -> pl.DataFrame:
+    """Create the rows whose key is free; the others come back, in their order.
+
+    Whatever a row was refused for, it is compared next, which tells a key that is there from a Redis that is full, or
+    from one that knows no RESTORE.
+    """
+    refused: list[np.ndarray] = []
+    done = 0
+    while done < frame.height:
+        part = frame.slice(done, _ROWS_CREATED)
+        replies = _created(client, catalog, view, part, learned=learned, layout=layout, expiry=expiry)
+        failed = np.fromiter((reply != b"OK" for reply in replies), dtype=bool, count=len(replies))
+        refused.append(done + np.flatnonzero(failed))
+        done += len(replies)
+        if len(replies) < part.height or failed.mean() > 0.5:
+            break
+    return pl.concat([frame[np.concatenate(refused)], frame.slice(done)])
+
+
+def _created(
+    client: RespClient,
+    catalog: Catalog,
+    view: View,
+    frame: pl.DataFrame,
+    *,
+    learned: int,
+    layout: str,
+    expiry: int | None,
+) -> list[Any]:
+    """A reply for each row, up to the first that cannot be created in this way."""
     with client.stream() as stream:
         for part in frame.iter_slices(_ROWS_ENCODED):
             event = micros_of(part[EVENT_TIME])
             instants = _instants(part, event, learned)
-            stream.send(
-                *load_commands(catalog, view, part, event=event, instants=instants, layout=layout, lifetime=lifetime)
-            )
-        stream.finish()
+            commands = creations(catalog, view, part, event=event, instants=instants, layout=layout, expiry=expiry)
+            if commands is None:
+                break
+            stream.send_all(commands)
+        return stream.finish(checked=False)
 
 
 def expiry_seconds(catalog: Catalog, view: View) -> int | None:
@@ -126,11 +165,6 @@ def expiry_seconds(catalog: Catalog, view: View) -> int | None:
         return None
     longest = max(ttl.total_seconds() for ttl in ttls)
     return int(longest + max(_EXPIRY_SLACK, longest / 10)) + 1
-
-
-def _may_expire(catalog: Catalog, view: View) -> bool:
-    """Whether a key of this view may have an expiry, to be set or to be taken away."""
-    return any(_ttls(catalog, view))
 
 
 def _ttls(catalog: Catalog, view: View) -> list[timedelta]:

@@ -193,14 +193,79 @@ def test_a_load_of_many_rows_is_complete(store: OnlineStore):
 
 
 @pytest.mark.parametrize("times", [1, 30])
-def test_a_first_load_leaves_what_a_compared_one_leaves(store: OnlineStore, times: int):
-    facts = [(entity, entity % 5, None if entity % 7 == 0 else 9, entity**3) for entity in range(6_000)]
-    facts.append((-5, -70_000_000, 0, -1))
-    text = pl.when(pl.col("id") % 3 == 0).then(None).otherwise(pl.concat_str([pl.col("s")] * times))
-    rows = frame(facts).with_columns(text.alias("s"))
+def test_entities_created_whole_are_what_compared_ones_are(store: OnlineStore, times: int):
+    """Up to 2,000 rows are compared one by one; more are created whole. Texts of 30 words are too long for that."""
+    rows = told(6_000, times)
     cleared(store)
-    assert store.write("v", rows).written == 6_001
+    for part in rows.iter_slices(1_500):
+        store.write("v", part)
     expected = state(store)
     cleared(store)
-    assert store.write("v", rows, first_load=True).written == 6_001
+    assert store.write("v", rows).written == rows.height
     assert state(store) == expected
+
+
+def told(entities: int, times: int = 1) -> pl.DataFrame:
+    facts = [(entity, entity % 5, None if entity % 7 == 0 else 9, entity**3) for entity in range(entities)]
+    facts.append((-5, -70_000_000, 0, -1))
+    text = pl.when(pl.col("id") % 3 == 0).then(None).otherwise(pl.concat_str([pl.col("s")] * times))
+    return frame(facts).with_columns(text.alias("s"))
+
+
+def test_an_entity_that_was_there_already_is_compared_in_a_load_of_new_ones(store: OnlineStore):
+    cleared(store)
+    store.write("v", frame([(7, 9, 9, 77), (8, 0, 0, 88), (10, 0, 9, 1_000)]), learned=T0)
+    result = store.write("v", told(6_000), learned=T0)
+    assert (result.written, result.unchanged, result.skipped_older) == (5_999, 1, 1)
+    assert store.read("s", [{"id": entity} for entity in (7, 8, 10)]).values["x"] == [77, 512, 1_000]
+
+
+def test_a_key_that_another_view_made_keeps_that_view(store: OnlineStore):
+    cleared(store)
+    wide = wide_rows(3_000)
+    store.write("wide", wide)
+    store.write("v", told(6_000))
+    assert store.read_features(["v:x", "wide:x3"], [{"id": 2}]).values == {"x": [8], "x3": [2]}
+    assert store.write("wide", wide_rows(6_000)).written == 3_000
+
+
+def wide_rows(entities: int) -> pl.DataFrame:
+    at = pl.lit(T0).cast(pl.Datetime("us", "UTC"))
+    return pl.DataFrame({"id": range(entities)} | {f"x{n}": range(entities) for n in range(90)}).with_columns(
+        at.alias("__event_time"), at.alias("__known_time")
+    )
+
+
+def test_of_two_rows_of_a_new_entity_the_newest_stays(store: OnlineStore):
+    cleared(store)
+    rows = pl.concat([told(6_000), frame([(5, 7, 9, -1), (6, 0, 0, -2)]), told(6_000)])
+    assert store.write("v", rows).written == 6_002
+    assert store.read("s", [{"id": 5}, {"id": 6}]).values["x"] == [-1, 216]
+
+
+def test_new_entities_are_written_where_redis_may_not_restore(store: OnlineStore):
+    rows = told(6_000)
+    store.resp.call("CONFIG", "RESETSTAT")
+    cleared(store).write("v", rows)
+    expected = state(store)
+    assert restored(store) == rows.height
+    store.resp.call("ACL", "SETUSER", "careful", "on", "nopass", "~*", "+@all", "-restore")
+    careful = OnlineStore(
+        address=store.address.replace("unix://", "unix://careful:any@"),
+        project="p",
+        catalog=CATALOG,
+        settings=store.settings,
+        root=store.root,
+        clock=store.clock,
+    )
+    cleared(store)
+    assert careful.write("v", rows).written == rows.height
+    careful.close()
+    store.resp.call("ACL", "DELUSER", "careful")
+    assert state(store) == expected
+    assert restored(store) == rows.height
+
+
+def restored(store: OnlineStore) -> int:
+    found = store.resp.call("INFO", "commandstats").decode()
+    return int(found.split("cmdstat_restore:calls=")[1].split(",")[0])
