@@ -4,8 +4,9 @@
         answer = tide.predict("arrival_delay", [{"origin": "JFK", "carrier": "B6"}])
         answer[0].prediction
 
-What failed for a passing reason (no connection, 429, 502, 503, 504) is tried again after a pause that doubles and
-is drawn at random, so that many clients do not come back at once.
+What failed for a passing reason (no connection, 429, 502, 503, 504) and may be done twice is tried again after a pause
+that doubles and is drawn at random, so that many clients do not come back at once. A prediction that is asked for again
+keeps its name, so that the log counts it once.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 import orjson
@@ -185,8 +188,8 @@ class _Calls:
     """What can be asked, as calls: the sync and the async client differ only in how they send them."""
 
     @staticmethod
-    def predict(model: str, rows: Rows, *, explain: bool) -> _Call[Predictions]:
-        body = {"rows": _plain_rows(rows), "explain": explain}
+    def predict(model: str, rows: Rows, *, explain: bool, request_id: str | None) -> _Call[Predictions]:
+        body = {"rows": _plain_rows(rows), "explain": explain, "request_id": request_id or uuid4().hex}
         return _Call(
             method="POST", path=f"/v1/models/{quote(model, safe='')}/predict", body=_json(body), read=_predictions
         )
@@ -244,12 +247,14 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def predict(self, model: str, rows: Rows, *, explain: bool = False) -> Predictions:
+    def predict(self, model: str, rows: Rows, *, explain: bool = False, request_id: str | None = None) -> Predictions:
         """Predict for each row: its join keys, request fields and, if you like, the column that names it.
 
-        With `explain` the answer holds the features each prediction was made from.
+        With `explain` the answer holds the features each prediction was made from. `request_id` (letters, digits, `-`,
+        `_`, `.`; at most 64; default a random one) names the request: however often it had to be sent, its predictions
+        have the same names and count once in the log.
         """
-        return self._send(_Calls.predict(model, rows, explain=explain))
+        return self._send(_Calls.predict(model, rows, explain=explain, request_id=request_id))
 
     def features(self, service: str | Sequence[str], rows: Rows, *, event_times: bool = False) -> FeatureVectors:
         """The features of a service, or of a list of `view:feature` references, for each row."""
@@ -312,9 +317,11 @@ class AsyncClient:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def predict(self, model: str, rows: Rows, *, explain: bool = False) -> Predictions:
+    async def predict(
+        self, model: str, rows: Rows, *, explain: bool = False, request_id: str | None = None
+    ) -> Predictions:
         """See `Client.predict`."""
-        return await self._send(_Calls.predict(model, rows, explain=explain))
+        return await self._send(_Calls.predict(model, rows, explain=explain, request_id=request_id))
 
     async def features(self, service: str | Sequence[str], rows: Rows, *, event_times: bool = False) -> FeatureVectors:
         """See `Client.features`."""
@@ -387,7 +394,18 @@ def _plain_rows(rows: Rows) -> list[Any]:
 
 
 def _json(body: Any) -> bytes:
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    """Raises InputError for a value that has no place in JSON."""
+    try:
+        return orjson.dumps(body, default=_base64, option=orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError as error:
+        raise InputError(f"The rows cannot be sent as JSON: {error}.", hint="Send plain values.") from None
+
+
+def _base64(value: Any) -> str:
+    """Bytes as the API takes them."""
+    if isinstance(value, bytes | bytearray):
+        return b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} {str(value)[:40]!r}")
 
 
 def _predictions(plain: Any) -> Predictions:

@@ -16,7 +16,7 @@ from tidemill.errors import NotDefinedError, TidemillError
 from tidemill.project import Project
 from tidemill_serving.admin import admin_router, catalog_router
 from tidemill_serving.dispatch import FrontDoor, HotRoutes
-from tidemill_serving.exchange import Receive, Scope, Send, read_body
+from tidemill_serving.exchange import ClientGoneError, Receive, Scope, Send, read_body
 from tidemill_serving.feast_compat import feast_router
 from tidemill_serving.features import answer_references
 from tidemill_serving.health import health_router
@@ -26,6 +26,7 @@ from tidemill_serving.push import answer_push
 from tidemill_serving.state import ServingState
 
 _log = logging.getLogger("tidemill.serving")
+_CLIENT_GONE = 499  # as nginx counts it
 
 
 class TidemillApi(FastAPI):
@@ -130,8 +131,13 @@ def _speak_problem_details(app: FastAPI) -> None:
     """FastAPI's own errors (no such path, wrong method) look like ours."""
 
     @app.exception_handler(TidemillError)
-    async def ours(request: Request, error: TidemillError) -> Response:
+    @app.exception_handler(Exception)
+    async def ours(request: Request, error: Exception) -> Response:
         return _response(problem_of(error, instance=request.url.path))
+
+    @app.exception_handler(ClientGoneError)
+    async def gone(_request: Request, _error: ClientGoneError) -> Response:
+        return Response(status_code=_CLIENT_GONE)  # for the metrics; nobody reads it
 
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> Response:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from tidemill.errors import TidemillError
+from tidemill.errors import DefinitionError, InputError, StaleFeaturesError, TidemillError
 from tidemill_serving.problems import DeadlineError, OverloadedError
 
 Item = TypeVar("Item")
@@ -142,6 +142,5 @@ class Batcher(Generic[Item, Answer]):
 
 
 def _is_about_one(error: TidemillError) -> bool:
-    from tidemill.errors import DefinitionError, InputError
-
-    return isinstance(error, InputError | DefinitionError)
+    """Whether one item may be to blame: its values, or the age of what it asks for."""
+    return isinstance(error, InputError | DefinitionError | StaleFeaturesError)

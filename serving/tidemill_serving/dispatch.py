@@ -108,7 +108,12 @@ class FrontDoor:
                 self._state.metrics.answered(_route_of(scope), status, perf_counter() - started)
             await patient(message)
 
-        await self._app(scope, receive, note_status)
+        try:
+            await self._app(scope, receive, note_status)
+        except Exception as error:
+            if status == 0:
+                raise
+            _log.error("Answering %s failed.", scope["path"], exc_info=error)  # it has been answered already
 
     def _patient(self, receive: Receive, send: Send) -> Send:
         """`send`, but whoever is told that a body is too large gets the chance to see it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import orjson
@@ -120,6 +120,22 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise MalformedBodyError(f"The body is a JSON {json_kind(found)}; an object was expected.")
     return found
+
+
+def text_of(request: Mapping[str, Any], name: str) -> str:
+    """A text field of a body. Raises MalformedBodyError where it is missing or something else."""
+    value = request.get(name)
+    if type(value) is not str:
+        raise MalformedBodyError(f"`{name}` is missing or no text.")
+    return value
+
+
+def one_of(request: Mapping[str, Any], name: str, choices: Sequence[str]) -> str:
+    """A text field of a body that may take some values only, by default the first. Raises MalformedBodyError."""
+    value = request.get(name, choices[0])
+    if type(value) is not str or value not in choices:
+        raise MalformedBodyError(f"`{name}` is {str(value)[:40]!r}; one of {', '.join(choices)} was expected.")
+    return value
 
 
 def json_kind(value: Any) -> str:

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 
 from tidemill.definitions.catalog import Catalog, Projection
 from tidemill.definitions.types import ValueType
-from tidemill_serving.exchange import parse_object, read_body
+from tidemill_serving.exchange import one_of, parse_object, read_body, text_of
 from tidemill_serving.frames import (
     columns_of_frame,
     pushed_types,
@@ -88,6 +88,7 @@ class _Asked:
         service, references = request.get("feature_service"), request.get("features") or []
         catalog = snapshot.catalog
         if service:
+            service = text_of(request, "feature_service")
             found = _features(catalog, catalog.service(service).projections)
             return cls(service=service, references=(), schema=snapshot.schemas[service], features=found)
         if type(references) is not list or not references or not all(type(name) is str for name in references):
@@ -174,12 +175,8 @@ def _timestamp(moment: int | None) -> str:
 async def answer_push(state: ServingState, body: bytes) -> None:
     """Feast's `PushFeaturesRequest`. Every row must be taken: Feast's answer has no place for some that were not."""
     request = parse_object(body)
-    to = request.get("to", "online")
-    if to not in _TARGETS:
-        raise MalformedBodyError(f"`to` is {to!r}; one of {', '.join(_TARGETS)} was expected.")
-    name = request.get("push_source_name")
-    if type(name) is not str:
-        raise MalformedBodyError("`push_source_name` is missing or no text.")
+    to = one_of(request, "to", [*_TARGETS])
+    name = text_of(request, "push_source_name")
     catalog = state.snapshot.catalog
     stream = stream_of(catalog, name)
     columns = columns_of_frame(request.get("df"), limit=state.limits.rows)
@@ -191,12 +188,8 @@ async def answer_push(state: ServingState, body: bytes) -> None:
 
 async def answer_write(state: ServingState, body: bytes) -> None:
     """Feast's `WriteToFeatureStoreRequest`: rows of one view, with their event time and known time."""
-    import asyncio
-
     request = parse_object(body)
-    name = request.get("feature_view_name")
-    if type(name) is not str:
-        raise MalformedBodyError("`feature_view_name` is missing or no text.")
+    name = text_of(request, "feature_view_name")
     snapshot = state.snapshot
     view = snapshot.catalog.view(name)
     source = snapshot.catalog.source(view.source)
@@ -210,7 +203,7 @@ async def answer_write(state: ServingState, body: bytes) -> None:
         raise MalformedBodyError(f"`df` lacks the columns: {', '.join(missing)}.")
     instants = dict.fromkeys(("__event_time", "__known_time"), ValueType.UNIX_TIMESTAMP)
     frame = typed_frame({column: columns[column] for column in wanted}, types | instants)
-    await asyncio.to_thread(snapshot.online.write, view.name, frame)
+    await state.writes.run(snapshot.online.write, view.name, frame)
 
 
 def _taken(columns: dict[str, list[Any]], *names: str | None, default: list[Any] | None = None) -> list[Any]:

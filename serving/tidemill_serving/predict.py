@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -12,12 +13,12 @@ import numpy as np
 import orjson
 
 from tidemill.errors import InputError, UnavailableError
-from tidemill.predictions.log import PredictionRecord
+from tidemill.predictions.log import PredictionLog, PredictionRecord
 from tidemill_serving.batching import Batcher
 from tidemill_serving.exchange import parse_object
 from tidemill_serving.features import check_fields, flag, micros_text
 from tidemill_serving.models import ServedModel
-from tidemill_serving.problems import NotDeployedError
+from tidemill_serving.problems import MalformedBodyError, NotDeployedError
 from tidemill_serving.rows import Row, RowSchema, row_schema
 from tidemill_serving.state import ServingState, Snapshot
 from tidemill_serving.values import plain
@@ -28,12 +29,22 @@ if TYPE_CHECKING:
 
 _LARGEST_BATCH = 256
 _LANES = 2
+_LONGEST_ID = 64
+_REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_ID}}}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
+    """`name`, where the client gave one, names its predictions: a request that is repeated is logged as the same."""
+
     rows: list[Row]
     explain: bool
+    name: str | None
+
+    def prediction_ids(self, log: PredictionLog) -> list[str]:
+        if self.name is None:
+            return log.new_ids(len(self.rows))
+        return [f"{self.name}-{number:x}" for number in range(len(self.rows))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +78,11 @@ class PredictEndpoint:
 
     async def answer(self, body: bytes) -> bytes:
         request = parse_object(body)
-        check_fields(request, {"rows", "explain"})
+        check_fields(request, {"rows", "explain", "request_id"})
         schema = self._schema(self._state.snapshot, self._served())
         rows = schema.check(request.get("rows"), limit=self._state.limits.rows)
-        return await self.batcher.submit(_Request(rows=rows, explain=flag(request, "explain")), weight=len(rows))
+        asked = _Request(rows=rows, explain=flag(request, "explain"), name=_name_of(request))
+        return await self.batcher.submit(asked, weight=len(rows))
 
     async def _answer_batch(self, requests: list[_Request]) -> list[bytes]:
         state, served = self._state, self._served()
@@ -125,7 +137,7 @@ class PredictEndpoint:
                 prediction=prediction,
             )
             for name, row, features, status, prediction in zip(
-                log.new_ids(len(batch.rows)),
+                [name for request in batch.requests for name in request.prediction_ids(log)],
                 batch.rows,
                 row_texts(columns),
                 self._statuses.texts(statuses),
@@ -154,6 +166,15 @@ class PredictEndpoint:
             return snapshot.model_schemas[self.model]
         service = snapshot.catalog.service(served.service)
         return row_schema(snapshot.catalog, service, id_column=served.model.spine.id_column)
+
+
+def _name_of(request: Mapping[str, Any]) -> str | None:
+    name = request.get("request_id")
+    if name is not None and (type(name) is not str or _REQUEST_ID.fullmatch(name) is None):
+        raise MalformedBodyError(
+            f"`request_id` is wrong; up to {_LONGEST_ID} letters, digits, `-`, `_` or `.` were expected."
+        )
+    return name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
 import polars as pl
 
-from tidemill_serving.exchange import parse_object
+from tidemill_serving.exchange import one_of, parse_object
 from tidemill_serving.features import check_fields
 from tidemill_serving.frames import columns_of_rows, pushed_types, stream_of, typed_frame
-from tidemill_serving.problems import MalformedBodyError, RejectedRowsError
+from tidemill_serving.problems import RejectedRowsError
 from tidemill_serving.state import ServingState
 from tidemill_serving.values import plain
 
@@ -22,9 +21,7 @@ async def answer_push(state: ServingState, source: str, body: bytes) -> bytes:
     """Push the rows; the answer counts what was accepted, what was a repetition, and lists what was rejected."""
     request = parse_object(body)
     check_fields(request, {"rows", "to"})
-    to = request.get("to", "online")
-    if to not in TARGETS:
-        raise MalformedBodyError(f"`to` is {to!r}; one of {', '.join(TARGETS)} was expected.")
+    to = one_of(request, "to", TARGETS)
     columns = columns_of_rows(request.get("rows"), limit=state.limits.rows)
     catalog = state.snapshot.catalog
     stream = stream_of(catalog, source)
@@ -35,7 +32,7 @@ async def answer_push(state: ServingState, source: str, body: bytes) -> bytes:
 async def push_frame(state: ServingState, stream: str, frame: pl.DataFrame, *, to: str) -> dict[str, Any]:
     """Push beside the event loop. Raises RejectedRowsError where not a single row was taken."""
     at = state.project.clock.now()
-    result = await asyncio.to_thread(state.project.push, stream, frame, to=to, at=at)
+    result = await state.writes.run(state.project.push, stream, frame, to=to, at=at)
     rejected = [plain(vars_of(row)) for row in result.rejected]
     for outcome, count in (
         ("accepted", result.accepted),

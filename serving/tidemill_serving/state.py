@@ -23,6 +23,7 @@ from tidemill_serving.metrics import Metrics
 from tidemill_serving.models import ModelShelf, single_threaded
 from tidemill_serving.rows import RowSchema, row_schema
 from tidemill_serving.vectors import VectorWriter, service_types
+from tidemill_serving.write_lane import WriteLane
 
 if TYPE_CHECKING:
     from tidemill.online.store import OnlineStore
@@ -77,6 +78,8 @@ class ServingState:
         self.limits = Limits.of(project.settings)
         self.metrics = Metrics()
         self.shelf = ModelShelf(project.deployments, project.root)
+        self.writes = WriteLane(pending=self.limits.pending, seconds=self.limits.request_seconds)
+        self.metrics.pending.labels("write", "all").set_function(lambda: self.writes.pending)
         self.model_thread = ThreadPoolExecutor(1, "tidemill-model", initializer=_keep_single_threaded)
         self.draining = False
         self.trouble: str | None = _STARTING
@@ -120,6 +123,7 @@ class ServingState:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
         self.model_thread.shutdown(wait=True)
+        self.writes.close()
         held = [self._snapshot] if self._snapshot is not None else []
         for snapshot in (*self._retired, *held):
             await snapshot.online.aclose()

@@ -117,11 +117,12 @@ class PredictionLog:
 
         Columns: prediction_id, model, version, service, catalog_digest, at (microseconds, UTC), id, keys, request,
         features, statuses (the last four JSON objects as text), prediction. A torn last line, left behind by a killed
-        process, is skipped and reported as a warning: its answer was never sent.
+        process, is skipped and reported as a warning: its answer was never sent. A request that was sent again under
+        the same name counts once, with its last answer: the one that arrived.
         """
         parts = [self._read(file) for file in self._files(start, end)]
         frame = pl.concat([pl.DataFrame(schema=SCHEMA), *parts])
-        return frame.filter(*_conditions(model, start, end)).sort("at", maintain_order=True)
+        return _each_once(frame.filter(*_conditions(model, start, end)).sort("at", maintain_order=True))
 
     def torn_lines(self) -> list[TornLine]:
         """Lines that killed processes left unfinished."""
@@ -234,6 +235,12 @@ def _conditions(model: str | None, start: datetime | None, end: datetime | None)
         yield pl.col("at") >= _instant(start)
     if end is not None:
         yield pl.col("at") < _instant(end)
+
+
+def _each_once(frame: pl.DataFrame) -> pl.DataFrame:
+    if frame["prediction_id"].n_unique() == frame.height:
+        return frame
+    return frame.unique(["model", "prediction_id"], keep="last", maintain_order=True)
 
 
 def _instant(at: datetime) -> pl.Expr:

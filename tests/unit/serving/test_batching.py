@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tidemill.errors import InputError, OnlineStoreUnavailableError
+from tidemill.errors import InputError, OnlineStoreUnavailableError, StaleFeaturesError
 from tidemill_serving.batching import Batcher
 from tidemill_serving.problems import DeadlineError, OverloadedError
 
 
 class Doubling:
-    """Doubles numbers, batch by batch, when `gate` is open; refuses 13 and fails on 99."""
+    """Doubles numbers, batch by batch, when `gate` is open; refuses 13, finds 77 too old and fails on 99."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -26,6 +26,8 @@ class Doubling:
         await self.gate.wait()
         if 13 in batch:
             raise InputError("13 cannot be doubled.")
+        if 77 in batch:
+            raise StaleFeaturesError("77 is too old.")
         if 99 in batch:
             raise OnlineStoreUnavailableError("The store is gone.")
         return [2 * number for number in batch]
@@ -150,5 +152,14 @@ def test_whoever_gave_up_waiting_leaves_no_trace() -> None:
         assert doubled.pending == 0
         work.gate.set()
         assert await doubled.submit(2) == 4
+
+    run(scenario)
+
+
+def test_values_too_old_for_one_are_not_held_against_the_others() -> None:
+    async def scenario(work: Doubling) -> None:
+        answers = await together(batcher(work), [1, 77, 3])
+        assert (answers[0], answers[2]) == (2, 6)
+        assert isinstance(answers[1], StaleFeaturesError)
 
     run(scenario)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tidemill.client import (
     ServerUnavailableError,
     _json,
 )
+from tidemill.errors import InputError
 from tidemill.project import Project
 
 ROW = {"origin": "JFK", "route": 1, "distance": 1000.0}
@@ -80,13 +82,14 @@ class Script:
 
     def __init__(self, *statuses: int) -> None:
         self.statuses, self.asked = list(statuses), 0
+        self.bodies: list[bytes] = []
 
 
 @contextmanager
 def scripted(script: Script) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            script.bodies.append(self.rfile.read(int(self.headers["content-length"])))
             script.asked += 1
             status = script.statuses.pop(0) if script.statuses else 200
             self.send_response(status)
@@ -150,3 +153,18 @@ def test_pauses_double_are_drawn_at_random_and_respect_what_the_server_asks() ->
 
 def test_rows_may_hold_instants() -> None:
     assert _json({"at": datetime(2013, 1, 1, tzinfo=UTC)}) == b'{"at":"2013-01-01T00:00:00+00:00"}'
+
+
+def test_a_prediction_that_is_asked_for_again_keeps_its_name() -> None:
+    script = Script(503, 503, 400)
+    with scripted(script) as url, Client(url, retry=QUICK) as client, pytest.raises(RequestRefusedError):
+        client.predict("delay", [ROW])
+    names = [json.loads(body)["request_id"] for body in script.bodies]
+    assert len(names) == 3
+    assert len(set(names)) == 1
+
+
+def test_what_json_cannot_say_is_named_before_anything_is_sent() -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(InputError, match="complex"):
+        client.predict("delay", [ROW | {"distance": 1j}])
+    assert _json({"key": b"\x00\xff"}) == b'{"key":"AP8="}'

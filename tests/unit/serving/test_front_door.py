@@ -126,6 +126,10 @@ def test_a_defect_is_500_without_its_inside(project: Project) -> None:
         answer = client.post(FEATURES, json={"rows": [ROW]})
         assert answer.status_code == 500
         assert "NoneType" not in answer.text
+        cold = client.post("/v1/features", json={"features": ["weather:temp"], "rows": [{"origin": "JFK", "route": 1}]})
+        assert cold.status_code == 500
+        assert cold.headers["content-type"] == "application/problem+json"
+        assert "NoneType" not in cold.text
         project.online.temperatures = {}
         assert client.post(FEATURES, json={"rows": [ROW]}).status_code == 200
 

@@ -208,3 +208,18 @@ def test_a_shutdown_answers_what_was_begun(project: Project) -> None:
             threading.Timer(0.5, gate.set).start()
         assert begun.result().status_code == 200
     assert project.predictions.scan().height == 1
+
+
+def test_a_request_that_is_sent_again_under_its_name_counts_once_in_the_log(project: Project) -> None:
+    promote(project, 1)
+    with served(project) as client:
+        first = predict(client, [ROW, ROW], request_id="order-7")
+        second = predict(client, [ROW, ROW], request_id="order-7")
+        predict(client, [ROW])
+        refused = [predict(client, [ROW], request_id=name).status_code for name in ("", "a b", "x" * 65, 5)]
+    assert [row["prediction_id"] for row in first.json()["predictions"]] == ["order-7-0", "order-7-1"]
+    assert second.json() == first.json()
+    names = project.predictions.scan("delay")["prediction_id"].to_list()
+    assert names[:2] == ["order-7-0", "order-7-1"]
+    assert len(names) == 3
+    assert refused == [400] * 4

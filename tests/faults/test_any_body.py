@@ -1,0 +1,128 @@
+"""Whatever is sent, the answer is an answer or says what is wrong with the request: never a defect of the server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
+
+from small_live import FEATURES, PREDICT, PUSH, ROW, open_with_redis, pushed, weather
+from small_model import promote
+from small_project import served
+
+from tidemill.online.embedded import EmbeddedRedis
+
+PUSHED = pushed("JFK", 1.5)
+VALID: dict[str, dict[str, Any]] = {
+    FEATURES: {"rows": [ROW], "event_times": True},
+    PREDICT: {"rows": [ROW], "explain": True, "request_id": "r1"},
+    "/v1/features": {"features": ["weather:temp", "request:hours"], "rows": [ROW], "event_times": False},
+    PUSH: {"rows": [PUSHED], "to": "online"},
+    "/push": {
+        "push_source_name": "weather_now",
+        "df": {name: [value] for name, value in PUSHED.items()},
+        "to": "online",
+        "allow_registry_cache": True,
+        "transform_on_write": True,
+    },
+    "/get-online-features": {
+        "feature_service": "delay_v1",
+        "features": ["weather:temp"],
+        "entities": {name: [value] for name, value in ROW.items()},
+        "full_feature_names": True,
+    },
+    "/write-to-online-store": {
+        "feature_view_name": "weather",
+        "df": {name: [value] for name, value in PUSHED.items()},
+        "allow_registry_cache": True,
+    },
+}
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+    | st.sampled_from(["", "JFK", "weather", "weather:temp", "delay_v1", "2013-10-01T12:00:00Z", "both"])
+)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    project = open_with_redis(tmp_path_factory.mktemp("project"), max_rows=100)
+    project.online.write("weather", weather([("JFK", 1, 21.5)]))
+    promote(project, 1)
+    with served(project) as client:
+        yield client
+    EmbeddedRedis(project.redis_folder).stop()
+    project.close()
+
+
+@st.composite
+def nearly_valid(draw: st.DrawFn) -> tuple[str, Any]:
+    """A correct body, of which one part has become something else, is gone, or has got company."""
+    path = draw(st.sampled_from(sorted(VALID)))
+    return path, _changed(draw, VALID[path])
+
+
+def _changed(draw: st.DrawFn, part: Any) -> Any:
+    how = draw(st.sampled_from(["deeper", "deeper", "deeper", "other", "less", "more"]))
+    if how == "deeper" and part and isinstance(part, dict):
+        name = draw(st.sampled_from(sorted(part)))
+        return part | {name: _changed(draw, part[name])}
+    if how == "deeper" and part and isinstance(part, list):
+        return [_changed(draw, part[0]), *part[1:]]
+    if how == "less" and part and isinstance(part, dict):
+        gone = draw(st.sampled_from(sorted(part)))
+        return {name: value for name, value in part.items() if name != gone}
+    if how == "more" and isinstance(part, dict):
+        return part | {draw(st.text(max_size=8)): draw(JSON)}
+    if how == "more" and isinstance(part, list):
+        return [*part, draw(JSON)]
+    return draw(JSON)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(request=nearly_valid())
+@example(request=("/get-online-features", VALID["/get-online-features"] | {"feature_service": 5}))
+@example(request=("/get-online-features", VALID["/get-online-features"] | {"entities": {}}))
+@example(request=(PUSH, {"rows": [PUSHED | {"more": 2**64 - 1}, PUSHED | {"more": -1}]}))
+@example(request=(PUSH, {"rows": [PUSHED | {"more": {"a": 1}}, PUSHED | {"more": "x"}, PUSHED | {"more": [None, 1]}]}))
+@example(request=(FEATURES, {"rows": [ROW | {"distance": 1e308}]}))
+@example(request=("/v1/features", {"features": ["weather:temp", "weather:temp"], "rows": [ROW]}))
+def test_no_body_is_answered_with_a_defect(client: httpx.Client, request: tuple[str, Any]) -> None:
+    path, body = request
+    try:
+        answer = client.post(path, json=body)
+    except (ValueError, OverflowError):  # not JSON, so nobody can send it
+        return
+    assert answer.status_code in (200, 400, 404, 422), answer.text
+    assert "detail" in answer.json() if answer.status_code != 200 else True
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(sorted(VALID)), body=st.binary(max_size=60) | JSON.map(lambda value: repr(value).encode()))
+def test_no_bytes_are_answered_with_a_defect(client: httpx.Client, path: str, body: bytes) -> None:
+    answer = client.post(path, content=body)
+    assert answer.status_code in (400, 404, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.text(st.characters(codec="utf-8"), max_size=30), method=st.sampled_from(["GET", "POST", "PUT", "HEAD"]))
+def test_no_path_is_answered_with_a_defect(client: httpx.Client, path: str, method: str) -> None:
+    assert client.request(method, f"/v1/{quote(path, safe='/')}").status_code < 500
