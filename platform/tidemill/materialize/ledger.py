@@ -38,6 +38,8 @@ _IN_LINE = frozenset({"scheduled", "extract", "retrain"})
 _DONE_ANEW = frozenset({"extract", "retrain", "rebuild"})
 """Kinds of work that nobody continues: the next run does all of it, so a dead holder's row is ended by then."""
 _FORGOTTEN = "forgotten"
+_SKEW = timedelta(hours=1)
+"""How far the clocks of workers may differ. A run from further ahead was made by a clock that was wrong."""
 
 
 class Ledger:
@@ -171,7 +173,7 @@ class Ledger:
     def last_cutoff(self, view: str, *, by: datetime | None = None) -> datetime | None:
         """What the online store holds everything up to, or None if no run has succeeded.
 
-        `by` leaves out runs beyond that instant: they were made by a clock that was ahead, and saw less than they say.
+        `by` (now) leaves out runs from further ahead than clocks may differ: they saw less than they say.
         """
         return self._newest(RunRow.cutoff, view, by)
 
@@ -226,7 +228,7 @@ class Ledger:
                 *self._succeeded(view), RunRow.id > self._forgotten_up_to(session, view)
             )
             if by is not None:
-                query = query.where(RunRow.interval_end <= to_micros(by))
+                query = query.where(RunRow.interval_end <= to_micros(by + _SKEW))
             newest = session.scalar(query)
         return None if newest is None else instant_of(newest)
 
@@ -250,7 +252,7 @@ class Ledger:
             RunRow.interval_start == row.interval_start, RunRow.state.in_((CLAIMED, SUCCEEDED))
         )
         return any(
-            other.id > counted_from and other.interval_end <= to_micros(at)
+            other.id > counted_from and other.interval_end <= to_micros(at + _SKEW)
             if other.state == SUCCEEDED
             else not _is_free(other, at)
             for other in session.scalars(query)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Catalog
 from tidemill.definitions.serialization import catalog_from_json, to_json
+from tidemill.errors import ConflictError
 from tidemill.metadata.database import Database
 from tidemill.metadata.tables import CatalogRow
 
@@ -49,7 +51,18 @@ class CatalogRepository:
         return [AppliedCatalog(version=row.version, catalog=catalog_from_json(row.body)) for row in rows]
 
     def add(self, catalog: Catalog, *, at: datetime) -> AppliedCatalog:
-        """Put a catalog in force. The same content again changes nothing and keeps its version."""
+        """Put a catalog in force. The same content again changes nothing and keeps its version.
+
+        Raises ConflictError where another process put one in force at the same moment.
+        """
+        try:
+            return self._add(catalog, at)
+        except IntegrityError:
+            raise ConflictError(
+                "Other definitions were put in force at the same moment.", hint="Run `tidemill plan`, then apply again."
+            ) from None
+
+    def _add(self, catalog: Catalog, at: datetime) -> AppliedCatalog:
         with self._database.writing() as session:
             row = session.scalar(self._newest_first().limit(1))
             if row is not None and row.digest == catalog.digest:

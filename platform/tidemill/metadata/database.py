@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from tidemill.errors import UnavailableError
+from tidemill.errors import ConfigurationError, UnavailableError
 from tidemill.metadata.migrations import migrate
+
+_PATIENCE = 30  # seconds to wait for a lock that another process holds
+_CONNECT = 10  # seconds to wait for a server to answer at all
 
 
 class Database:
@@ -57,23 +61,75 @@ class Database:
 def _explained(url: str) -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        where = url.split("@")[-1]  # never the password
-        raise UnavailableError(
-            f"The metadata database at {where} does not answer: {error.orig}.",
-            hint="Check that it runs and that no other process holds it locked; the work can be started again.",
-        ) from error
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        raise _away(url, error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise _away(url, error) from error
+        raise
+
+
+def _away(url: str, error: Exception) -> UnavailableError:
+    cause = str(getattr(error, "orig", error)).strip().rstrip(".")
+    if "full" in cause or "No space left" in cause or "disk I/O" in cause:
+        hint = "Make room on its disk; nothing was half written, and the work can be started again."
+    else:
+        hint = "Check that it runs and that no other process holds it locked; the work can be started again."
+    return UnavailableError(f"The metadata database at {_shown(url)} does not answer: {cause}.", hint=hint)
+
+
+def _shown(url: str) -> str:
+    """Where it is, and never the password."""
+    found = make_url(url)
+    return f"{found.host or found.query.get('host', '')}/{found.database or ''}"
 
 
 def _open(url: str) -> Engine:
-    if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+    found = _understood(url)
+    if found.get_backend_name() == "sqlite":
+        if found.database not in (None, "", ":memory:"):
+            Path(str(found.database)).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(found, connect_args={"timeout": _PATIENCE, "check_same_thread": False})
         event.listen(engine, "connect", _prepare_sqlite)
     else:
-        engine = create_engine(url, pool_pre_ping=True)
+        engine = _engine_of_server(found)
     migrate(engine)
     return engine
+
+
+def _understood(url: str) -> URL:
+    """The URL, with the driver that we install where it names none. Raises ConfigurationError."""
+    try:
+        found = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            "`metadata_url` is not a database's URL.",
+            hint="Write e.g. postgresql+psycopg://user:password@host/database, or leave it out for SQLite.",
+        ) from None
+    return found.set(drivername="postgresql+psycopg") if found.drivername in ("postgresql", "postgres") else found
+
+
+def _engine_of_server(url: URL) -> Engine:
+    is_postgres = url.get_backend_name() == "postgresql"
+    options: dict[str, Any] = {"connect_timeout": _CONNECT, "client_encoding": "utf8"} if is_postgres else {}
+    try:
+        engine = create_engine(url, pool_pre_ping=True, connect_args=options)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise ConfigurationError(
+            f"`metadata_url` needs a driver that is not installed: {error}.",
+            hint="For PostgreSQL install tidemill[postgres] and write postgresql+psycopg://...",
+        ) from None
+    if is_postgres:
+        event.listen(engine, "connect", _prepare_postgres)
+    return engine
+
+
+def _prepare_postgres(connection: Any, _record: Any) -> None:
+    """Who waits for a lock for too long is told so, as on SQLite, and does not wait for ever."""
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = '{_PATIENCE}s'")
+    cursor.close()
+    connection.commit()  # a rollback would take the setting back
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

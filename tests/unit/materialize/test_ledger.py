@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def ledger(tmp_path: Path):
-    database = Database.embedded(tmp_path)
+def ledger(metadata_url: str):
+    database = Database(metadata_url)
     yield Ledger(database, "flights")
     database.close()
 
@@ -102,8 +101,31 @@ def test_of_many_workers_racing_for_one_interval_exactly_one_gets_it(ledger: Led
     assert sorted(won) == [T0 + tick * HOUR for tick in range(20)]
 
 
-def test_projects_do_not_see_each_other_s_runs(tmp_path: Path):
-    database = Database.embedded(tmp_path)
+def test_of_workers_that_see_different_ticks_exactly_one_gets_what_follows_the_last_run(ledger: Ledger):
+    """A worker whose clock is a moment ahead asks for a longer interval; both would do the part they share."""
+    ledger.runs()
+    together = threading.Barrier(4)
+    won: dict[int, list[int]] = {}
+
+    def race(worker: int) -> None:
+        for number in range(25):
+            start = T0 + number * 10 * HOUR
+            together.wait()
+            end = start + (1 + worker) * HOUR
+            if ledger.claim("weather", start=start, end=end, at=T0 + 999 * HOUR, by=f"w{worker}", kind="scheduled"):
+                won.setdefault(number, []).append(worker)
+
+    threads = [threading.Thread(target=race, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == list(range(25))
+    assert {number: len(winners) for number, winners in won.items()} == dict.fromkeys(range(25), 1)
+
+
+def test_projects_do_not_see_each_other_s_runs(metadata_url: str):
+    database = Database(metadata_url)
     finish(Ledger(database, "prod"), "weather", None, T0, T0)
     assert Ledger(database, "my_prod").last_cutoff("weather") is None
     database.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from pydantic import SecretStr
 
 from tidemill.clock import ManualClock
 from tidemill.definitions import Catalog, CatchUp, Entity, Feature, Schedule, Source, ValueType, View
@@ -19,6 +20,7 @@ from tidemill.project import Project, open_project
 from tidemill.schedule.switches import Switches
 from tidemill.schedule.tasks import Kind, tasks_of
 from tidemill.schedule.worker import TaskReport, Worker
+from tidemill.settings import Settings
 
 EXTRACT = """
 import polars as pl
@@ -90,10 +92,10 @@ HOURLY = Schedule(cron="5 * * * *")
 
 
 class Airports:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, metadata_url: str) -> None:
         (root / "feature_store.yaml").write_text("project: airports\n")
         self.clock = ManualClock(at(0))
-        self.project = open_project(root, clock=self.clock)
+        self.project = open_project(root, clock=self.clock, settings=Settings(metadata_url=SecretStr(metadata_url)))
         self.loads = OnlineLoads(self.project)
         self.project.__dict__["materializer"] = self.loads
 
@@ -103,8 +105,8 @@ class Airports:
 
 
 @pytest.fixture
-def airports(tmp_path: Path) -> Iterator[Airports]:
-    found = Airports(tmp_path)
+def airports(tmp_path: Path, metadata_url: str) -> Iterator[Airports]:
+    found = Airports(tmp_path, metadata_url)
     found.apply(catalog_with(HOURLY))
     yield found
     found.project.close()
