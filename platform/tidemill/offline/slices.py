@@ -1,11 +1,9 @@
 """Aggregating many slices `[lo, hi)` of one array at once, whatever their lengths.
 
-Whole numbers are summed by differences of prefix sums, exact modulo 2^64. Floats are first made whole: each is split
-into two integers that together keep 80 bits below the largest value, whose prefix differences are exact as well, so
-that a small window is not spoilt by large values elsewhere. Where that cannot be (infinities, NaN, values more than
-2^45 apart) and for variances, doubling levels are used: level s holds the aggregate of every block of 2^s values, and a
-slice is put together from one block for each set bit of its length. Minimum and maximum take two overlapping blocks of
-one level. Nothing depends on how long the slices are but the number of levels.
+Whole numbers are summed by differences of prefix sums, exact modulo 2^64; floats are made whole first (`exact_sums`).
+For variances doubling levels are used: level s holds the aggregate of every block of 2^s values, and a slice is put
+together from one block for each set bit of its length. Minimum and maximum take two overlapping blocks of one level.
+Nothing depends on how long the slices are but the number of levels.
 """
 
 from __future__ import annotations
@@ -16,26 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 Slices = tuple[np.ndarray, np.ndarray]
-_HIGH_BITS = 40
-_LOW_BITS = 40
-_WIDEST_RANGE = 2.0**45
 _PAIRS_AT_ONCE = 4_000_000
-_SAMPLE = 1_000
 
 
 def totals(values: np.ndarray, slices: list[Slices]) -> list[np.ndarray]:
-    """Sums of slices: int64 for int64 values, float64 for float64 values. An empty slice sums to 0."""
-    if values.dtype == np.int64:
-        return [_difference(_prefix(values), *one) for one in slices]
-    whole = _as_whole(values)
-    if whole is not None:
-        return [found.astype(np.float64) for found in totals(whole, slices)]
-    split = _split(values, _longest(slices))
-    if split is None:
-        return [_total_by_levels(values, one) for one in slices]
-    high, low, exponent = split
-    high_sums, low_sums = totals(high, slices), totals(low, slices)
-    return [_joined(*both, exponent) for both in zip(high_sums, low_sums, strict=True)]
+    """Sums of slices of int64 values, exact modulo 2^64. An empty slice sums to 0."""
+    sums = np.empty(len(values) + 1, dtype=np.int64)
+    sums[0] = 0
+    np.cumsum(values, out=sums[1:])
+    return [sums[hi] - sums[lo] for lo, hi in slices]
 
 
 def extremes(values: np.ndarray, slices: list[Slices], combine: np.ufunc) -> list[np.ndarray]:
@@ -130,70 +117,6 @@ def runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1]))) if len(rows) else np.zeros(0, dtype=np.int64)
     )
     return starts, rows[starts]
-
-
-def _longest(slices: list[Slices]) -> int:
-    return max((int((hi - lo).max(initial=0)) for lo, hi in slices), default=0)
-
-
-def _prefix(values: np.ndarray) -> np.ndarray:
-    sums = np.empty(len(values) + 1, dtype=np.int64)
-    sums[0] = 0
-    np.cumsum(values, out=sums[1:])
-    return sums
-
-
-def _difference(prefix: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
-    return prefix[hi] - prefix[lo]
-
-
-def _as_whole(values: np.ndarray) -> np.ndarray | None:
-    """The floats as int64 where all are whole and so small that float sums of them are exact, too."""
-    if not _all_whole(values[:_SAMPLE]):
-        return None
-    if len(values) and not np.abs(values).max() * len(values) < 2.0**53:
-        return None
-    return values.astype(np.int64) if _all_whole(values) else None
-
-
-def _all_whole(values: np.ndarray) -> bool:
-    return bool((np.rint(values) == values).all())
-
-
-def _split(values: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """`values = (high * 2**LOW_BITS + low) * 2**(exponent - HIGH_BITS - LOW_BITS)` but for what lies below."""
-    size = np.abs(values)
-    largest = size.max()
-    if not np.isfinite(largest) or longest >= 1 << (62 - _HIGH_BITS):
-        return None
-    exponent = int(np.frexp(largest)[1])
-    size[size == 0] = largest
-    if size.min() * _WIDEST_RANGE < largest or not -900 < exponent < 900:
-        return None
-    rest = np.multiply(values, 2.0 ** (_HIGH_BITS - exponent), out=size)
-    high = np.rint(rest)
-    rest -= high
-    rest *= 2.0**_LOW_BITS
-    return high.astype(np.int64), np.rint(rest, out=rest).astype(np.int64), exponent
-
-
-def _joined(high: np.ndarray, low: np.ndarray, exponent: int) -> np.ndarray:
-    return high * 2.0 ** (exponent - _HIGH_BITS) + low * 2.0 ** (exponent - _HIGH_BITS - _LOW_BITS)
-
-
-def _total_by_levels(values: np.ndarray, slices: Slices) -> np.ndarray:
-    lo, hi = slices
-    found, at, length, table = np.zeros(len(lo)), lo.copy(), hi - lo, values
-    with np.errstate(invalid="ignore", over="ignore"):
-        for level in range(int(length.max(initial=0)).bit_length()):
-            block = 1 << level
-            if level:
-                reach = max(len(table) - block // 2, 0)
-                table = table[:reach] + table[block // 2 : block // 2 + reach]
-            here = np.flatnonzero(length & block)
-            found[here] += table[at[here]]
-            at[here] += block
-    return found
 
 
 def _level_of(lengths: np.ndarray) -> np.ndarray:

@@ -6,25 +6,35 @@ the events of one key form a slice in time order, and any stretch of time of any
 Events are kept in classes of lateness (known time minus event time). Within a class whose lateness lies in (a, b] every
 event at or before `K - b` was known at `K`, and none after `K - a`: only the stretch between has to be looked at event
 by event. Events known at once, usually nearly all, form a class of their own in which nothing has to be looked at.
+
+Classes with few events are taken together, unless they are asked to be `fixed`: then what class an event belongs to,
+and what of it is looked at event by event, depends on that event alone, as does the order in which floats are added.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from tidemill.definitions.windows import FAR_FUTURE, FAR_PAST
+from tidemill.offline.radix import stable_order
 
 _RANK_BITS = 32
 _RANK_MASK = (1 << _RANK_BITS) - 1
 _MINUTE = 60_000_000
 _LATENESS_STEPS = tuple(_MINUTE * 4**step for step in range(9))
+_EDGES = (FAR_PAST, 0, *_LATENESS_STEPS, FAR_FUTURE)
+_FIXED_CLASSES = tuple(pairwise(_EDGES))
 _SMALL_CLASS = 0.05
 _FEW_EVENTS = 100_000
+_MANY_LABELS = 50_000
+_SEARCHERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +59,8 @@ class Labels:
     def of(cls, code: np.ndarray, upto: np.ndarray, known_upto: np.ndarray) -> Labels:
         """Labels whose code is not negative (a negative one matches nothing)."""
         rows = np.flatnonzero(code >= 0)
-        in_time = rows[np.argsort(upto[rows], kind="stable")]
-        by_code = np.argsort(code[in_time], kind="stable")
+        in_time = rows[stable_order(upto[rows])]
+        by_code = stable_order(code[in_time])
         order = in_time[by_code]
         by_time = np.empty(len(order), dtype=np.int64)
         by_time[by_code] = np.arange(len(order))
@@ -106,32 +116,46 @@ def reaches(timeline: Timeline, labels: Labels, lower_bounds: list[np.ndarray]) 
     """The slices of each window, given the windows' lower bounds."""
     known_for_sure = np.minimum(labels.upto, _before(labels.known_upto, timeline.longest_lateness))
     perhaps_known = np.minimum(labels.upto, _before(labels.known_upto, timeline.shortest_lateness))
-    sure = timeline.positions(labels, known_for_sure, side="right")
-    unsure = sure
+    searches: list[_Search] = [(known_for_sure, "right"), *((bound, "left") for bound in lower_bounds)]
     if bool((perhaps_known > known_for_sure).any()):
-        unsure = timeline.positions(labels, perhaps_known, side="right")
-    found = []
-    for bound in lower_bounds:
-        lo = timeline.positions(labels, bound, side="left")
-        after = np.maximum(lo, sure)
-        found.append(Reach(lo=lo, sure=after, unsure=np.maximum(unsure, after)))
-    return found
+        searches.append((perhaps_known, "right"))
+    sure, *found = _positions(timeline, labels, searches)
+    unsure = found.pop() if len(found) > len(lower_bounds) else sure
+    after = [np.maximum(lo, sure) for lo in found]
+    return [Reach(lo=lo, sure=end, unsure=np.maximum(unsure, end)) for lo, end in zip(found, after, strict=True)]
 
 
-def timelines(code: np.ndarray, event: np.ndarray, known: np.ndarray | None) -> list[Timeline]:
+_Side = Literal["left", "right"]
+_Search = tuple[np.ndarray, _Side]
+
+
+def _positions(timeline: Timeline, labels: Labels, searches: list[_Search]) -> list[np.ndarray]:
+    """The positions of several searches, side by side where there are many labels."""
+
+    def search(one: _Search) -> np.ndarray:
+        return timeline.positions(labels, one[0], side=one[1])
+
+    if len(labels) < _MANY_LABELS:
+        return [search(one) for one in searches]
+    with ThreadPoolExecutor(_SEARCHERS) as searchers:
+        return list(searchers.map(search, searches))
+
+
+def timelines(code: np.ndarray, event: np.ndarray, known: np.ndarray | None, *, fixed: bool = False) -> list[Timeline]:
     """Classes of lateness over events that are in time order; `known` is None where every event is known at once."""
     packed = _by_code(code)
     if known is None or not bool((known > event).any()):
         return [_punctual(packed, event, known)]
     lateness = known - event
     found = []
-    for shortest, longest in _classes(lateness):
+    for shortest, longest in _FIXED_CLASSES if fixed else _classes(lateness):
         inside = np.flatnonzero((lateness > shortest) & (lateness <= longest))
         if len(inside):
             belongs = np.zeros(len(code), dtype=bool)
             belongs[inside] = True
             mine = packed[belongs[packed & _RANK_MASK]]
-            found.append(_late(mine, inside, event, known, lateness[inside]))
+            bounds = (shortest + 1, longest) if fixed else (int(lateness[inside].min()), int(lateness[inside].max()))
+            found.append(_late(mine, inside, event, known, bounds))
     return found
 
 
@@ -167,7 +191,7 @@ def _punctual(packed: np.ndarray, event: np.ndarray, known: np.ndarray | None) -
 
 
 def _late(
-    packed: np.ndarray, inside: np.ndarray, event: np.ndarray, known: np.ndarray, lateness: np.ndarray
+    packed: np.ndarray, inside: np.ndarray, event: np.ndarray, known: np.ndarray, bounds: tuple[int, int]
 ) -> Timeline:
     return Timeline(
         packed=packed,
@@ -175,14 +199,14 @@ def _late(
         ranks_in_time=inside,
         times=event[inside],
         known=known,
-        shortest_lateness=int(lateness.min()),
-        longest_lateness=int(lateness.max()),
+        shortest_lateness=bounds[0],
+        longest_lateness=bounds[1],
     )
 
 
 def _classes(lateness: np.ndarray) -> list[tuple[int, int]]:
     """Bounds (shortest, longest] of the classes; a class too small to be worth its searches joins the next."""
-    edges = [FAR_PAST, 0, *_LATENESS_STEPS, FAR_FUTURE]
+    edges = _EDGES
     sizes = np.histogram(lateness, bins=np.array(edges, dtype=np.float64) + 0.5)[0]
     found, shortest, waiting = [], edges[0], 0
     for longest, size in zip(edges[1:], sizes, strict=True):
@@ -194,7 +218,10 @@ def _classes(lateness: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _before(instants: np.ndarray, lateness: int) -> np.ndarray:
-    return np.clip(instants - lateness, FAR_PAST, FAR_FUTURE)
+    """`instants - lateness`, clipped; the bounds are moved instead of the result, which could overflow."""
+    ends = np.iinfo(np.int64)
+    least, greatest = max(FAR_PAST + lateness, ends.min), min(FAR_FUTURE + lateness, ends.max)
+    return np.clip(instants, least, greatest) - lateness
 
 
 def in_time_order(event: np.ndarray, known: np.ndarray | None) -> np.ndarray | None:

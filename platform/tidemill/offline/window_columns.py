@@ -12,6 +12,7 @@ from tidemill.definitions.distinct import REGISTERS, estimate, registers_of
 from tidemill.definitions.measures import measures
 from tidemill.definitions.partials import Partials
 from tidemill.definitions.windows import ColumnNeeds
+from tidemill.offline.exact_sums import Limbs
 from tidemill.offline.slices import Moments, Slices, extremes, moments, pairs, runs, totals
 from tidemill.offline.timeline import Labels, Reach, Timeline
 
@@ -56,6 +57,12 @@ class _Part:
     unsure: list[Slices]
     known: np.ndarray | None
 
+    @property
+    def longest(self) -> int:
+        """No window holds more events of this class than this."""
+        both = zip(self.sure, self.unsure, strict=True)
+        return max((int((hi - lo).max(initial=0)) for (lo, _), (_, hi) in both), default=0)
+
 
 def partials_of(
     column: Column,
@@ -65,8 +72,11 @@ def partials_of(
     windows: list[tuple[int, int]],
 ) -> list[Partials]:
     """Partial aggregates of `column`, for each window, in the labels' order. `slices[class][window]`."""
-    sums = [_Sums.nothing(column, len(labels)) for _ in windows]
     parts = [_part(column, timeline, reach) for timeline, reach in zip(classes, slices, strict=True)]
+    limbs = None
+    if column.needs.total and column.values is not None:
+        limbs = Limbs.of(column.values, terms=sum(part.longest for part in parts))
+    sums = [_Sums.nothing(column, limbs, len(labels)) for _ in windows]
     for part in parts:
         _add_sure(sums, part, column.needs)
         for found, unsure in zip(sums, part.unsure, strict=True):
@@ -97,7 +107,8 @@ class _Sums:
     """What has been added up so far of one column in one window; merged class by class."""
 
     count: np.ndarray
-    total: np.ndarray | None
+    limbs: Limbs | None
+    total: list[np.ndarray]
     lowest: np.ndarray | None
     highest: np.ndarray | None
     moments: Moments | None
@@ -105,12 +116,13 @@ class _Sums:
     last: np.ndarray | None
 
     @classmethod
-    def nothing(cls, column: Column, size: int) -> _Sums:
+    def nothing(cls, column: Column, limbs: Limbs | None, size: int) -> _Sums:
         needs = column.needs
         dtype = np.int64 if needs.whole else np.float64
         return cls(
             count=np.zeros(size, dtype=np.int64),
-            total=np.zeros(size, dtype=dtype) if needs.total else None,
+            limbs=limbs,
+            total=[] if limbs is None else [np.zeros(size, dtype=np.int64) for _ in range(limbs.width)],
             lowest=np.zeros(size, dtype=dtype) if needs.lowest else None,
             highest=np.zeros(size, dtype=dtype) if needs.highest else None,
             moments=Moments.nothing(size) if needs.spread else None,
@@ -118,13 +130,11 @@ class _Sums:
             last=np.full(size, -1, dtype=np.int64) if needs.last else None,
         )
 
-    def merge(self, where: np.ndarray, count: np.ndarray, total: np.ndarray | None, lowest: np.ndarray | None,
+    def merge(self, where: np.ndarray, count: np.ndarray, lowest: np.ndarray | None,
               highest: np.ndarray | None, first: np.ndarray, last: np.ndarray) -> None:  # fmt: skip
         """Add windows of which each holds something; `where` are their labels, each at most once."""
         fresh = self.count[where] == 0
         self.count[where] += count
-        if self.total is not None and total is not None:
-            self.total[where] += total
         if self.lowest is not None and lowest is not None:
             self.lowest[where] = np.where(fresh, lowest, np.minimum(self.lowest[where], lowest))
         if self.highest is not None and highest is not None:
@@ -137,7 +147,7 @@ class _Sums:
     def partials(self, column: Column) -> Partials:
         return Partials(
             count=self.count,
-            total=self.total,
+            total=None if self.limbs is None else self.limbs.joined(self.total),
             lowest=self.lowest,
             highest=self.highest,
             spread=None if self.moments is None else self.moments.spread,
@@ -150,7 +160,10 @@ def _add_sure(sums: list[_Sums], part: _Part, needs: ColumnNeeds) -> None:
     """What is known for sure, by prefix sums and levels: all windows share the tables."""
     values, slices = part.values, part.sure
     nothing = [None] * len(slices)
-    total = totals(values, slices) if needs.total and values is not None else nothing
+    if values is not None and sums and (limbs := sums[0].limbs) is not None:
+        for place, numbers in enumerate(limbs.split(values)):
+            for found, total in zip(sums, totals(numbers, slices), strict=True):
+                found.total[place] += total
     lowest = extremes(values, slices, np.minimum) if needs.lowest and values is not None else nothing
     highest = extremes(values, slices, np.maximum) if needs.highest and values is not None else nothing
     spreads = moments(values.astype(np.float64), slices) if needs.spread and values is not None else nothing
@@ -160,12 +173,12 @@ def _add_sure(sums: list[_Sums], part: _Part, needs: ColumnNeeds) -> None:
         if len(some) == 0:
             continue
         whole = len(some) == len(lo)
-        sums_of, lowest_of, highest_of = (
-            one if one is None or whole else one[some] for one in (total[number], lowest[number], highest[number])
+        lowest_of, highest_of = (
+            one if one is None or whole else one[some] for one in (lowest[number], highest[number])
         )
         first = part.rank[lo[some]] if needs.first else some
         last = part.rank[hi[some] - 1] if needs.last else some
-        found.merge(some, (hi - lo)[some], sums_of, lowest_of, highest_of, first, last)
+        found.merge(some, (hi - lo)[some], lowest_of, highest_of, first, last)
         spread = spreads[number]
         if found.moments is not None and spread is not None:
             found.moments.add(some, spread.count[some], spread.mean[some], spread.spread[some])
@@ -177,13 +190,15 @@ def _add_unsure(found: _Sums, part: _Part, slices: Slices, labels: Labels) -> No
         starts, mine = runs(rows)
         count = np.diff(np.append(starts, len(rows)))
         values = None if part.values is None else part.values[positions]
-        total = None if values is None else np.add.reduceat(values, starts)
+        if values is not None and found.limbs is not None:
+            for total, numbers in zip(found.total, found.limbs.split(values), strict=True):
+                total[mine] += np.add.reduceat(numbers, starts)
         lowest = None if values is None or found.lowest is None else np.minimum.reduceat(values, starts)
         highest = None if values is None or found.highest is None else np.maximum.reduceat(values, starts)
         first, last = part.rank[positions[starts]], part.rank[positions[starts + count - 1]]
-        found.merge(mine, count, total, lowest, highest, first, last)
-        if found.moments is not None and values is not None and total is not None:
-            mean = total / count
+        found.merge(mine, count, lowest, highest, first, last)
+        if found.moments is not None and values is not None:
+            mean = np.add.reduceat(values, starts) / count
             with np.errstate(invalid="ignore", over="ignore"):
                 spread = np.add.reduceat((values - np.repeat(mean, count)) ** 2, starts)
             found.moments.add(mine, count, mean, spread)

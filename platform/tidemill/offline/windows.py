@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -23,6 +24,10 @@ from tidemill.offline.instants import Instants, Unit, to_unit
 from tidemill.offline.timeline import Labels, Reach, Timeline, in_time_order, reaches, timelines
 from tidemill.offline.window_columns import Column, newest_ranks, partials_of
 from tidemill.offline.window_events import EVENT, KNOWN, as_key, check_columns, each_event_once, instant, utc
+
+_Window = tuple[int, int]
+_Slices = dict[_Window, list[Reach]]
+"""For each window, given by length and hop, the reach within every class of lateness."""
 
 _CODE = "__tidemill_code"
 _TABLE_ROWS = 1_000_000
@@ -65,9 +70,12 @@ def window_values(
     code, distinct = _code_keys(keys, view.join_keys, len(upto))
     labels = Labels.of(code, np.asarray(upto, dtype=np.int64), np.asarray(known_upto, dtype=np.int64))
     history = _read(view, events, distinct, labels, wanted, timestamp_field, known_field, unit)
-    found = _evaluate(view, history, labels, wanted, len(upto))
-    if with_event_time:
-        found.append(_event_times(view, history, labels, len(upto)))
+    longest = _longest_with_hop(view, unit) if with_event_time else None
+    windows = list(dict.fromkeys([*(_window(item, unit) for item in wanted), *([longest] if longest else [])]))
+    slices = _slices(history, labels, windows)
+    found = _evaluate(view, history, labels, wanted, slices, len(upto))
+    if longest is not None:
+        found.append(_event_times(history, labels, slices[longest], len(upto)))
     return pl.DataFrame(found) if found else pl.DataFrame(height=len(upto))
 
 
@@ -130,9 +138,11 @@ class _History:
     known: np.ndarray | None
     columns: pl.DataFrame
     unit: Unit
+    fixed: bool
 
+    @cached_property
     def classes(self) -> list[Timeline]:
-        return timelines(self.code, self.event, self.known)
+        return timelines(self.code, self.event, self.known, fixed=self.fixed)
 
 
 def _aggregations(view: View, features: Sequence[str] | None) -> tuple[Aggregation, ...]:
@@ -237,32 +247,32 @@ def _in_order(
         event = event[order]
         known = None if known is None else known[order]
     code = frame[_CODE].to_numpy() if has_keys else np.zeros(len(frame), dtype=np.int64)
-    return _History(code=code, event=event, known=known, columns=frame.select(needed), unit=unit)
+    # Sums are exact however they are put together, spreads are not: their classes must not depend on who else asks.
+    fixed = bool({AggregationFunction.VAR, AggregationFunction.STD} & {item.function for item in wanted})
+    return _History(code=code, event=event, known=known, columns=frame.select(needed), unit=unit, fixed=fixed)
+
+
+def _slices(history: _History, labels: Labels, windows: list[_Window]) -> _Slices:
+    bounds = [lower_bound(labels.upto, *window) for window in windows]
+    by_class = [reaches(timeline, labels, bounds) for timeline in history.classes]
+    return {window: [of_class[number] for of_class in by_class] for number, window in enumerate(windows)}
 
 
 def _evaluate(
-    view: View, history: _History, labels: Labels, wanted: tuple[Aggregation, ...], size: int
+    view: View, history: _History, labels: Labels, wanted: tuple[Aggregation, ...], slices: _Slices, size: int
 ) -> list[pl.Series]:
-    classes = history.classes()
-    windows = list(dict.fromkeys(_window(item, history.unit) for item in wanted))
-    bounds = [lower_bound(labels.upto, *window) for window in windows]
-    slices = [reaches(timeline, labels, bounds) for timeline in classes]
     found: dict[str, pl.Series] = {}
     for needs in needs_of(view, wanted):
         mine = [item for item in wanted if item.column == needs.column]
-        asked = {_window(item, history.unit) for item in mine}
-        used = [number for number, window in enumerate(windows) if window in asked]
+        used = list(dict.fromkeys(_window(item, history.unit) for item in mine))
+        by_class = [[slices[window][number] for window in used] for number in range(len(history.classes))]
         column = Column.of(needs, history.columns)
-        by_window = partials_of(column, classes, _only(slices, used), labels, [windows[number] for number in used])
-        partials = {windows[number]: answer for number, answer in zip(used, by_window, strict=True)}
+        by_window = partials_of(column, history.classes, by_class, labels, used)
+        partials = dict(zip(used, by_window, strict=True))
         for item in mine:
             its_partials = partials[_window(item, history.unit)]
             found[item.name] = _feature(item, view.feature(item.name).dtype, its_partials, labels, size)
     return [found[item.name] for item in wanted]
-
-
-def _only(slices: list[list[Reach]], used: list[int]) -> list[list[Reach]]:
-    return [[of_class[number] for number in used] for of_class in slices]
 
 
 def _feature(item: Aggregation, dtype: ValueType, partials: Partials, labels: Labels, size: int) -> pl.Series:
@@ -282,11 +292,9 @@ def _series(name: str, values: np.ndarray, is_null: np.ndarray, dtype: ValueType
     return series if polars is None or series.dtype == polars else series.cast(polars)
 
 
-def _event_times(view: View, history: _History, labels: Labels, size: int) -> pl.Series:
-    classes = history.classes()
-    bound = lower_bound(labels.upto, *_longest_with_hop(view, history.unit))
-    slices = [reaches(timeline, labels, [bound])[0] for timeline in classes]
-    newest = newest_ranks(classes, slices, labels)
+def _event_times(history: _History, labels: Labels, slices: list[Reach], size: int) -> pl.Series:
+    """The newest event that counted in a window."""
+    newest = newest_ranks(history.classes, slices, labels)
     values, is_null = np.zeros(size, dtype=np.int64), np.ones(size, dtype=bool)
     some = newest >= 0
     values[labels.order[some]] = history.event[newest[some]] // _PER_MICROSECOND[history.unit]

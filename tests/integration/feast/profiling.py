@@ -26,7 +26,7 @@ class WholeColumns(Profile):
         self._columns = columns
 
     def validate(self, dataset: pd.DataFrame) -> ValidationReport:
-        return Missing([name for name in self._columns if dataset[name].isna().any()])
+        return Missing([name for name in self._columns if dataset[name].isna().to_numpy().any()])
 
     def to_proto(self) -> Any:
         raise NotImplementedError
@@ -38,7 +38,7 @@ class WholeColumns(Profile):
 
 class NothingMissingProfiler(Profiler):
     def analyze_dataset(self, dataset: pd.DataFrame) -> Profile:
-        return WholeColumns([name for name in dataset if not dataset[name].isna().any()])
+        return WholeColumns([name for name in dataset if not dataset[name].isna().to_numpy().any()])
 
     def to_proto(self) -> Any:
         raise NotImplementedError

@@ -286,3 +286,15 @@ def test_a_nan_in_a_window_is_a_value_and_a_null_is_none(workshop: Workshop):
     assert math.isnan(found["sum"][0])
     assert found.select("sum", "count").rows()[1] == (None, 0)
     assert found["count"].to_list() == [2, 0]
+
+
+def test_variances_of_very_late_events_count_only_what_was_known(workshop: Workshop):
+    """An event may be learned of years after it happened, and before it happens."""
+    happened = [at(0), at(0.5), at(1), at(1)]
+    learned = [at(0), at(24 * 900), at(-24 * 900), at(1.5)]
+    source = workshop.source("s", {"id": [1] * 4, "event": happened, "known": learned, "x": [1.0, 2.0, 4.0, 9.0]})
+    windowed(workshop, source, F.VAR, F.COUNT)
+    found = workshop.collect(["v:var", "v:count"], asked((1, 1), (1, 2)))
+    assert found.select("var", "count").rows() == [(4.5, 2), (pytest.approx(49 / 3), 3)]
+    everything = workshop.collect(["v:var", "v:count"], asked((1, 2)), filter_known=False)
+    assert everything.select("var", "count").rows() == [(pytest.approx(38 / 3), 4)]
