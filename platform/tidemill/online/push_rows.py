@@ -105,7 +105,7 @@ def _in_definitions(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
         for stored, defined in source.field_mapping
         if stored in frame.columns and defined not in frame.columns
     }
-    return frame.rename(renames)
+    return frame.rename(renames) if renames else frame
 
 
 def _needed_columns(views: Sequence[View]) -> list[str]:
@@ -162,8 +162,10 @@ def _rows_without_key(views: Sequence[View], columns: Mapping[str, pl.Series]) -
 
 def instants_of(times: pl.Series) -> np.ndarray:
     """Int64 microseconds; 0 where there is none."""
-    physical = times.to_physical()
-    return (physical.fill_null(0) if physical.null_count() else physical).to_numpy()
+    instants = times.to_numpy().astype("datetime64[us]", copy=False)
+    if times.null_count():
+        instants = np.where(np.isnat(instants), np.datetime64(0, "us"), instants)
+    return instants.view(np.int64)
 
 
 def _typed(catalog: Catalog, views: Sequence[View], frame: pl.DataFrame) -> dict[str, pl.Series]:

@@ -62,12 +62,13 @@ class _SomeRows(AggregatedColumn):
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """Events of one view, in any order: the code of each one's entity, its times, the aggregated columns.
+    """Events in any order: the code of each one's entity, its tile, its times, the aggregated columns.
 
     `since` is 0 for an event whose time has come, else the instant from which on it counts.
     """
 
     code: np.ndarray
+    tile: np.ndarray
     event: np.ndarray
     known: np.ndarray
     since: np.ndarray
@@ -76,15 +77,11 @@ class Events:
     def __len__(self) -> int:
         return len(self.code)
 
-    def since_tile(self, oldest: int, hop: int) -> Events:
-        """Those whose tile still counts."""
-        kept = np.flatnonzero(self.event >= oldest * hop)
-        return self if len(kept) == len(self) else self.take(kept)
-
     def take(self, kept: np.ndarray) -> Events:
         """Some of the events."""
         return Events(
             code=self.code[kept],
+            tile=self.tile[kept],
             event=self.event[kept],
             known=self.known[kept],
             since=self.since[kept],
@@ -101,29 +98,46 @@ class Records:
 
 
 def build_records(layout: TileLayout, events: Events) -> Records:
-    """Aggregate events into one record for each (entity, tile, since)."""
-    tile = events.event // layout.hop
-    order = _grouped(events, tile)
-    starts = _starts(events.code[order], tile[order], events.since[order])
+    """Aggregate events into one record for each (entity, tile, since). The events' tiles are those of their hop."""
+    order = _grouped(events)
+    starts = _starts(events.code[order], events.tile[order], events.since[order])
     words = np.zeros((len(starts), layout.words), dtype=np.int64)
     if len(starts) == 0:
         return Records(code=np.zeros(0, dtype=np.int64), words=words)
     heads = order[starts]
-    words[:, TILE] = tile[heads]
+    words[:, TILE] = events.tile[heads]
     words[:, SINCE] = events.since[heads]
     words[:, NEWEST] = np.maximum.reduceat(events.event[order], starts)
-    record = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(order))))
+    record = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
     for column in layout.columns:
         _fill_column(words, column, events, order, record)
     return Records(code=events.code[heads], words=words)
 
 
-def _grouped(events: Events, tile: np.ndarray) -> np.ndarray:
+def _grouped(events: Events) -> np.ndarray:
     """Positions by (code, tile, since), in each group by (event, known, position)."""
-    by = {"code": events.code, "tile": tile, "since": events.since, "event": events.event, "known": events.known}
-    if len(events) < _FEW_EVENTS:
-        return np.lexsort(tuple(reversed(by.values())))
-    return pl.DataFrame(by).select(pl.arg_sort_by(*by, maintain_order=True)).to_numpy()[:, 0].astype(np.int64)
+    by = {"code": events.code, "tile": events.tile, "since": events.since, "event": events.event, "known": events.known}
+    if len(events) > _FEW_EVENTS:
+        return pl.DataFrame(by).select(pl.arg_sort_by(*by, maintain_order=True)).to_numpy()[:, 0].astype(np.int64)
+    packed = _packed_order(events)
+    return np.lexsort(tuple(reversed(by.values()))) if packed is None else packed
+
+
+def _packed_order(events: Events) -> np.ndarray | None:
+    """The same for events that came in order of time and whose time has come: one sort of one number for each."""
+    size = len(events)
+    if size == 0 or events.since.any():
+        return None
+    lowest = int(events.tile.min())
+    span = int(events.tile.max()) - lowest + 1
+    if (int(events.code.max()) + 1) * span * size >= 2**62:
+        return None
+    packed = ((events.code * span + (events.tile - lowest)) * size) + np.arange(size)
+    packed.sort()
+    group, order = np.divmod(packed, size)
+    event, known = events.event[order], events.known[order]
+    later = (event[1:] > event[:-1]) | ((event[1:] == event[:-1]) & (known[1:] >= known[:-1]))
+    return order if bool((later | (group[1:] != group[:-1])).all()) else None
 
 
 def _starts(*parts: np.ndarray) -> np.ndarray:
@@ -152,7 +166,7 @@ def _fill_column(words: np.ndarray, column: ColumnWords, events: Events, order: 
         return
     starts = _starts(record)
     mine = record[starts]
-    words[mine, column.count] = np.diff(np.append(starts, len(record)))
+    words[mine, column.count] = np.diff(starts, append=len(record))
     if column.distinct is not None:
         _fill_sketch(words, column.distinct, values.gather(order), record)
     if column.needs.has_values:
@@ -205,6 +219,8 @@ def _fill_ends(
     starts: np.ndarray,
     mine: np.ndarray,
 ) -> None:
+    if column.first is None and column.last is None:
+        return
     ends = np.append(starts[1:], len(order)) - 1
     for place, chosen in ((column.first, starts), (column.last, ends)):
         if place is not None:

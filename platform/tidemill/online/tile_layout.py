@@ -93,6 +93,11 @@ class TileLayout:
         return (self.words, tuple(_without_name(column) for column in self.columns))
 
     @cached_property
+    def build_shape(self) -> tuple[Any, ...]:
+        """Equal for layouts whose records can be built alike: the same partials of the same columns."""
+        return (self.shape, tuple(column.needs.column for column in self.columns))
+
+    @cached_property
     def ops(self) -> str:
         """How the push script merges two records: an operation and the byte it starts at, for each partial."""
         return " ".join(_ops(self))
@@ -129,9 +134,9 @@ def rebuild_lock(project: str, view: str) -> str:
     return f"{project_prefix(project)}rebuilding:{view}"
 
 
-def event_prefix(project: str, stream: str, event_id: str) -> bytes:
-    """What the keys of delivered events' ids start with."""
-    return f"{project_prefix(project)}e:{stream}:{event_id}:".encode()
+def event_key(project: str, stream: str, event_id: str) -> str:
+    """Where the ids of delivered events are remembered; the keys of sets of them start with it."""
+    return f"{project_prefix(project)}e:{stream}:{event_id}"
 
 
 def _layout(view: View, hop: int) -> TileLayout:

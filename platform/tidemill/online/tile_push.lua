@@ -1,26 +1,67 @@
 -- Writes events into tiles, once.
 --
--- KEYS   locks ..., ids of events ..., tiles ...
--- ARGV   number of locks, number of ids, seconds to remember ids, now (microseconds), then for each layout:
---        number of records, words of a record, merge operations, seconds to keep tiles, oldest tile that counts,
---        capacity in records, the records one after the other
+-- KEYS   where the ids of events are remembered (one key, if there are ids), locks ..., tiles ...
+-- ARGV   number of ids, seconds to remember them, 1 to write whether or not they are known, number of locks,
+--        now (microseconds), ids ..., then for each layout: number of records, words of a record, merge operations,
+--        seconds to keep tiles, oldest tile that counts, capacity in records, the records one after the other
 --
 -- Answers {0} when all is written, {1, positions of ids seen before} or {2, position of a lock that is held} when
 -- nothing is. Redis runs a script as one step, so ids and tiles change together or not at all.
 local unpack_, pack, sub, floor = struct.unpack, struct.pack, string.sub, math.floor
-local locks, ids = tonumber(ARGV[1]), tonumber(ARGV[2])
-local remember, now = ARGV[3], tonumber(ARGV[4])
+local call, spread = redis.call, unpack
+local ids, remember, regardless = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
+local locks, now = tonumber(ARGV[4]), tonumber(ARGV[5])
+local named = ids > 0 and 1 or 0
 local HALF = 4503599627370496
 local ZERO = string.rep('\0', 8)
 
-for i = 1, locks do
-  if redis.call('EXISTS', KEYS[i]) == 1 then return {2, i} end
+for i = named + 1, named + locks do
+  if call('EXISTS', KEYS[i]) == 1 then return {2, i - named} end
 end
-local seen = {}
-for i = 1, ids do
-  if redis.call('EXISTS', KEYS[locks + i]) == 1 then seen[#seen + 1] = i end
+
+-- Ids lie in sets, one for each span of half the time for which they are remembered; a set is dropped as a whole when
+-- the last of its ids may be forgotten. Spans change with the longest window, so the key holds a hash of those in use
+-- (seconds, and until when sets of that length matter).
+local function set_of(span, number) return KEYS[1] .. ':' .. span .. ':' .. string.format('%d', number) end
+local function number_of(span) return floor(now / 1000000 / span) end
+
+local function seen_before(span)
+  local current, seen = number_of(span), {}
+  for number = current + 1, current - 2, -1 do -- the next one: another writer's clock may be ahead
+    local set = set_of(span, number)
+    if call('EXISTS', set) == 1 then
+      local found = call('SMISMEMBER', set, spread(ARGV, 6, 5 + ids))
+      for i = 1, ids do if found[i] == 1 then seen[#seen + 1] = i end end
+    end
+  end
+  return seen
 end
-if #seen > 0 then return {1, seen} end
+
+local function remember_ids()
+  local span = math.ceil(remember / 2)
+  local spans, known = call('HGETALL', KEYS[1]), nil
+  if not regardless then
+    for i = 1, #spans, 2 do
+      local seen = tonumber(spans[i + 1]) > now and seen_before(tonumber(spans[i])) or {}
+      if #seen > 0 then return seen end
+    end
+  end
+  local set = set_of(span, number_of(span))
+  local is_new = call('EXISTS', set) == 0
+  call('SADD', set, spread(ARGV, 6, 5 + ids))
+  if is_new then
+    call('EXPIRE', set, 3 * span + 60)
+    call('UNLINK', set_of(span, number_of(span) - 3), set_of(span, number_of(span) - 4))
+    call('HSET', KEYS[1], span, string.format('%d', now + 3 * span * 1000000))
+    local left = call('TTL', KEYS[1])
+    if left < 3 * span + 60 then call('EXPIRE', KEYS[1], 3 * span + 60) end
+  end
+end
+
+if ids > 0 then
+  local seen = remember_ids()
+  if seen then return {1, seen} end
+end
 
 -- Lua's numbers hold 53 bits: larger sums are added by halves, with the carry.
 local function add64(a, b, at)
@@ -95,11 +136,26 @@ local merges = {
   h = function(a, b, op) return greater_sketch(a, b, op.at) end,
 }
 
+local formats = {i = 'i8', a = 'i8', b = 'i8', f = 'd', A = 'd', B = 'd'}
+
+-- How to read a whole record as numbers, if that is all it holds, and how each word is merged.
+local function number_format(ops)
+  local format, kinds = {'<i8i8i8'}, {}
+  for i = 1, #ops do
+    if not formats[ops[i].kind] then return end
+    format[i + 1], kinds[i + 3] = formats[ops[i].kind], ops[i].kind
+  end
+  return table.concat(format), kinds
+end
+
+local parsed_before = {}
+
 local function parsed(text)
+  if parsed_before[text] then return parsed_before[text] end
   local ops = {}
   for part in string.gmatch(text, '%S+') do
     local kind, at, rest = string.match(part, '^(%a):(%d+):?(.*)$')
-    local op = {at = tonumber(at), merge = merges[kind]}
+    local op = {kind = kind, at = tonumber(at), merge = merges[kind]}
     local count, total, number = string.match(rest, '^(%d+):(%d+):(%a)$')
     if count then
       op.count, op.total = tonumber(count), tonumber(total)
@@ -107,6 +163,8 @@ local function parsed(text)
     end
     ops[#ops + 1] = op
   end
+  ops.format, ops.kinds = number_format(ops)
+  parsed_before[text] = ops
   return ops
 end
 
@@ -115,6 +173,27 @@ local function merged(a, b, ops)
   local parts = {word(a, 1), ZERO, word(newest, 17)}
   for i = 1, #ops do parts[i + 3] = ops[i].merge(a, b, ops[i]) end
   return table.concat(parts)
+end
+
+-- Most records are numbers that are added or compared, one word each: those are merged all at once. `a` and `b` are
+-- their words as numbers; nil where one is too large for Lua to be exact.
+local function merged_numbers(a, b, layout)
+  local kinds, words = layout.ops.kinds, layout.words
+  for i = 4, words do
+    local kind, x, y = kinds[i], a[i], b[i]
+    if kind == 'f' then a[i] = x + y
+    elseif kind == 'A' then if y < x or y ~= y then a[i] = y end
+    elseif kind == 'B' then if y > x or y ~= y then a[i] = y end
+    else
+      if x >= HALF or x <= -HALF or y >= HALF or y <= -HALF then return nil end
+      if kind == 'i' then a[i] = x + y
+      elseif kind == 'a' then if y < x then a[i] = y end
+      elseif y > x then a[i] = y end
+    end
+  end
+  a[2] = 0
+  if b[3] > a[3] then a[3] = b[3] end
+  return pack(layout.ops.format, spread(a, 1, words))
 end
 
 local function tile_of(record) return (unpack_('<i8', record)) end
@@ -132,7 +211,7 @@ end
 
 -- A record whose time has not come joins its tile as a record of its own; those whose time has come become one.
 local function insert_early(key, record, layout)
-  local size, blob = layout.size, redis.call('GET', key)
+  local size, blob = layout.size, call('GET', key)
   local count, tile = #blob / size, tile_of(record)
   local stop = upto(blob, size, count, tile)
   local start = upto(blob, size, count, tile - 1)
@@ -145,12 +224,12 @@ local function insert_early(key, record, layout)
   end
   early[#early + 1] = record
   local all = sub(blob, 1, start * size) .. (come or '') .. table.concat(early) .. sub(blob, stop * size + 1)
-  redis.call('SET', key, all, 'EX', layout.expiry)
+  call('SET', key, all, 'EX', layout.expiry)
 end
 
 -- The record may be older than the newest one: find its tile, or the place where it belongs.
 local function insert_late(key, record, layout)
-  local size, blob = layout.size, redis.call('GET', key)
+  local size, blob = layout.size, call('GET', key)
   local count, tile = #blob / size, tile_of(record)
   local stop = upto(blob, size, count, tile)
   local place = stop
@@ -158,50 +237,69 @@ local function insert_late(key, record, layout)
     local one = sub(blob, (place - 1) * size + 1, place * size)
     if tile_of(one) ~= tile then break end
     if has_come(one) then
-      redis.call('SETRANGE', key, (place - 1) * size, merged(one, record, layout.ops))
+      call('SETRANGE', key, (place - 1) * size, merged(one, record, layout.ops))
       return
     end
     place = place - 1
   end
-  redis.call('SET', key, sub(blob, 1, stop * size) .. record .. sub(blob, stop * size + 1), 'EX', layout.expiry)
+  call('SET', key, sub(blob, 1, stop * size) .. record .. sub(blob, stop * size + 1), 'EX', layout.expiry)
 end
 
 local function append(key, record, layout, count)
-  redis.call('APPEND', key, record)
+  call('APPEND', key, record)
   if count + 1 > layout.capacity then
-    local blob = redis.call('GET', key)
+    local blob = call('GET', key)
     local old = upto(blob, layout.size, count + 1, layout.oldest - 1)
-    if old > 0 then redis.call('SET', key, sub(blob, old * layout.size + 1)) end
+    if old > 0 then call('SET', key, sub(blob, old * layout.size + 1)) end
   end
-  redis.call('EXPIRE', key, layout.expiry)
+  call('EXPIRE', key, layout.expiry)
 end
 
-local function place(key, record, layout)
+-- `length` is that of the key's log, and `last` its last record.
+local function place(key, record, layout, length, last)
   local size = layout.size
-  local length = redis.call('STRLEN', key)
-  if length == 0 or length % size ~= 0 then
-    redis.call('SET', key, record, 'EX', layout.expiry)
+  if not last then
+    call('SET', key, record, 'EX', layout.expiry)
     return
   end
-  local last = redis.call('GETRANGE', key, length - size, length - 1)
   local apart = tile_of(record) - tile_of(last)
   if apart > 0 then append(key, record, layout, length / size)
   elseif not has_come(record) then insert_early(key, record, layout)
-  elseif apart == 0 and has_come(last) then redis.call('SETRANGE', key, length - size, merged(last, record, layout.ops))
+  elseif apart == 0 and has_come(last) then call('SETRANGE', key, length - size, merged(last, record, layout.ops))
   else insert_late(key, record, layout) end
 end
 
-for i = 1, ids do redis.call('SET', KEYS[locks + i], '1', 'EX', remember) end
-local key, arg = locks + ids, 5
+local function write(key, records, at, layout)
+  local size, length, last = layout.size, call('STRLEN', key), nil
+  if length > 0 and length % size == 0 then
+    last = call('GETRANGE', key, layout.minus_size, '-1')
+    local format = layout.ops.format
+    if format then
+      local a, b = {unpack_(format, last)}, {unpack_(format, records, at)}
+      if a[1] == b[1] and a[2] <= now and b[2] <= now then
+        local both = merged_numbers(a, b, layout)
+        if both then
+          call('SETRANGE', key, length - size, both)
+          return
+        end
+      end
+    end
+  end
+  place(key, sub(records, at, at + size - 1), layout, length, last)
+end
+
+local key, arg = named + locks, 6 + ids
 while ARGV[arg] do
   local layout = {
-    size = tonumber(ARGV[arg + 1]) * 8, ops = parsed(ARGV[arg + 2]), expiry = ARGV[arg + 3],
+    words = tonumber(ARGV[arg + 1]), ops = parsed(ARGV[arg + 2]), expiry = ARGV[arg + 3],
     oldest = tonumber(ARGV[arg + 4]), capacity = tonumber(ARGV[arg + 5]),
   }
+  layout.size = layout.words * 8
+  layout.minus_size = tostring(-layout.size)
   local records, size = ARGV[arg + 6], layout.size
   for i = 1, tonumber(ARGV[arg]) do
     key = key + 1
-    place(KEYS[key], sub(records, (i - 1) * size + 1, i * size), layout)
+    write(KEYS[key], records, (i - 1) * size + 1, layout)
   end
   arg = arg + 7
 end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,8 @@ from tidemill.online.keys import key_layout
 from tidemill.online.push_rows import time_fields
 from tidemill.online.resp import ReplyStream, RespClient, pack_command
 from tidemill.online.tile_build import AggregatedColumn, Events, build_records
-from tidemill.online.tile_layout import event_prefix, layouts_of, project_prefix, rebuild_lock, view_prefix
-from tidemill.online.tile_writer import event_names
+from tidemill.online.tile_layout import TileLayout, layouts_of, project_prefix, rebuild_lock, view_prefix
+from tidemill.online.tile_writer import event_names, remember_events
 
 if TYPE_CHECKING:
     from tidemill.offline.store import OfflineStore
@@ -128,7 +128,7 @@ def _siblings(catalog: Catalog, view: View) -> list[View]:
 
 def _rebuild_together(store: OnlineStore, views: Sequence[View], offline: OfflineStore, at: int) -> RebuildResult:
     result = RebuildResult(events=0, entities=0, tiles=0, removed=0)
-    named: set[bytes] = set()
+    named: set[str] = set()
     with _Locks(store.resp, [rebuild_lock(store.project, view.name) for view in views]) as locks:
         for view in views:
             result += _rebuild(store, view, offline, at, locks, named)
@@ -136,21 +136,22 @@ def _rebuild_together(store: OnlineStore, views: Sequence[View], offline: Offlin
 
 
 def _rebuild(
-    store: OnlineStore, view: View, offline: OfflineStore, at: int, locks: _Locks, named: set[bytes]
+    store: OnlineStore, view: View, offline: OfflineStore, at: int, locks: _Locks, named: set[str]
 ) -> RebuildResult:
     """Rebuild one view; `named` are the events whose ids have been remembered already, for a view before it."""
     layouts = layouts_of(view)
     history = _history(store, view, offline, at)
     written: set[bytes] = set()
     tiles = 0
-    with store.resp.stream() as stream:
-        fresh = [name for name in history.names if name is not None and name not in named]
-        _send_names(stream, store, view, fresh, locks)
+    fresh = [name for name in history.names if name is not None and name not in named]
+    if view.event_id and view.stream:
+        remember_events(store, view.stream, view.event_id, fresh, at=at, between=locks.renew)
         named.update(fresh)
+    with store.resp.stream() as stream:
         for layout in layouts:
             locks.renew()
             prefix = layout.prefix(store.project)
-            records = build_records(layout, history.events.since_tile(layout.oldest_tile(at), layout.hop))
+            records = build_records(layout, history.on(layout, at))
             tiles += len(records.code)
             keys = [prefix + history.entities[code] for code in np.unique(records.code).tolist()]
             written.update(keys)
@@ -169,8 +170,15 @@ class _Delivered:
     """The known events of a view's longest window, their names, and the entity keys their codes stand for."""
 
     events: Events
-    names: list[bytes | None]
+    names: list[str | None]
     entities: list[bytes]
+
+    def on(self, layout: TileLayout, at: int) -> Events:
+        """The events with the tiles of a layout, without those that no longer count."""
+        tile = self.events.event // layout.hop
+        events = replace(self.events, tile=tile)
+        kept = np.flatnonzero(tile >= layout.oldest_tile(at))
+        return events if len(kept) == len(events) else events.take(kept)
 
 
 def _history(store: OnlineStore, view: View, offline: OfflineStore, at: int) -> _Delivered:
@@ -181,6 +189,7 @@ def _history(store: OnlineStore, view: View, offline: OfflineStore, at: int) -> 
     code, entities = _coded(store, view, frame)
     events = Events(
         code=code,
+        tile=np.zeros(len(frame), dtype=np.int64),
         event=frame[EVENT].to_numpy(),
         known=frame[KNOWN].to_numpy(),
         since=np.zeros(len(frame), dtype=np.int64),
@@ -210,15 +219,6 @@ def _blobs(code: np.ndarray, words: np.ndarray) -> Iterator[bytes]:
     raw, size = words.tobytes(), words.shape[1] * words.itemsize
     for start, stop in zip(starts, [*starts[1:], len(code)], strict=True):
         yield raw[start * size : stop * size]
-
-
-def _send_names(stream: ReplyStream, store: OnlineStore, view: View, names: list[bytes], locks: _Locks) -> None:
-    """Remember which events are in, so that a push that repeats them changes nothing."""
-    if view.event_id is None or view.stream is None:
-        return
-    prefix = event_prefix(store.project, view.stream, view.event_id)
-    expiry = max(layout.expiry(forever=store.keeps_forever) for layout in layouts_of(view))
-    _send(stream, (pack_command("SET", prefix + name, "1", "EX", expiry) for name in names), locks)
 
 
 def _send(stream: ReplyStream, commands: Iterator[bytes], locks: _Locks) -> None:

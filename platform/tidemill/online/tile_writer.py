@@ -7,12 +7,13 @@ which, and the batch is sent again without those events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -22,11 +23,15 @@ from tidemill.errors import ConflictError
 from tidemill.online.keys import key_layout
 from tidemill.online.resp import RespClient, Script
 from tidemill.online.tile_build import AggregatedColumn, Events, build_records
-from tidemill.online.tile_layout import event_prefix, layouts_of, rebuild_lock
+from tidemill.online.tile_layout import TileLayout, event_key, layouts_of, rebuild_lock
+
+if TYPE_CHECKING:
+    from tidemill.online.store import OnlineStore
 
 PUSH = Script(Path(__file__).with_name("tile_push.lua").read_text())
 _EVENTS_AT_ONCE = 1_000
 _TILES_AT_ONCE = 2_000
+_ENTITIES_KEPT = 100_000
 _LONGEST_PLAIN_ID = 40
 _WRITTEN, _SEEN, _LOCKED = 0, 1, 2
 
@@ -57,9 +62,11 @@ class TileWriter:
     """Writes the events of one stream into the tiles of its pushed windowed views."""
 
     def __init__(self, client: RespClient, catalog: Catalog, stream: str, *, forever: bool = False) -> None:
-        self._client, self._catalog, self._stream = client, catalog, stream
-        self.views = tuple(view for view in catalog.views_of_stream(stream) if view.is_windowed and view.is_pushed)
-        self._writers = [_ViewWriter(catalog, view, forever) for view in self.views]
+        views = tile_views(catalog, stream)
+        self._deliveries = [
+            _Delivery(client, catalog, stream, [view for view in views if view.event_id == event_id], forever)
+            for event_id in dict.fromkeys(view.event_id for view in views)
+        ]
 
     def write(self, arrivals: Arrivals, *, at: int) -> np.ndarray:
         """Count every event that was not counted before; returns which rows were repeats.
@@ -71,149 +78,243 @@ class TileWriter:
         that stay; sending the same events again counts none of them twice.
         """
         repeated = np.zeros(len(arrivals), dtype=bool)
-        for event_id in dict.fromkeys(view.event_id for view in self.views):
-            writers = [writer for writer in self._writers if writer.view.event_id == event_id]
-            delivery = _Delivery(
-                views=[writer.arrived(arrivals, at) for writer in writers],
-                names=None if event_id is None else event_names(arrivals.columns[event_id]),
-                prefix=b"" if event_id is None else event_prefix(self._catalog.project, self._stream, event_id),
-                at=at,
-            )
-            within = _repeats_within(arrivals, delivery.names)
-            repeated |= within
-            rows = np.flatnonzero(~within)
-            for start in range(0, len(rows), _EVENTS_AT_ONCE):
-                repeated[self._write_batch(delivery, rows[start : start + _EVENTS_AT_ONCE])] = True
+        for delivery in self._deliveries:
+            repeated |= delivery.write(arrivals, at)
         return repeated
 
-    def _write_batch(self, delivery: _Delivery, rows: np.ndarray) -> list[int]:
+
+@dataclass(frozen=True, kw_only=True)
+class _Delta:
+    """Records for the tiles of one view and hop, as the script takes them."""
+
+    keys: list[bytes]
+    arguments: list[bytes | str | int]
+
+
+class _Delivery:
+    """Some views of a stream that name events alike: what is known of them before any event arrives."""
+
+    def __init__(self, client: RespClient, catalog: Catalog, stream: str, views: Sequence[View], forever: bool) -> None:
+        self._client = client
+        self._views = [_Entities(catalog, view) for view in views]
+        self._event_id = views[0].event_id
+        self._ids = event_key(catalog.project, stream, self._event_id) if self._event_id else ""
+        self._locks = [rebuild_lock(catalog.project, view.name) for view in views]
+        self._remember = seconds_remembered(views, forever=forever)
+        self._groups = _groups(catalog.project, views, forever)
+
+    def write(self, arrivals: Arrivals, at: int) -> np.ndarray:
+        names = event_names(arrivals.columns[self._event_id]) if self._event_id else None
+        repeated = _repeats_within(arrivals, names)
+        arrived = _Arrived(
+            arrivals=arrivals, names=names, entities=[view.of(arrivals.columns) for view in self._views], at=at
+        )
+        rows = np.flatnonzero(~repeated)
+        for start in range(0, len(rows), _EVENTS_AT_ONCE):
+            repeated[self._write_batch(arrived, rows[start : start + _EVENTS_AT_ONCE])] = True
+        return repeated
+
+    def _write_batch(self, arrived: _Arrived, rows: np.ndarray) -> list[int]:
         """Write some rows in one step, or in several where they touch many tiles; returns which were written before."""
-        deltas = [delta for view in delivery.views for delta in view.deltas(rows)]
+        deltas = [delta for group in self._groups for delta in group.deltas(arrived, rows)]
         if len(rows) > 1 and sum(len(delta.keys) for delta in deltas) > _TILES_AT_ONCE:
             middle = len(rows) // 2
-            return self._write_batch(delivery, rows[:middle]) + self._write_batch(delivery, rows[middle:])
-        named = delivery.named(rows)
-        seen = {named[position - 1] for position in self._send(delivery, deltas, named)}
+            return self._write_batch(arrived, rows[:middle]) + self._write_batch(arrived, rows[middle:])
+        named = arrived.named(rows)
+        seen = {named[position - 1] for position in self._send(arrived, deltas, named)}
         if not seen:
             return []
         rest = np.array([row for row in rows.tolist() if row not in seen], dtype=np.int64)
-        return [*seen, *(self._write_batch(delivery, rest) if len(rest) else [])]
+        return [*seen, *(self._write_batch(arrived, rest) if len(rest) else [])]
 
-    def _send(self, delivery: _Delivery, deltas: Sequence[_Delta], named: Sequence[int]) -> list[int]:
+    def _send(self, arrived: _Arrived, deltas: Sequence[_Delta], named: Sequence[int]) -> list[int]:
         """Positions (from 1) of the names that were seen before; empty when everything is written."""
-        views = [view.writer for view in delivery.views]
-        locks = [rebuild_lock(self._catalog.project, writer.view.name).encode() for writer in views]
-        remember = max(expiry for writer in views for expiry in writer.expiries)
-        keys = [*locks, *delivery.ids(named), *(key for delta in deltas for key in delta.keys)]
-        arguments: list[bytes | int] = [len(locks), len(named), remember, delivery.at]
+        names = arrived.names or []
+        keys: list[bytes | str] = [self._ids, *self._locks] if named else [*self._locks]
+        arguments: list[Any] = [len(named), self._remember, 0, len(self._locks), arrived.at]
+        arguments += [names[row] for row in named]
         for delta in deltas:
+            keys += delta.keys
             arguments += delta.arguments
         answer = PUSH.run(self._client, keys, arguments, retry=bool(named))
         if answer[0] == _LOCKED:
             raise ConflictError(
-                f"The tiles of view {views[answer[1] - 1].view.name!r} are being rebuilt.",
+                f"The tiles of view {self._views[answer[1] - 1].view.name!r} are being rebuilt.",
                 hint="Push the same events again when that has ended; what was counted already counts once.",
             )
         return answer[1] if answer[0] == _SEEN else []
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Delta:
-    """Records for the tiles of one layout, as the script takes them."""
+class _Arrived:
+    """The events of one call, and whom each of the views takes them to be about; rows are numbered as they arrived."""
 
-    keys: list[bytes]
-    arguments: list[bytes | int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Delivery:
-    """The events of one call as the views that name them alike take them; rows are numbered as they arrived."""
-
-    views: Sequence[_ArrivedAtView]
-    names: list[bytes | None] | None
-    prefix: bytes
+    arrivals: Arrivals
+    names: list[str | None] | None
+    entities: Sequence[_Coded]
     at: int
+
+    @cached_property
+    def since(self) -> np.ndarray:
+        """0 for an event whose time has come, else the instant from which on it counts."""
+        counts_from = np.maximum(self.arrivals.event, self.arrivals.known)
+        return np.where(counts_from <= self.at, 0, counts_from)
 
     def named(self, rows: np.ndarray) -> list[int]:
         names = self.names
         return [] if names is None else [row for row in rows.tolist() if names[row] is not None]
 
-    def ids(self, named: Sequence[int]) -> list[bytes]:
-        names = self.names or []
-        return [self.prefix + (names[row] or b"") for row in named]
+
+@dataclass(frozen=True, kw_only=True)
+class _Coded:
+    """The entity of each row as a number, -1 where a join key is null, and the entities' keys by number."""
+
+    code: np.ndarray
+    keys: list[bytes]
 
 
-class _ViewWriter:
-    """What is known of a view before any event arrives."""
+class _Entities:
+    """Whom events are about, for one view. Keys are kept once made: most events are about somebody known."""
 
-    def __init__(self, catalog: Catalog, view: View, forever: bool) -> None:
+    def __init__(self, catalog: Catalog, view: View) -> None:
         self.view = view
-        self.layouts = layouts_of(view)
-        self.expiries = [layout.expiry(forever=forever) for layout in self.layouts]
-        self.prefixes = [layout.prefix(catalog.project) for layout in self.layouts]
-        self._keys = key_layout(catalog, view)
+        self._layout = key_layout(catalog, view)
+        self._known: dict[Any, bytes | None] = {}
 
-    def arrived(self, arrivals: Arrivals, at: int) -> _ArrivedAtView:
-        code, entities = self._coded(arrivals.columns)
-        counts_from = np.maximum(arrivals.event, arrivals.known)
-        events = Events(
-            code=code,
-            event=arrivals.event,
-            known=arrivals.known,
-            since=np.where(counts_from <= at, 0, counts_from),
-            columns={item.column: arrivals.column(item.column) for item in self.view.aggregations if item.column},
-        )
-        return _ArrivedAtView(self, events, entities, at)
+    def of(self, columns: pl.DataFrame) -> _Coded:
+        names = self.view.join_keys
+        if not names:
+            return _Coded(code=np.zeros(len(columns), dtype=np.int64), keys=self._layout.encode_rows(1))
+        rows = list(zip(*(columns[name].to_list() for name in names), strict=True))
+        keys = self._keys(dict.fromkeys(rows))
+        numbers = {row: number for number, row in enumerate(row for row, key in keys.items() if key is not None)}
+        if len(numbers) < len(keys):
+            numbers |= {row: -1 for row, key in keys.items() if key is None}
+        code = np.fromiter(map(numbers.__getitem__, rows), dtype=np.int64, count=len(rows))
+        return _Coded(code=code, keys=[key for key in keys.values() if key is not None])
 
-    def _coded(self, columns: pl.DataFrame) -> tuple[np.ndarray, list[bytes | None]]:
-        """The code of each row's entity, and the entities' keys: None where a join key is null."""
-        if not self.view.join_keys:
-            return np.zeros(len(columns), dtype=np.int64), list(self._keys.encode_rows(1))
-        places: dict[tuple[Any, ...], int] = {}
-        rows = zip(*(columns[name].to_list() for name in self.view.join_keys), strict=True)
-        code = np.array([places.setdefault(row, len(places)) for row in rows], dtype=np.int64)
-        return code, self._keys.encode_columns(list(zip(*places, strict=True))) if places else []
+    def _keys(self, rows: dict[Any, None]) -> dict[Any, bytes | None]:
+        known = self._known
+        fresh = [row for row in rows if row not in known]
+        if fresh:
+            if len(known) + len(fresh) > _ENTITIES_KEPT:
+                known = self._known = {}
+                fresh = list(rows)
+            known.update(zip(fresh, self._layout.encode_columns(list(zip(*fresh, strict=True))), strict=True))
+        return {row: known[row] for row in rows}
 
 
-class _ArrivedAtView:
-    """Events that have arrived, and the entities of one view that they are about."""
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """The tiles of one view and hop. `view` is the view's number in its delivery."""
 
-    def __init__(self, writer: _ViewWriter, events: Events, entities: list[bytes | None], at: int) -> None:
-        self.writer, self._events, self._entities, self._at = writer, events, entities, at
-        self._nobody = np.array([entity is None for entity in entities], dtype=bool)
+    view: int
+    layout: TileLayout
+    prefix: bytes
+    expiry: int
 
-    def deltas(self, rows: np.ndarray) -> Iterator[_Delta]:
+
+class _Group:
+    """Parts whose records hold the same: they are aggregated in one go, as though each part's entities were others."""
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self._parts, self._layout = parts, parts[0].layout
+        self._hops = np.array([part.layout.hop for part in parts])
+        self._names = [column.needs.column for column in self._layout.columns if column.needs.column]
+
+    def deltas(self, arrived: _Arrived, rows: np.ndarray) -> Iterator[_Delta]:
         """The records that some of the events make."""
-        if self._nobody.any():
-            rows = rows[~self._nobody[self._events.code[rows]]]
-        events = self._events if len(rows) == len(self._events) else self._events.take(rows)
-        writer, entities = self.writer, self._entities
-        for layout, prefix, expiry in zip(writer.layouts, writer.prefixes, writer.expiries, strict=True):
-            oldest = layout.oldest_tile(self._at)
-            records = build_records(layout, events.since_tile(oldest, layout.hop))
-            sizes = [len(records.code), layout.words, layout.ops.encode(), expiry, oldest, layout.capacity]
-            keys = [prefix + (entities[number] or b"") for number in records.code.tolist()]
-            yield _Delta(keys=keys, arguments=[*sizes, records.words.tobytes()])
+        sizes = [len(arrived.entities[part.view].keys) for part in self._parts]
+        firsts = np.cumsum([0, *sizes])
+        records = build_records(self._layout, self._events(arrived, rows, firsts[:-1]))
+        bounds = np.searchsorted(records.code, firsts).tolist()
+        for part, first, start, stop in zip(
+            self._parts, firsts.tolist(), bounds, islice(bounds, 1, None), strict=False
+        ):
+            if start == stop:
+                continue
+            layout, entities = part.layout, arrived.entities[part.view].keys
+            limits = [part.expiry, layout.oldest_tile(arrived.at), layout.capacity]
+            words = records.words[start:stop].tobytes()
+            yield _Delta(
+                keys=[part.prefix + entities[code - first] for code in records.code[start:stop].tolist()],
+                arguments=[stop - start, layout.words, layout.ops, *limits, words],
+            )
+
+    def _events(self, arrived: _Arrived, rows: np.ndarray, firsts: np.ndarray) -> Events:
+        """The events once for each part, without those that are about nobody or no longer count."""
+        parts, arrivals = self._parts, arrived.arrivals
+        codes = np.concatenate([arrived.entities[part.view].code[rows] for part in parts])
+        again = np.tile(rows, len(parts))
+        tile = arrivals.event[again] // np.repeat(self._hops, len(rows))
+        oldest = np.repeat([part.layout.oldest_tile(arrived.at) for part in parts], len(rows))
+        kept = np.flatnonzero((codes >= 0) & (tile >= oldest))
+        codes += np.repeat(firsts, len(rows))
+        if len(kept) < len(again):
+            codes, again, tile = codes[kept], again[kept], tile[kept]
+        return Events(
+            code=codes,
+            tile=tile,
+            event=arrivals.event[again],
+            known=arrivals.known[again],
+            since=arrived.since[again],
+            columns={name: arrivals.column(name).take(again) for name in self._names},
+        )
 
 
-def event_names(ids: pl.Series) -> list[bytes | None]:
-    """Event ids as parts of keys: as they are where they are short, else their digest."""
-    texts = ids.cast(pl.String).to_list()
-    return [None if text is None else _short(text.encode()) for text in texts]
+def tile_views(catalog: Catalog, stream: str) -> list[View]:
+    """The views of a stream that are kept as tiles."""
+    return [view for view in catalog.views_of_stream(stream) if view.is_windowed and view.is_pushed]
 
 
-def _short(name: bytes) -> bytes:
-    if len(name) <= _LONGEST_PLAIN_ID:
-        return b"=" + name
-    return b"#" + blake2b(name, digest_size=16).hexdigest().encode()
+def seconds_remembered(views: Sequence[View], *, forever: bool) -> int:
+    """For how long the ids of events are known again: as long as the tiles of any of the views last."""
+    return max(layout.expiry(forever=forever) for view in views for layout in layouts_of(view))
 
 
-def _repeats_within(arrivals: Arrivals, names: list[bytes | None] | None) -> np.ndarray:
+def remember_events(
+    store: OnlineStore, stream: str, event_id: str, names: Sequence[str], *, at: int, between: Callable[[], None]
+) -> None:
+    """Remember events that are in the tiles already, so that a push that repeats them changes nothing.
+
+    `between` is called after each batch.
+    """
+    views = [view for view in tile_views(store.catalog, stream) if view.event_id == event_id]
+    remember = seconds_remembered(views, forever=store.keeps_forever)
+    key = event_key(store.project, stream, event_id)
+    for start in range(0, len(names), _EVENTS_AT_ONCE):
+        some = names[start : start + _EVENTS_AT_ONCE]
+        PUSH.run(store.resp, [key], [len(some), remember, 1, 0, at, *some])
+        between()
+
+
+def event_names(ids: pl.Series) -> list[str | None]:
+    """Event ids as they are remembered: as they are where they are short, else their digest."""
+    texts = ids.to_list() if ids.dtype == pl.String else ids.cast(pl.String).to_list()
+    return [None if text is None else f"={text}" if len(text) <= _LONGEST_PLAIN_ID else _digest(text) for text in texts]
+
+
+def _digest(name: str) -> str:
+    return f"#{blake2b(name.encode(), digest_size=16).hexdigest()}"
+
+
+def _groups(project: str, views: Sequence[View], forever: bool) -> list[_Group]:
+    parts: dict[tuple[Any, ...], list[_Part]] = {}
+    for number, view in enumerate(views):
+        for layout in layouts_of(view):
+            part = _Part(
+                view=number, layout=layout, prefix=layout.prefix(project), expiry=layout.expiry(forever=forever)
+            )
+            parts.setdefault(layout.build_shape, []).append(part)
+    return [_Group(some) for some in parts.values()]
+
+
+def _repeats_within(arrivals: Arrivals, names: list[str | None] | None) -> np.ndarray:
     """Rows whose event was known earlier by another row of the same frame, or is the same row further on."""
     if names is None or len(set(names)) == len(names):
         return np.zeros(len(arrivals), dtype=bool)
     repeated = np.ones(len(arrivals), dtype=bool)
-    taken: set[bytes] = set()
+    taken: set[str] = set()
     for row in np.argsort(arrivals.known, kind="stable").tolist():
         name = names[row]
         if name is None or name not in taken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,6 +116,45 @@ def test_the_same_event_counts_once_in_every_view_of_its_stream(address: str, tm
         push(project, "departed", [departure(1)], at=NOW)
     assert window(project) == (1, 1)
     assert window(project, "carrier_delays", "B6") == (1, 1)
+
+
+def test_sums_beyond_what_lua_counts_exactly_are_exact(project: Any) -> None:
+    delays = [2**52 - 1, 2**52 + 1, 2**62, -(2**62), 2**61 + 1, -1, 3]
+    for number, delay in enumerate(delays):
+        push(project, "departed", [departure(number, delay=delay)], at=NOW)
+    assert window(project) == (len(delays), sum(delays))
+
+
+def test_an_event_is_known_again_as_long_as_it_could_count(project: Any) -> None:
+    push(project, "departed", [departure(1)], at=NOW)
+    for hours in (1, 7, 13, 24):
+        again = push(project, "departed", [departure(1)], at=NOW + hours * HOUR)
+        assert (again.accepted, again.duplicates) == (0, 1)
+    behind = push(project, "departed", [departure(1)], at=NOW - 14 * HOUR)
+    assert behind.accepted == 0
+
+
+def test_event_ids_are_forgotten_in_time(project: Any) -> None:
+    def sets() -> list[bytes]:
+        return project.online.resp.call("KEYS", "tm:{flights}:e:departed:flight_id:*")
+
+    for day in range(12):
+        now = NOW + day * 24 * HOUR
+        push(project, "departed", [departure(day, departed_at=now, known_at=now)], at=now)
+    assert 2 <= len(sets()) <= 4
+    assert all(25 * 3_600 < project.online.resp.call("TTL", name) < 50 * 3_600 for name in sets())
+
+
+def test_a_longer_window_that_is_added_forgets_no_event(address: str, tmp_path: Path) -> None:
+    before = project_at(address, tmp_path)
+    push(before, "departed", [departure(1)], at=NOW)
+    week = delays("origin_delays_7d")
+    longer = replace(week, aggregations=tuple(replace(item, window=168 * HOUR, hop=HOUR) for item in week.aggregations))
+    after = project_at(address, tmp_path, delays(), longer)
+    again = push(after, "departed", [departure(1), departure(2)], at=NOW)
+    assert (again.accepted, again.duplicates) == (1, 1)
+    assert push(before, "departed", [departure(2)], at=NOW).duplicates == 1
+    assert window(after) == (2, 3)
 
 
 def test_long_ids_are_told_apart(project: Any) -> None:
@@ -289,7 +329,7 @@ def test_a_project_never_touches_another_whose_name_ends_alike(address: str, tmp
     prod, mine = (project_at(address, tmp_path / name, name=name) for name in ("prod", "my_prod"))
     for project in (prod, mine):
         push(project, "departed", [departure(1)], at=NOW)
-    assert delete_all_tiles(prod.online) == 2
+    assert delete_all_tiles(prod.online) == 3  # a tile, and where its event's id is remembered
     assert window(prod) == (0, None)
     assert window(mine) == (1, 1)
 
