@@ -35,7 +35,7 @@ from tidemill.online.resp import RedisReplyError, RespClient, Script
 EVENT_TIME, KNOWN_TIME = "__event_time", "__known_time"
 
 _ROWS_ENCODED = 5_000  # rows turned into bytes at once
-_BYTES_ATOMIC = 2_500  # of rows in one script: about a tenth of a millisecond in which a reader waits
+_BYTES_ATOMIC = 1_500  # of rows in one script: about a tenth of a millisecond in which a reader waits
 _ROWS_CREATED = 100_000  # entities created before what became of them is looked at
 _SAMPLE = 100  # rows that tell whether a frame's entities are new
 _FEW_ROWS = 2_000  # up to here one round trip is simpler than a stream of them
@@ -258,12 +258,12 @@ def _exchange(client: RespClient, script: Script, pieces: Pieces) -> list[list[i
     """Writing twice is writing once, so a batch may simply be sent again."""
     packed = b"".join(piece for piece, _ in pieces)
     try:
-        return client.execute(packed, len(pieces))
+        return client.write(packed, len(pieces))
     except RedisReplyError as error:
         if not str(error).startswith("NOSCRIPT"):
             raise
     script.load(client)
-    return client.execute(packed, len(pieces))
+    return client.write(packed, len(pieces))
 
 
 def _instants(frame: pl.DataFrame, event: np.ndarray, learned: int) -> list[Piece]:
