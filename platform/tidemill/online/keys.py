@@ -29,6 +29,8 @@ _U32 = struct.Struct("<I")
 _TWO_U32 = struct.Struct("<II")
 _FIXED = {ValueType.INT32: struct.Struct("<i"), ValueType.INT64: struct.Struct("<q")}
 _FIXED[ValueType.UNIX_TIMESTAMP] = _FIXED[ValueType.INT64]
+_INT = {int}
+_Encoder = Callable[[str, Sequence[Any]], "list[bytes | None]"]
 _ALLOWED = {ValueType.STRING, ValueType.BYTES, *_FIXED}
 
 
@@ -57,6 +59,11 @@ class KeyLayout:
         return tuple(sorted(range(len(self.join_keys)), key=lambda place: self.join_keys[place]))
 
     @cached_property
+    def _encoders(self) -> tuple[tuple[_Encoder, str, int], ...]:
+        """How each value is written, its join key's name and position, in the order in which they are written."""
+        return tuple((_ENCODERS[self.types[place]], self.join_keys[place], place) for place in self.order)
+
+    @cached_property
     def head(self) -> bytes:
         names = [self.join_keys[place].encode() for place in self.order]
         return _U32.pack(len(names)) + b"".join(_TWO_U32.pack(ValueType.STRING, len(name)) + name for name in names)
@@ -80,7 +87,7 @@ class KeyLayout:
 
     def parts(self, columns: Sequence[Sequence[Any]]) -> list[bytes | None]:
         """What lies between `head` and `tail` in each key: the values. None for a row with a null key."""
-        parts = [_encode_part(self.join_keys[place], self.types[place], columns[place]) for place in self.order]
+        parts = [encode(name, columns[place]) for encode, name, place in self._encoders]
         if len(parts) == 1:
             return parts[0]
         return [None if None in row else b"".join(row) for row in zip(*parts, strict=True)]  # type: ignore[arg-type]
@@ -174,17 +181,13 @@ def check_field_hashes(catalog: Catalog) -> None:
                 )
 
 
-def _encode_part(name: str, dtype: ValueType, column: Sequence[Any]) -> list[bytes | None]:
-    return _ENCODERS[dtype](name, column)
-
-
-def _encode_fixed(dtype: ValueType) -> Callable[[str, Sequence[Any]], list[bytes | None]]:
+def _encode_fixed(dtype: ValueType) -> _Encoder:
     pack = struct.Struct(f"<II{_FIXED[dtype].format[1:]}").pack
     size = _FIXED[dtype].size
 
     def encode(name: str, column: Sequence[Any]) -> list[bytes | None]:
         try:
-            if set(map(type, column)) == {int}:
+            if set(map(type, column)) == _INT:
                 return [pack(dtype, size, value) for value in column]
             return [None if value is None else pack(dtype, size, _whole_number(name, dtype, value)) for value in column]
         except struct.error:

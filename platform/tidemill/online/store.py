@@ -15,7 +15,10 @@ from tidemill.errors import InputError
 from tidemill.online import deletion
 from tidemill.online.decoding import WrongValues
 from tidemill.online.plan import ReadPlan, Rows
-from tidemill.online.resp import AsyncRespClient, RespClient
+from tidemill.online.redis_address import is_sentinel
+from tidemill.online.redis_refusals import WrongKindError
+from tidemill.online.resp import RespClient
+from tidemill.online.resp_async import AsyncRespClient
 from tidemill.online.result import OnlineResult, Status
 from tidemill.online.writer import WriteResult, write_rows
 from tidemill.settings import Settings
@@ -44,7 +47,7 @@ class OnlineStore:
         self.root = root
         self.clock = clock
         self.wrong = WrongValues()
-        self.resp = RespClient(address, timeout=settings.redis_timeout)
+        self.resp = RespClient(address, timeout=settings.redis_timeout, replicas=_replicas(settings, address))
         self._async = AsyncRespClient(address, timeout=settings.redis_timeout)
         self._plans: dict[tuple[Any, ...], ReadPlan] = {}
 
@@ -152,8 +155,8 @@ class OnlineStore:
         return deletion.delete_project(self.resp, self.project) + delete_all_tiles(self)
 
     def ping(self) -> None:
-        """Raises OnlineStoreUnavailableError unless Redis answers."""
-        self.resp.call("PING")
+        """Raises OnlineStoreUnavailableError unless Redis answers and is one that can be used."""
+        self.resp.check()
 
     def close(self) -> None:
         self.resp.close()
@@ -165,12 +168,18 @@ class OnlineStore:
 
     def _read(self, plan: ReadPlan, rows: Rows, at: datetime | None) -> OnlineResult:
         request = plan.prepare(rows)
-        replies = self.resp.execute(request.packed, request.replies)
+        try:
+            replies = self.resp.execute(request.packed, request.replies, arrived=request.arrived)
+        except WrongKindError as error:
+            replies = plan.without_refusals(request, error.replies)
         return plan.decode(request, replies, self._instant(at))
 
     async def _aread(self, plan: ReadPlan, rows: Rows, at: datetime | None) -> OnlineResult:
         request = plan.prepare(rows)
-        replies = await self._async.execute(request.packed, request.replies)
+        try:
+            replies = await self._async.execute(request.packed, request.replies)
+        except WrongKindError as error:
+            replies = plan.without_refusals(request, error.replies)
         return plan.decode(request, replies, self._instant(at))
 
     def _instant(self, at: datetime | None) -> int:
@@ -189,6 +198,13 @@ class OnlineStore:
             wrong=self.wrong,
             order=order,
         )
+
+
+def _replicas(settings: Settings, address: str) -> int:
+    """Where Sentinel may make another server the master, a write must be on one to be safe."""
+    if settings.redis_replicas is not None:
+        return settings.redis_replicas
+    return 1 if is_sentinel(address) else 0
 
 
 def _projections(refs: Sequence[str]) -> list[Projection]:

@@ -7,7 +7,8 @@ import pytest
 import redis
 
 from tidemill.errors import ConfigurationError, OnlineStoreUnavailableError
-from tidemill.online.resp import AsyncRespClient, RedisReplyError, RespClient, Script, pack_command
+from tidemill.online.resp import RedisReplyError, RespClient, Script, pack_command
+from tidemill.online.resp_async import AsyncRespClient
 
 
 @pytest.fixture

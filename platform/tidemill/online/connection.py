@@ -1,0 +1,93 @@
+"""One connection to Redis: its socket and hiredis, the parser in C. See https://redis.io/docs/reference/protocol-spec/"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+import redis
+
+from tidemill.online.redis_refusals import ConnectionLostError
+
+Arrived = Callable[[list[Any]], None]
+"""Told all replies that have come so far, whenever more are still on their way."""
+
+MORE = object()
+"""What the parser answers while a reply is incomplete."""
+
+_CHUNK = 65_536
+
+
+class Connection:
+    """Opened and greeted (TLS, password, database) by redis-py, which is not in the way afterwards.
+
+    Raises TimeoutError where Redis takes longer than the limit for one step, OSError where it is gone.
+    """
+
+    def __init__(self, factory: redis.Redis) -> None:
+        self._origin: Any = factory.connection_pool.make_connection()
+        self._origin.connect()
+        self.socket: socket.socket = self._origin._sock
+        self._reader = hiredis.Reader(notEnoughData=MORE)
+        self.limit(self.socket.gettimeout() or 0.0)
+
+    @property
+    def is_encrypted(self) -> bool:
+        return hasattr(self.socket, "_sslobj")
+
+    def limit(self, seconds: float) -> None:
+        """How long sending or receiving may take; 0 for ever. The kernel counts it where it can: Python's own way asks
+        the kernel twice each time."""
+        if self.is_encrypted:
+            self.socket.settimeout(seconds or None)
+            return
+        limit = struct.pack("ll", int(seconds), round(seconds % 1 * 1e6))
+        self.socket.settimeout(None)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def send(self, packed: bytes | memoryview) -> None:
+        try:
+            self.socket.sendall(packed)
+        except BlockingIOError:
+            raise TimeoutError from None
+
+    def exchange(self, packed: bytes, replies: int, arrived: Arrived | None = None) -> list[Any]:
+        self.send(packed)
+        return self.receive(replies, arrived)
+
+    def receive(self, replies: int, arrived: Arrived | None = None) -> list[Any]:
+        reader, found = self._reader, []
+        while len(found) < replies:
+            reply = reader.gets()
+            if reply is not MORE:
+                found.append(reply)
+                continue
+            if arrived is not None and found:
+                arrived(found)
+            reader.feed(self._read())
+        return found
+
+    def _read(self) -> bytes:
+        try:
+            data = self.socket.recv(_CHUNK)
+        except BlockingIOError:
+            raise TimeoutError from None
+        if not data:
+            raise ConnectionLostError("Redis closed the connection")
+        return data
+
+    def detach(self) -> socket.socket:
+        """The socket for somebody else's use. redis-py would shut it down, so it must forget it."""
+        family = self.socket.family
+        raw = socket.socket(family, socket.SOCK_STREAM, fileno=self.socket.detach())
+        raw.setblocking(False)
+        self._origin._sock = None
+        self._origin.disconnect()
+        return raw
+
+    def close(self) -> None:
+        self._origin.disconnect()

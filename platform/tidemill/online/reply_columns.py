@@ -1,0 +1,57 @@
+"""The replies of one request as columns of values, decoded while the last of them are still on their way.
+
+Redis answers many commands in bursts and works on the rest meanwhile. Whoever waits for it may as well decode what has
+come: of a hundred rows only the last burst is left to do when the last byte is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tidemill.online.decoding import FieldDecoder
+
+WORTHWHILE = 16  # replies; below it a block costs more than it saves
+
+
+class ReplyColumns:
+    """`groups` gives the decoder and the number of replies of each group, in the order of the replies."""
+
+    def __init__(self, groups: Sequence[tuple[FieldDecoder, int]]) -> None:
+        self._groups = groups
+        self._begin([])
+
+    def take(self, replies: list[Any]) -> None:
+        """Decode what has come since the last call. `replies` are all so far; another list than the last time means
+        that the connection was lost and everything is coming again."""
+        if replies is not self._replies:
+            self._begin(replies)
+        fresh = replies[self._done :]
+        if len(fresh) >= WORTHWHILE and set(map(type, fresh)) == {list}:  # a refusal is told when all is there
+            self._decode(len(replies))
+
+    def finish(self, replies: list[Any]) -> list[list[list[Any]]]:
+        """For each group a column for each field. All replies are there, and none is a refusal."""
+        if replies is not self._replies:
+            self._begin(replies)
+        self._decode(len(replies))
+        return self._columns
+
+    def _begin(self, replies: list[Any]) -> None:
+        self._replies, self._done = replies, 0
+        self._columns: list[list[list[Any]]] = [[[] for _ in range(decoder.width)] for decoder, _ in self._groups]
+
+    def _decode(self, upto: int) -> None:
+        start = 0
+        for columns, (decoder, size) in zip(self._columns, self._groups, strict=True):
+            first, last = max(start, self._done), min(start + size, upto)
+            start += size
+            if first >= last:
+                continue
+            block = decoder.decode(self._replies[first:last])
+            if last - first == size:
+                columns[:] = block
+            else:
+                for column, more in zip(columns, block, strict=True):
+                    column += more
+        self._done = upto

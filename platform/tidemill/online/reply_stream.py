@@ -1,0 +1,95 @@
+"""Sending ahead: commands go out while the replies of earlier ones are still due."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from tidemill.errors import OnlineStoreUnavailableError
+from tidemill.online.confirmation import Confirmation
+from tidemill.online.connection import Connection
+from tidemill.online.redis_refusals import accepted, gone
+
+_PARTS_WAITING = 2  # of a stream: one to send when the one at work is done, and no more in memory
+_PIECES_AHEAD = 2  # unanswered ones: while Redis works on one, the next is there
+
+Sendable = bytes | memoryview
+
+
+class ReplyStream:
+    """A connection on which commands are sent while the replies of earlier ones are still due.
+
+    A thread of its own sends and receives, so that the caller prepares what comes next meanwhile. No more than a few
+    pieces are unanswered at any time: whoever else asks Redis waits for those at most, however much is still to come.
+    Use as a context manager; `finish` returns all replies in order. Raises OnlineStoreUnavailableError like
+    `RespClient`.
+    """
+
+    def __init__(self, connection: Connection, confirmation: Confirmation) -> None:
+        self._connection, self._confirmation = connection, confirmation
+        self._replies: list[Any] = []
+        self._failure: BaseException | None = None
+        self._parts: queue.Queue[Sequence[tuple[Sendable, int]] | None] = queue.Queue(_PARTS_WAITING)
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="tidemill-stream", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> ReplyStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        self._connection.close()
+
+    def send(self, packed: Sendable, replies: int) -> None:
+        self.send_all([(packed, replies)])
+
+    def send_all(self, pieces: Sequence[tuple[Sendable, int]]) -> None:
+        """Commands in pieces, each with how many replies it gets. Waits while enough is waiting to be sent."""
+        self._raise_failure()
+        self._parts.put(pieces)
+
+    def finish(self, *, checked: bool = True) -> list[Any]:
+        """All replies. A command that Redis refused raises, or with `checked=False` is among them as an exception.
+
+        Raises OnlineStoreUnavailableError where too few replicas hold what was written.
+        """
+        if self._confirmation.replies:
+            self.send(self._confirmation.packed, self._confirmation.replies)
+        self._end()
+        self._raise_failure()
+        replies = self._confirmation.checked(self._replies)
+        return accepted(replies) if checked else replies
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._parts.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            self._exchange()
+        except (OSError, ConnectionError) as error:
+            self._failure = error
+            while self._parts.get() is not None:  # so that nobody waits for room
+                pass
+
+    def _exchange(self) -> None:
+        connection, due = self._connection, deque[int]()
+        while (pieces := self._parts.get()) is not None:
+            for packed, replies in pieces:
+                connection.send(packed)
+                due.append(replies)
+                if len(due) >= _PIECES_AHEAD:
+                    self._replies += connection.receive(due.popleft())
+        self._replies += connection.receive(sum(due))
+
+    def _raise_failure(self) -> None:
+        if isinstance(self._failure, TimeoutError):
+            raise OnlineStoreUnavailableError("Redis stopped answering during a load.") from self._failure
+        if self._failure is not None:
+            raise gone(self._failure) from self._failure
