@@ -13,10 +13,10 @@ import polars as pl
 from tidemill.offline.exact_search import last_known
 from tidemill.offline.instants import Instants
 from tidemill.offline.key_runs import Runs
+from tidemill.offline.radix import stable_order
 
 _RANK_BITS = 32
 _RANK = (1 << _RANK_BITS) - 1
-_DIGIT_BITS = 16
 _STEPS = 12
 """How far a label walks back over rows not yet known, or through a tie, before the exact search takes over."""
 
@@ -212,7 +212,7 @@ class ChunkIndex:
 
     def _pack_by_rank(self, codes: npt.NDArray[np.integer]) -> None:
         """`code << 32 | rank`, risen: rows of one code side by side in event order."""
-        order = _grouped(codes, self._size)
+        order = stable_order(codes)
         self._packed = codes[order].astype(np.int64, copy=False)
         self._packed <<= _RANK_BITS
         self._packed |= order
@@ -289,12 +289,3 @@ def _shifted(rows: Rows, bits: int, less: int) -> Integers:
 
 def _rises(values: npt.NDArray[np.integer]) -> bool:
     return bool((values[1:] >= values[:-1]).all())
-
-
-def _grouped(codes: npt.NDArray[np.integer], size: int) -> Integers:
-    """The stable order by code: a radix sort by digits of 16 bits, which is what NumPy does for such integers."""
-    order = np.argsort(codes.astype(np.uint16), kind="stable")
-    if size <= 1 << _DIGIT_BITS:
-        return order
-    high = (codes[order] >> _DIGIT_BITS).astype(np.uint16)
-    return order[np.argsort(high, kind="stable")]

@@ -29,6 +29,7 @@ from tidemill.offline.instants import FOREVER, NEVER, Instants, Unit, finer, is_
 from tidemill.offline.key_runs import Runs, chunk_starts, first_rows, only
 from tidemill.offline.keys import KeyCoder, KeyTypeError
 from tidemill.offline.lookup import Chunk, Labels, Winners, find_winners
+from tidemill.offline.radix import stable_order
 
 CHUNK_ROWS = 1 << 20
 """Row groups are taken together up to this many rows: large enough for array work, small enough for the caches."""
@@ -231,7 +232,7 @@ class History:
         """What is asked of each row group that holds any of these positions."""
         groups = self.files.row_groups
         owner = _owners(groups, positions)
-        order = _by_owner(owner, len(groups))
+        order = stable_order(owner)
         ends = np.cumsum(np.bincount(owner, minlength=len(groups) + 1))
         for group, start, end in zip(groups, ends[:-1], ends[1:], strict=True):
             if start < end:
@@ -323,11 +324,6 @@ def _owners(groups: Sequence[RowGroup], positions: Places) -> npt.NDArray[np.int
     of_block = np.searchsorted(offsets, np.arange(-1, (last >> block) + 2) << block, side="right")
     owner = of_block.take((positions >> block) + 1, mode="clip")
     return owner + (positions >= np.append(offsets, FOREVER)[owner])
-
-
-def _by_owner(owner: npt.NDArray[np.int64], owners: int) -> npt.NDArray[np.int64]:
-    """The order by row group, which needs no order within: a radix sort while the groups fit 16 bits."""
-    return np.argsort(owner.astype(np.uint16) if owners < 1 << 16 else owner, kind="stable")
 
 
 @dataclass(frozen=True, kw_only=True)

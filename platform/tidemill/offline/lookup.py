@@ -27,6 +27,7 @@ import polars as pl
 from tidemill.offline.chunk_grid import ChunkGrid
 from tidemill.offline.chunk_index import ChunkIndex, Matches
 from tidemill.offline.instants import NEVER, Instants
+from tidemill.offline.radix import rough_order, stable_order
 
 Index = ChunkIndex | ChunkGrid
 Integers = npt.NDArray[np.integer]
@@ -136,7 +137,7 @@ def _find_by_entity(
 
     Labels are brought into the order that the rows have, so that everything a chunk touches lies side by side.
     """
-    order = asking[_by_code_and_time(labels.codes[asking], labels.cutoff[asking])]
+    order = asking[stable_order(labels.codes[asking], after=rough_order(labels.cutoff[asking]))]
     ordered = labels.at(order)
     found = Winners.none(len(order))
     assert ordered.first_codes is not None  # noqa: S101 - chunks are only shared out where they are known
@@ -150,17 +151,6 @@ def _find_by_entity(
             _take(match[0], match[1], found)
     for mine, his in ((winners.position, found.position), (winners.event, found.event), (winners.known, found.known)):
         mine[order] = his
-
-
-def _by_code_and_time(codes: npt.NDArray[np.integer], cutoff: Instants) -> npt.NDArray[np.int64]:
-    """An order by code and, within a code, roughly by time: radix sorts by digits of 16 bits."""
-    least = int(cutoff.min())
-    bits = (int(cutoff.max()) - least).bit_length()
-    order = np.argsort(((cutoff - least) >> max(0, bits - 16)).astype(np.uint16), kind="stable")
-    for shift in range(0, int(codes.max(initial=0)).bit_length(), 16):
-        digit = (codes >> shift).astype(np.uint16)
-        order = order[np.argsort(digit[order], kind="stable")]
-    return order
 
 
 class _Queue:

@@ -71,8 +71,8 @@ def window_values(
     labels = Labels.of(code, np.asarray(upto, dtype=np.int64), np.asarray(known_upto, dtype=np.int64))
     history = _read(view, events, distinct, labels, wanted, timestamp_field, known_field, unit)
     longest = _longest_with_hop(view, unit) if with_event_time else None
-    windows = list(dict.fromkeys([*(_window(item, unit) for item in wanted), *([longest] if longest else [])]))
-    slices = _slices(history, labels, windows)
+    windows = [_window(item, unit) for item in wanted] + ([] if longest is None else [longest])
+    slices = _slices(history, labels, list(dict.fromkeys(windows)))
     found = _evaluate(view, history, labels, wanted, slices, len(upto))
     if longest is not None:
         found.append(_event_times(history, labels, slices[longest], len(upto)))
