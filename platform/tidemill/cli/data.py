@@ -162,6 +162,9 @@ def dataset_build(
     start: InstantOption = None,
     end: InstantOption = None,
     mode: Annotated[str, typer.Option(help="served (what serving would have returned) or event.")] = "served",
+    memory_limit: Annotated[
+        str | None, typer.Option(help="What this may hold in memory, e.g. 2gb. Default: the project's setting.")
+    ] = None,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -175,7 +178,13 @@ def dataset_build(
     spine = build_spine(opened, definition, start=start, end=end or opened.clock.now())
     training_set = opened.training_set(definition.service, spine, mode=mode, time_column=definition.spine.time_column)
     folder = to or opened.state / "datasets" / model
-    snapshot = write_dataset(training_set, folder)
+    with out.stages("building") as begin:
+        snapshot = write_dataset(
+            training_set,
+            folder,
+            memory_limit=memory_limit,
+            progress=lambda done, rows: begin(f"{done:,} of {rows:,} rows", done / max(rows, 1)),
+        )
     out.say(f"{snapshot.rows:,} rows written to {snapshot.folder}, digest {snapshot.digest[:16]}.")
     out.result(snapshot)
 

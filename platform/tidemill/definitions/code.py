@@ -18,8 +18,13 @@ from tidemill.errors import DefinitionError
 def reference_to(function: Callable[..., Any], root: Path) -> CodeReference:
     """Name a function defined at the top level of a module below `root`.
 
-    Raises DefinitionError for a lambda, a nested function or one from elsewhere, which no other process could import.
+    Raises DefinitionError for a lambda, a nested function or one from elsewhere, which no other process could import,
+    and for anything that is no function.
     """
+    if not hasattr(function, "__code__"):
+        raise DefinitionError(
+            f"{function!r} is not a function.", hint=f"Wrap it in one, at the top level of a module below {root}."
+        )
     qualname, file = function.__qualname__, Path(function.__code__.co_filename).resolve()
     if "<" in qualname or not file.is_relative_to(root.resolve()):
         raise DefinitionError(
