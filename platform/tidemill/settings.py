@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     max_pending: int = Field(1_000, ge=1, description="requests that may wait for a model before 429 is answered")
     request_timeout: float = Field(5.0, gt=0, description="seconds within which a request is answered or refused")
     redis_timeout: float = Field(1.0, gt=0, description="seconds to wait for the online store")
+    redis_replicas: int | None = Field(
+        None, ge=0, description="replicas that must hold a write before it is acknowledged; default 1 behind Sentinel"
+    )
     memory_limit: str | None = Field(None, description="memory offline work may take, e.g. 2gb; default unlimited")
     push_horizon: str = Field("5s", description="how far ahead of the clock a pushed event may lie")
     consume: dict[str, SecretStr] = Field(

@@ -46,7 +46,9 @@ def connect(address: str, *, timeout: float) -> redis.Redis:
             return _through_sentinel(address, limits)
         if address.startswith("unix://"):
             limits.pop("socket_connect_timeout")
-        return redis.Redis.from_url(address, **limits)
+        found = redis.Redis.from_url(address, **limits)
+        found.connection_pool.make_connection()  # opens nothing, but takes no option that it does not know
+        return found
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"This is not the address of a Redis: {error}.", hint=_EXPECTED) from None
 

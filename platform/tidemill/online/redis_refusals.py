@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import hiredis
@@ -13,6 +14,7 @@ from tidemill.errors import ConflictError, OnlineStoreUnavailableError
 _NOT_NOW = ("LOADING", "BUSY ", "OOM", "READONLY", "MISCONF", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS")
 _CLUSTER = ("MOVED", "ASK ", "CROSSSLOT", "CLUSTERDOWN")
 _WRONG_TYPE = "WRONGTYPE"
+_INSIDE_SCRIPT = re.compile(f": -?((?:{'|'.join((*_NOT_NOW, *_CLUSTER, _WRONG_TYPE))}).*)", re.DOTALL)
 
 
 class RedisReplyError(Exception):
@@ -84,7 +86,7 @@ def gone(error: BaseException) -> OnlineStoreUnavailableError:
 def _refusal(reply: hiredis.ReplyError, replies: list[Any]) -> Exception:
     text = _inner(str(reply))
     if text.startswith(_NOT_NOW):
-        return OnlineStoreUnavailableError(f"Redis cannot do this now: {text}.", hint=_advice(text))
+        return OnlineStoreUnavailableError(f"Redis cannot do this now: {text.rstrip('.')}.", hint=_advice(text))
     if text.startswith(_CLUSTER):
         return ClusterError(text)
     if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
@@ -100,15 +102,15 @@ def _unwelcome(text: str) -> OnlineStoreUnavailableError:
 
 def _inner(text: str) -> str:
     """What a command inside a script was refused for: `ERR Error running script ...: -OOM ...` is an OOM."""
-    if not text.startswith("ERR Error running script"):
-        return text
-    inside = text.rpartition(": ")[2].lstrip("-")
-    return inside if inside.startswith((*_NOT_NOW, *_CLUSTER, _WRONG_TYPE)) else text
+    inside = _INSIDE_SCRIPT.search(text)
+    return inside[1] if inside and text.startswith("ERR Error running script") else text
 
 
 def _advice(text: str) -> str:
     if text.startswith("OOM"):
         return "It is full: raise `redis_maxmemory` (or the server's maxmemory), or remove views that nobody reads."
+    if text.startswith("MISCONF"):
+        return "It cannot write to its disk: make room there; it takes writes again by itself."
     if text.startswith("LOADING"):
         return "It is loading its data after a start; ask again in a moment."
     return "Ask again in a moment."
