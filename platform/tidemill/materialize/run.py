@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -162,12 +162,13 @@ class Materializer:
 
     def failure(self, claim: Claim, began: float) -> RunReport:
         run = next(run for run in self._project.ledger.runs(claim.view) if run.id == claim.id)
+        lost = "The run was taken over by another worker, after this one had been silent for longer than its lease."
         return RunReport(
             view=claim.view,
             start=claim.start,
             end=claim.end,
             state=FAILED,
-            error=run.error,
+            error=run.error if run.state == FAILED and run.claimed_by == claim.by else lost,
             seconds=time.monotonic() - began,
         )
 
@@ -294,7 +295,8 @@ class Materializer:
                 "Materializing %s up to %s failed: %s", claim.view, claim.end, error, extra={"action": "run_failed"}
             )
             for one in (claim, *more):
-                self._project.ledger.fail(one, error=_cause(error), at=self.finished(at, began))
+                with suppress(ConflictError):  # another worker has the row now, and ends it
+                    self._project.ledger.fail(one, error=_cause(error), at=self.finished(at, began))
             if not isinstance(error, TidemillError):
                 raise
 
