@@ -13,9 +13,8 @@ and what of it is looked at event by event, depends on that event alone, as does
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Literal
 
@@ -24,6 +23,7 @@ import polars as pl
 
 from tidemill.definitions.windows import FAR_FUTURE, FAR_PAST
 from tidemill.offline.radix import stable_order
+from tidemill.offline.side_by_side import side_by_side
 
 _RANK_BITS = 32
 _RANK_MASK = (1 << _RANK_BITS) - 1
@@ -33,8 +33,6 @@ _EDGES = (FAR_PAST, 0, *_LATENESS_STEPS, FAR_FUTURE)
 _FIXED_CLASSES = tuple(pairwise(_EDGES))
 _SMALL_CLASS = 0.05
 _FEW_EVENTS = 100_000
-_MANY_LABELS = 50_000
-_SEARCHERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,29 +114,15 @@ def reaches(timeline: Timeline, labels: Labels, lower_bounds: list[np.ndarray]) 
     """The slices of each window, given the windows' lower bounds."""
     known_for_sure = np.minimum(labels.upto, _before(labels.known_upto, timeline.longest_lateness))
     perhaps_known = np.minimum(labels.upto, _before(labels.known_upto, timeline.shortest_lateness))
-    searches: list[_Search] = [(known_for_sure, "right"), *((bound, "left") for bound in lower_bounds)]
+    positions = partial(timeline.positions, labels)
+    searches = [partial(positions, known_for_sure, side="right")]
+    searches += [partial(positions, bound, side="left") for bound in lower_bounds]
     if bool((perhaps_known > known_for_sure).any()):
-        searches.append((perhaps_known, "right"))
-    sure, *found = _positions(timeline, labels, searches)
+        searches.append(partial(positions, perhaps_known, side="right"))
+    sure, *found = side_by_side(searches, size=len(labels))
     unsure = found.pop() if len(found) > len(lower_bounds) else sure
     after = [np.maximum(lo, sure) for lo in found]
     return [Reach(lo=lo, sure=end, unsure=np.maximum(unsure, end)) for lo, end in zip(found, after, strict=True)]
-
-
-_Side = Literal["left", "right"]
-_Search = tuple[np.ndarray, _Side]
-
-
-def _positions(timeline: Timeline, labels: Labels, searches: list[_Search]) -> list[np.ndarray]:
-    """The positions of several searches, side by side where there are many labels."""
-
-    def search(one: _Search) -> np.ndarray:
-        return timeline.positions(labels, one[0], side=one[1])
-
-    if len(labels) < _MANY_LABELS:
-        return [search(one) for one in searches]
-    with ThreadPoolExecutor(_SEARCHERS) as searchers:
-        return list(searchers.map(search, searches))
 
 
 def timelines(code: np.ndarray, event: np.ndarray, known: np.ndarray | None, *, fixed: bool = False) -> list[Timeline]:

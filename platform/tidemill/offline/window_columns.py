@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from tidemill.definitions.measures import measures
 from tidemill.definitions.partials import Partials
 from tidemill.definitions.windows import ColumnNeeds
 from tidemill.offline.exact_sums import Limbs
+from tidemill.offline.side_by_side import side_by_side, take
 from tidemill.offline.slices import Moments, Slices, extremes, moments, pairs, runs, totals
 from tidemill.offline.timeline import Labels, Reach, Timeline
 
@@ -81,7 +83,7 @@ def partials_of(
         _add_sure(sums, part, column.needs)
         for found, unsure in zip(sums, part.unsure, strict=True):
             _add_unsure(found, part, unsure, labels)
-    answers = [found.partials(column) for found in sums]
+    answers = side_by_side([partial(found.partials, column) for found in sums], size=len(labels))
     if column.needs.distinct:
         for number, (answer, window) in enumerate(zip(answers, windows, strict=True)):
             answer.distinct = _distinct(column, parts, number, labels, window, classes)
@@ -160,12 +162,21 @@ def _add_sure(sums: list[_Sums], part: _Part, needs: ColumnNeeds) -> None:
     """What is known for sure, by prefix sums and levels: all windows share the tables."""
     values, slices = part.values, part.sure
     nothing = [None] * len(slices)
-    if values is not None and sums and (limbs := sums[0].limbs) is not None:
-        for place, numbers in enumerate(limbs.split(values)):
-            for found, total in zip(sums, totals(numbers, slices), strict=True):
-                found.total[place] += total
-    lowest = extremes(values, slices, np.minimum) if needs.lowest and values is not None else nothing
-    highest = extremes(values, slices, np.maximum) if needs.highest and values is not None else nothing
+
+    def add_totals() -> list[None]:
+        if values is not None and sums and (limbs := sums[0].limbs) is not None:
+            for place, numbers in enumerate(limbs.split(values)):
+                for found, total in zip(sums, totals(numbers, slices), strict=True):
+                    found.total[place] += total
+        return nothing
+
+    def extremes_by(combine: np.ufunc, wanted: bool) -> list[np.ndarray] | list[None]:
+        return extremes(values, slices, combine) if wanted and values is not None else nothing
+
+    _, lowest, highest = side_by_side(
+        [add_totals, partial(extremes_by, np.minimum, needs.lowest), partial(extremes_by, np.maximum, needs.highest)],
+        size=len(part.rank),
+    )
     spreads = moments(values.astype(np.float64), slices) if needs.spread and values is not None else nothing
     for number, found in enumerate(sums):
         lo, hi = slices[number]
@@ -226,7 +237,7 @@ def _part(column: Column, timeline: Timeline, reach: list[Reach]) -> _Part:
         left = np.concatenate(([0], np.cumsum(there)))
         sure = [(left[lo], left[hi]) for lo, hi in sure]
         unsure = [(left[lo], left[hi]) for lo, hi in unsure]
-    values = None if column.values is None else column.values[rank]
+    values = None if column.values is None else take(column.values, rank)
     return _Part(rank=rank, values=values, sure=sure, unsure=unsure, known=timeline.known)
 
 
