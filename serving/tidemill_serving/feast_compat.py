@@ -6,6 +6,7 @@ value past its ttl is OUTSIDE_MAX_AGE, where Feast's server says PRESENT.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _TARGETS = {"online": "online", "offline": "offline", "online_and_offline": "both"}
 _NO_TIME = "1970-01-01T00:00:00Z"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INFINITE, _MINUS_INFINITE = orjson.Fragment(b"1e999"), orjson.Fragment(b"-1e999")
 
 
 def feast_router(state: ServingState) -> APIRouter:
@@ -148,11 +150,22 @@ def _entity_vector(column: list[Any]) -> dict[str, Any]:
 
 
 def _values(dtype: ValueType, column: Sequence[Any]) -> Sequence[Any]:
-    """Feast writes an instant as seconds since 1970."""
+    """Feast writes an instant as seconds since 1970. Its clients take no text for a number that JSON cannot say."""
     if dtype.element is ValueType.UNIX_TIMESTAMP:
         return [_seconds(value) for value in column]
+    if dtype.element in (ValueType.DOUBLE, ValueType.FLOAT):
+        return [_number(value) for value in column]
     write = writer_of(dtype)
     return column if write is None else write(column)
+
+
+def _number(value: Any) -> Any:
+    """NaN becomes null, as in Feast's own answers; an infinity a number so large that it reads as infinite."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_number(item) for item in value]
+    if value is None or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else _INFINITE if value > 0 else _MINUS_INFINITE
 
 
 def _seconds(value: Any) -> Any:

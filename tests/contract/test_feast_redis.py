@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import polars as pl
 import pytest
-import redis
-from feast import Entity as FeastEntity
-from feast import FeatureView, Field, FileSource, RepoConfig
-from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import python_values_to_proto_values
-from feast.types import from_value_type
 from feast.value_type import ValueType as FeastType
 
-from tidemill.clock import ManualClock, to_micros
-from tidemill.definitions import Catalog, Entity, Feature, Projection, Service, ValueType, View
-from tidemill.online.embedded import EmbeddedRedis
-from tidemill.online.store import OnlineStore, Status
-from tidemill.settings import Settings
+sys.path.insert(0, str(Path(__file__).parent))  # what several files share is imported by name
 
-T0 = datetime(2013, 10, 1, 12, 0, 0, 123456, tzinfo=UTC)
-VALUES = {
-    "BYTES": b"\x00\xff",
-    "STRING": "grün" * 60,
-    "INT32": -5,
-    "INT64": 9_007_199_254_740_993,
-    "DOUBLE": -0.1,
-    "FLOAT": 0.5,
-    "BOOL": False,
-    "UNIX_TIMESTAMP": datetime(2013, 1, 1, tzinfo=UTC),
-    "BYTES_LIST": [b"a", b""],
-    "STRING_LIST": ["a", ""],
-    "INT32_LIST": [1, -2],
-    "INT64_LIST": [1, -(2**62)],
-    "DOUBLE_LIST": [0.5, -1.0],
-    "FLOAT_LIST": [0.5, -1.0],
-    "BOOL_LIST": [True, False],
-    "UNIX_TIMESTAMP_LIST": [datetime(2013, 1, 1, tzinfo=UTC)],
-}
-NAMES = [name.lower() for name in VALUES]
+from both_stores import NAMES, NESTED, T0, VALUES, Both
+
+from tidemill.clock import to_micros
+from tidemill.online.embedded import EmbeddedRedis
+from tidemill.online.store import Status
 
 
 @pytest.fixture(scope="module")
@@ -54,83 +29,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
     server.stop()
 
 
-class Both:
-    """The same view in Feast's words and in ours, on one Redis."""
-
-    def __init__(self, server: EmbeddedRedis, root: Path) -> None:
-        self.redis = redis.Redis.from_url(server.url)
-        self.redis.flushall()
-        self.config = RepoConfig(
-            project="prod",
-            provider="local",
-            registry=str(root / "registry.db"),
-            online_store=RedisOnlineStoreConfig(connection_string=f"none:0,unix_socket_path={server.socket}"),
-            entity_key_serialization_version=3,
-        )
-        self.feast = RedisOnlineStore()
-        entities = [
-            FeastEntity(name="route", join_keys=["zone"], value_type=FeastType.STRING),
-            FeastEntity(name="plane", join_keys=["id"], value_type=FeastType.INT64),
-        ]
-        self.table = FeatureView(
-            name="everything",
-            entities=entities,
-            schema=[Field(name=name, dtype=from_value_type(FeastType[name.upper()])) for name in NAMES]
-            + [
-                Field(name="zone", dtype=from_value_type(FeastType.STRING)),
-                Field(name="id", dtype=from_value_type(FeastType.INT64)),
-            ],
-            source=FileSource(path="x.parquet", timestamp_field="at"),
-        )
-        view = View(
-            name="everything",
-            entities=("route", "plane"),
-            join_keys=("zone", "id"),
-            features=tuple(Feature(name=name, dtype=ValueType[name.upper()]) for name in NAMES),
-            source="s",
-        )
-        catalog = Catalog(
-            project="prod",
-            entities=(
-                Entity(name="route", join_key="zone", dtype=ValueType.STRING),
-                Entity(name="plane", join_key="id", dtype=ValueType.INT64),
-            ),
-            views=(view,),
-            services=(Service(name="all", projections=(Projection(view="everything", features=tuple(NAMES)),)),),
-        )
-        self.ours = OnlineStore(
-            address=server.url, project="prod", catalog=catalog, settings=Settings(), root=root, clock=ManualClock(T0)
-        )
-
-    def feast_writes(self, zone: str, plane: int, values: dict[str, object], at: datetime) -> None:
-        protos = {name: python_values_to_proto_values([values[name]], FeastType[name.upper()])[0] for name in values}
-        self.feast.online_write_batch(self.config, self.table, [(_key(zone, plane), protos, at, None)], None)
-
-    def we_write(self, zone: str, plane: int, values: dict[str, object], at: datetime) -> None:
-        columns = [
-            pl.Series("zone", [zone]),
-            pl.Series("id", [plane]),
-            *(pl.Series(name, [value], dtype=ValueType[name.upper()].polars()) for name, value in values.items()),
-            pl.Series("__event_time", [at], dtype=pl.Datetime("us", "UTC")),
-            pl.Series("__known_time", [at], dtype=pl.Datetime("us", "UTC")),
-        ]
-        self.ours.write("everything", pl.DataFrame(columns))
-
-    def stored(self) -> dict[bytes, dict[bytes, bytes]]:
-        """Everything in Redis but what Feast does not know of."""
-        return {
-            key: {name: raw for name, raw in self.redis.hgetall(key).items() if not name.startswith(b"_kt:")}
-            for key in self.redis.scan_iter()
-        }
-
-
-def _key(zone: str, plane: int) -> EntityKey:
-    return EntityKey(join_keys=["zone", "id"], entity_values=[Value(string_val=zone), Value(int64_val=plane)])
-
-
 @pytest.fixture
 def both(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Both]:
-    both = Both(server, tmp_path)
+    both = Both(server, tmp_path, NAMES)
     yield both
     both.ours.close()
     both.redis.close()
@@ -163,7 +64,7 @@ def test_we_read_what_feast_wrote(both: Both):
 
 def test_feast_reads_what_we_wrote(both: Both):
     both.we_write("a", 1, ALL, T0)
-    ((at, values),) = both.feast.online_read(both.config, both.table, [_key("a", 1)], list(NAMES))
+    ((at, values),) = both.feast.online_read(both.config, both.table, [both.key("a", 1)], list(NAMES))
     assert at == T0
     assert values == {name: python_values_to_proto_values([ALL[name]], FeastType[name.upper()])[0] for name in NAMES}
 
@@ -187,3 +88,38 @@ def test_feast_s_deletion_of_a_project_whose_name_ends_alike_is_what_ours_is_not
     assert both.redis.keys() == [other]
     both.feast.teardown(both.config, [both.table], [])
     assert both.redis.keys() == []
+
+
+@pytest.fixture
+def nested(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Both]:
+    both = Both(server, tmp_path, [name.lower() for name in NESTED])
+    yield both
+    both.ours.close()
+    both.redis.close()
+
+
+def test_sets_and_maps_that_feast_wrote_are_what_it_was_given(nested: Both):
+    values = {name.lower(): value for name, value in NESTED.items()}
+    nested.feast_writes("a", 1, values, T0)
+    found = nested.ours.read("all", [{"zone": "a", "id": 1}])
+    assert {name: column[0] for name, column in found.values.items()} == values
+
+
+def test_sets_and_maps_that_we_wrote_are_what_feast_would_have_written(nested: Both):
+    values = {name.lower(): value for name, value in NESTED.items()}
+    given = {name: sorted(value) if isinstance(value, set) else value for name, value in values.items()}
+    nested.we_write("a", 1, given, T0)
+    ((_, found),) = nested.feast.online_read(nested.config, nested.table, [nested.key("a", 1)], list(values))
+    expected = {
+        name: python_values_to_proto_values([value], FeastType[name.upper()])[0] for name, value in values.items()
+    }
+    assert {name: _plain(value) for name, value in found.items()} == {
+        name: _plain(value) for name, value in expected.items()
+    }
+
+
+def _plain(value: Value) -> object:
+    """A set has no order."""
+    kind = value.WhichOneof("val")
+    inner = getattr(value, kind)
+    return kind, sorted(inner.val) if kind.endswith("_set_val") else inner
