@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from tidemill.borders import count_at_most
 from tidemill.definitions.catalog import Source
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InvariantError, SourceError
@@ -35,7 +36,6 @@ CHUNK_ROWS = 1 << 20
 """Row groups are taken together up to this many rows: large enough for array work, small enough for the caches."""
 _CELLS = 1 << 23
 """How many values one read of feature columns may hold."""
-_SMALLEST_BLOCK = 10
 THREADS = max(2, min(4, os.cpu_count() or 2))
 """Readers of one lookup. More would mostly hold more memory: the search itself keeps one core busy."""
 
@@ -231,7 +231,7 @@ class History:
     def _by_row_group(self, positions: Places) -> Iterator[_Share]:
         """What is asked of each row group that holds any of these positions."""
         groups = self.files.row_groups
-        owner = _owners(groups, positions)
+        owner = count_at_most(np.array([group.offset for group in groups]), positions)
         order = stable_order(owner)
         ends = np.cumsum(np.bincount(owner, minlength=len(groups) + 1))
         for group, start, end in zip(groups, ends[:-1], ends[1:], strict=True):
@@ -309,21 +309,6 @@ class History:
                     f"Column {column!r} of source {self.source.name!r} is {family(dtype)} ({dtype}), not a time.",
                     hint="Name the source's timestamp column, or write it as a timestamp.",
                 )
-
-
-def _owners(groups: Sequence[RowGroup], positions: Places) -> npt.NDArray[np.int64]:
-    """The number of the row group, counted from one, that each position lies in or after; 0 for -1.
-
-    Positions are first looked up by blocks no larger than the smallest row group, of which each has at most one border.
-    """
-    offsets = np.array([group.offset for group in groups])
-    block = min(group.rows for group in groups).bit_length() - 1
-    if block < _SMALLEST_BLOCK:
-        return np.searchsorted(offsets, positions, side="right")
-    last = groups[-1].offset + groups[-1].rows
-    of_block = np.searchsorted(offsets, np.arange(-1, (last >> block) + 2) << block, side="right")
-    owner = of_block.take((positions >> block) + 1, mode="clip")
-    return owner + (positions >= np.append(offsets, FOREVER)[owner])
 
 
 @dataclass(frozen=True, kw_only=True)

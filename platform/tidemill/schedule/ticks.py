@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
+from tidemill.borders import count_at_most
 from tidemill.clock import as_utc, to_micros
 from tidemill.definitions.catalog import Schedule
 from tidemill.errors import DefinitionError, InputError
@@ -27,6 +28,7 @@ _MINUTE, _DAY = 60_000_000, 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_YEAR, _LAST_YEAR = 1902, 2400  # cron ticks are only looked for here
 _ANCIENT = -(2**62)  # earlier instants stand for `never`
+_FEW_YEARS = 20  # so many are not worth asking which of them occur
 _LEAP_GAP = 8  # years that may lie between two 29ths of February
 _SAMPLE = timedelta(hours=6)  # finer than any two changes of a zone's offset
 
@@ -71,14 +73,16 @@ def newest_ticks(schedule: Schedule, at: np.ndarray) -> np.ndarray:
     at = np.asarray(at, dtype=np.int64)
     lag = schedule.lag // _MICROSECOND
     known = at >= _ANCIENT
-    moment = np.where(known, at, 0) - lag
+    ancient = not known.all()
+    moment = (np.where(known, at, 0) if ancient else at) - lag
     if schedule.every is not None:
         every = schedule.every // _MICROSECOND
-        return np.where(known, moment // every * every, NEVER)
-    ticks = _of_years(schedule, _years_needed(schedule, moment))
-    place = np.searchsorted(ticks, moment, side="right")
-    padded = np.concatenate([np.array([NEVER], dtype=np.int64), ticks])
-    return np.where(known, padded[place], NEVER)
+        found = moment // every * every
+    else:
+        ticks = _of_years(schedule, _years_needed(schedule, moment))
+        padded = np.concatenate([np.array([NEVER], dtype=np.int64), ticks])
+        found = padded[count_at_most(ticks, moment)]
+    return np.where(known, found, NEVER) if ancient else found
 
 
 def newest_tick(schedule: Schedule, at: datetime) -> datetime | None:
@@ -108,7 +112,17 @@ def _instant(micros: int | np.int64) -> datetime | None:
 
 def _years_needed(schedule: Schedule, moments: np.ndarray) -> set[int]:
     """The years the instants lie in, and before each the nearest year that has a tick at all."""
-    years = set((np.unique(moments.astype("datetime64[us]").astype("datetime64[Y]")).astype(np.int64) + 1970).tolist())
+    if not len(moments):
+        return set()
+    first, last = (
+        int(edge.astype("datetime64[us]").astype("datetime64[Y]").astype(np.int64)) + 1970
+        for edge in (moments.min(), moments.max())
+    )
+    if last - first <= _FEW_YEARS:
+        years = set(range(first, last + 1))
+    else:
+        found = np.unique(moments.astype("datetime64[us]").astype("datetime64[Y]")).astype(np.int64) + 1970
+        years = set(found.tolist())
     needed = set(years)
     for year in years:
         for earlier in range(year - 1, year - _LEAP_GAP - 2, -1):
