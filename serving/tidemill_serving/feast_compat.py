@@ -160,7 +160,10 @@ def _values(dtype: ValueType, column: Sequence[Any]) -> Sequence[Any]:
 
 
 def _number(value: Any) -> Any:
-    """NaN becomes null, as in Feast's own answers; an infinity a number so large that it reads as infinite."""
+    """NaN becomes null, an infinity a number so large that it reads as infinite.
+
+    Feast's server writes the texts "NaN" and "Infinity", on which Feast's remote client fails.
+    """
     if isinstance(value, list | tuple | set | frozenset):
         return [_number(item) for item in value]
     if value is None or math.isfinite(value):
