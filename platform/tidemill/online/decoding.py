@@ -26,6 +26,9 @@ __all__ = ["PACKED", "FieldDecoder", "FieldType", "WrongValues"]
 Replies = Sequence[Sequence[bytes | None]]
 """One reply for each row: its fields in the order of the command."""
 
+Decoded = tuple[list[list[Any]], bool]
+"""Columns of values, and whether it is certain that no feature among them is null."""
+
 _ENOUGH_FOR_NUMPY = 128
 _BULK = {ValueType.DOUBLE: ("xd", 9, b"\x29"), ValueType.FLOAT: ("xf", 5, b"\x35")}
 _WHOLE = {ValueType.INT64, ValueType.INT32}
@@ -48,19 +51,21 @@ class FieldDecoder:
         row = _RowDecoder([dtype for _, dtype in fields], memos)
         self.decode_row, self.row_places = row.decode, row.places
 
-    def decode(self, replies: Replies) -> list[list[Any]]:
+    def decode(self, replies: Replies) -> Decoded:
         """One column for each field, with a value for each reply."""
         if len(replies) == 1:
             row = self.decode_row(replies[0])
-            return [[row[place]] for place in self.row_places]
+            return [[row[place]] for place in self.row_places], None not in row
         columns: list[list[Any]] = [[]] * self.width
+        without_null = True
         if replies:
             found = list(zip(*replies, strict=True))
             for kind in self._kinds:
-                decoded = kind.decode([found[place] for place in kind.places])
+                decoded, certain = kind.decode([found[place] for place in kind.places])
+                without_null = without_null and certain
                 for place, column in zip(kind.places, decoded, strict=True):
                     columns[place] = column
-        return columns
+        return columns, without_null
 
 
 class _RowDecoder:
@@ -108,16 +113,17 @@ class _Kind:
         self.places, self.dtype = places, dtype
         self._look_ups = [memo.__getitem__ for memo in memos]
 
-    def decode(self, columns: Sequence[Raw]) -> list[list[Any]]:
+    def decode(self, columns: Sequence[Raw]) -> Decoded:
         """A column of values for each column of raw bytes."""
-        return [list(map(look_up, column)) for look_up, column in zip(self._look_ups, columns, strict=True)]
+        found = [list(map(look_up, column)) for look_up, column in zip(self._look_ups, columns, strict=True)]
+        return found, all(all(column) or None not in column for column in found)  # mostly not even a zero is there
 
 
 class _AsTheyAre(_Kind):
     """Fields that somebody else decodes: packed values."""
 
-    def decode(self, columns: Sequence[Raw]) -> list[list[Any]]:
-        return [list(column) for column in columns]
+    def decode(self, columns: Sequence[Raw]) -> Decoded:
+        return [list(column) for column in columns], False
 
 
 class _FixedWidth(_Kind):
@@ -128,7 +134,7 @@ class _FixedWidth(_Kind):
         _, self._size, self._tag = _BULK[dtype]  # type: ignore[index]
         self._record = np.dtype([("tag", "u1"), ("number", f"<f{self._size - 1}")])
 
-    def decode(self, columns: Sequence[Raw]) -> list[list[Any]]:
+    def decode(self, columns: Sequence[Raw]) -> Decoded:
         rows = len(columns[0])
         try:
             joined = b"".join(chain.from_iterable(columns))  # type: ignore[arg-type]
@@ -137,13 +143,13 @@ class _FixedWidth(_Kind):
         count = rows * len(columns)
         if len(joined) != self._size * count or joined[:: self._size] != self._tag * count:
             return super().decode(columns)
-        return np.frombuffer(joined, dtype=self._record)["number"].reshape(-1, rows).tolist()
+        return np.frombuffer(joined, dtype=self._record)["number"].reshape(-1, rows).tolist(), True
 
 
 class _WholeNumbers(_Kind):
     """[tag][varint] everywhere at once."""
 
-    def decode(self, columns: Sequence[Raw]) -> list[list[Any]]:
+    def decode(self, columns: Sequence[Raw]) -> Decoded:
         rows = len(columns[0])
         if rows * len(columns) < _ENOUGH_FOR_NUMPY:
             return super().decode(columns)
@@ -152,20 +158,20 @@ class _WholeNumbers(_Kind):
             found = varints(raw, tag(self.dtype, 0)[0])  # type: ignore[arg-type]
         except (TypeError, ValueError):
             found = None
-        return super().decode(columns) if found is None else _split(found, rows)
+        return super().decode(columns) if found is None else (_split(found, rows), True)
 
 
 class _Times(_Kind):
     """Timestamp messages into microseconds; None where there is none or where it is no Timestamp."""
 
-    def decode(self, columns: Sequence[Raw]) -> list[list[Any]]:
+    def decode(self, columns: Sequence[Raw]) -> Decoded:
         rows = len(columns[0])
         raw = list(chain.from_iterable(columns))
         if len(raw) < _ENOUGH_FOR_NUMPY or None in raw:
             return super().decode(columns)
         lengths = set(map(len, raw))  # type: ignore[arg-type]
         found = instants_by_length(raw, lengths)  # type: ignore[arg-type]
-        return super().decode(columns) if found is None else _split(found, rows)
+        return super().decode(columns) if found is None else (_split(found, rows), True)
 
 
 def _split(values: list[Any], rows: int) -> list[list[Any]]:

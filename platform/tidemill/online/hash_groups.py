@@ -9,6 +9,7 @@ from tidemill.definitions.catalog import Catalog, Projection
 from tidemill.online.decoding import FieldDecoder, FieldType, WrongValues
 from tidemill.online.key_columns import KeyColumns
 from tidemill.online.keys import KeyLayout
+from tidemill.online.reply_columns import GroupColumns
 from tidemill.online.view_reads import FeastViewRead, PackedViewRead, ViewColumns, ViewRead
 from tidemill.online.wanted import is_tiled
 
@@ -60,11 +61,16 @@ class HashGroup:
                 self._prefixes[size] = prefix
         return prefix
 
-    def decode(self, columns: Sequence[list[Any]], rows: int, present: list[int] | None, at: int) -> list[ViewColumns]:
+    def decode(self, found: GroupColumns, rows: int, present: list[int] | None, at: int) -> list[ViewColumns]:
         """The answers of the views from the fields' columns. `present` tells which rows have a key, None all."""
+        columns = found.columns
         if present is not None:
             columns = [spread(column, present, rows, 1) for column in columns]
-        return [view.decode(columns, at) for view in self.views]
+        views = [view.decode(columns, at) for view in self.views]
+        if found.without_null:
+            for view in views:
+                view.states.complete = view.states.base is None
+        return views
 
 
 def hash_groups(catalog: Catalog, stored: Sequence[Projection], layout: str, wrong: WrongValues) -> list[HashGroup]:

@@ -20,7 +20,7 @@ from tidemill.online.decoding import WrongValues
 from tidemill.online.hash_groups import hash_groups, spread
 from tidemill.online.key_columns import KeyColumns, Rows, column_of
 from tidemill.online.redis_refusals import is_refusal
-from tidemill.online.reply_columns import WORTHWHILE, ReplyColumns
+from tidemill.online.reply_columns import WORTHWHILE, GroupColumns, ReplyColumns
 from tidemill.online.result import OnlineResult, RowStates, Status
 from tidemill.online.single_row import SingleRow
 from tidemill.online.tiles import TilePlan, WindowColumns
@@ -169,7 +169,7 @@ class ReadPlan:
     def _columns(self, sizes: Sequence[int]) -> ReplyColumns:
         return ReplyColumns([(group.decoder, size) for group, size in zip(self._groups, sizes, strict=True)])
 
-    def _finish(self, request: Request, replies: list[Any]) -> list[list[list[Any]]]:
+    def _finish(self, request: Request, replies: list[Any]) -> list[GroupColumns]:
         columns = request.columns or self._columns(self._sizes(request))
         return columns.finish(replies)
 

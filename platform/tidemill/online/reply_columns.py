@@ -7,11 +7,20 @@ come: of a hundred rows only the last burst is left to do when the last byte is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tidemill.online.decoding import FieldDecoder
 
 WORTHWHILE = 16  # replies; below it a block costs more than it saves
+
+
+@dataclass(slots=True)
+class GroupColumns:
+    """A column for each field of one group; `without_null` if it is certain that no feature among them is null."""
+
+    columns: list[list[Any]]
+    without_null: bool = True
 
 
 class ReplyColumns:
@@ -30,28 +39,29 @@ class ReplyColumns:
         if len(fresh) >= WORTHWHILE and set(map(type, fresh)) == {list}:  # a refusal is told when all is there
             self._decode(len(replies))
 
-    def finish(self, replies: list[Any]) -> list[list[list[Any]]]:
-        """For each group a column for each field. All replies are there, and none is a refusal."""
+    def finish(self, replies: list[Any]) -> list[GroupColumns]:
+        """The columns of each group. All replies are there, and none is a refusal."""
         if replies is not self._replies:
             self._begin(replies)
         self._decode(len(replies))
-        return self._columns
+        return self._found
 
     def _begin(self, replies: list[Any]) -> None:
         self._replies, self._done = replies, 0
-        self._columns: list[list[list[Any]]] = [[[] for _ in range(decoder.width)] for decoder, _ in self._groups]
+        self._found = [GroupColumns([[] for _ in range(decoder.width)]) for decoder, _ in self._groups]
 
     def _decode(self, upto: int) -> None:
         start = 0
-        for columns, (decoder, size) in zip(self._columns, self._groups, strict=True):
+        for found, (decoder, size) in zip(self._found, self._groups, strict=True):
             first, last = max(start, self._done), min(start + size, upto)
             start += size
             if first >= last:
                 continue
-            block = decoder.decode(self._replies[first:last])
+            block, without_null = decoder.decode(self._replies[first:last])
+            found.without_null = found.without_null and without_null
             if last - first == size:
-                columns[:] = block
+                found.columns = block
             else:
-                for column, more in zip(columns, block, strict=True):
+                for column, more in zip(found.columns, block, strict=True):
                     column += more
         self._done = upto

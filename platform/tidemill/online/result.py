@@ -27,11 +27,12 @@ _PRESENT, _NULL = Status.PRESENT, Status.NULL_VALUE
 @dataclass(slots=True)
 class RowStates:
     """What one view's values have in common, row by row. `base` is None where every row is there and young enough;
-    `stale` is None where none is."""
+    `stale` is None where none is; `complete` is True where it is known already that no value is null either."""
 
     event_times: Sequence[int | None]
     base: list[Status] | None = None
     stale: list[bool] | None = None
+    complete: bool = False
 
 
 class OnlineResult:
@@ -75,7 +76,9 @@ class OnlineResult:
         if self._statuses is None:
             present = [_PRESENT] * self.rows
             self._statuses = {
-                name: _of_values(self.values[name], present if state.base is None else state.base)
+                name: present
+                if state.complete
+                else _of_values(self.values[name], present if state.base is None else state.base)
                 for name, state in self._of_columns()
             }
         return self._statuses

@@ -34,7 +34,9 @@ def one_by_one(replies: list[Any]) -> list[list[Any]]:
 @pytest.mark.parametrize("rows", [1, 2, 15, 40, 300])
 def test_rows_together_are_what_each_row_is_alone(rows: int):
     replies = [reply(number) for number in range(rows)]
-    assert decoder().decode(replies) == one_by_one(replies)
+    columns, without_null = decoder().decode(replies)
+    assert columns == one_by_one(replies)
+    assert without_null is not any(None in column for column in columns)
 
 
 @pytest.mark.parametrize("bursts", [[300], [1, 299], [40, 80, 120, 299], list(range(1, 300, 7))])
@@ -47,9 +49,9 @@ def test_what_was_decoded_early_is_what_would_be_decoded_late(bursts: list[int])
         columns.take(come)
     come += replies[len(come) :]
     first, none, last = columns.finish(come)
-    assert first == one_by_one(replies[:100])
-    assert none == [[] for _ in TYPES]
-    assert last == one_by_one(replies[100:])
+    assert first.columns == one_by_one(replies[:100])
+    assert none.columns == [[] for _ in TYPES]
+    assert last.columns == one_by_one(replies[100:])
 
 
 def test_replies_that_come_again_over_a_new_connection_count_once():
@@ -57,11 +59,11 @@ def test_replies_that_come_again_over_a_new_connection_count_once():
     columns = ReplyColumns([(decoder(), 100)])
     columns.take([reply(number + 1) for number in range(50)])
     columns.take(replies[:40])
-    assert columns.finish(replies) == [one_by_one(replies)]
+    assert columns.finish(replies)[0].columns == one_by_one(replies)
 
 
 def test_a_refusal_among_the_replies_is_left_for_the_end():
     columns = ReplyColumns([(decoder(), 40)])
     columns.take([*(reply(number) for number in range(20)), ValueError("refused")])
     replies = [reply(number) for number in range(40)]
-    assert columns.finish(replies) == [one_by_one(replies)]
+    assert columns.finish(replies)[0].columns == one_by_one(replies)
