@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from tidemill.errors import InputError
 
 if TYPE_CHECKING:
     from tidemill.cli.output import Output
+    from tidemill.materialize.backfill import Estimate
     from tidemill.materialize.run import RunReport
     from tidemill.project import Project
     from tidemill.schedule.worker import TaskReport
@@ -45,11 +47,17 @@ def extract(
 
     out = output(json)
     opened = open_for_command(project)
+    now = opened.clock.now()
+    if end is not None and end > now and not getattr(opened.clock, "simulated", False):
+        raise InputError(
+            f"The interval ends in the future: {end.isoformat()} is after {now.isoformat()}.",
+            hint="What becomes known later would never land. Extract up to now at the latest.",
+        )
     with out.progress("extracting") as advance:
         reports = run_extract(
             opened,
             start=_needed(start, "--start"),
-            end=end or opened.clock.now(),
+            end=end or now,
             sources=source,
             every=every,
             progress=advance,
@@ -98,19 +106,32 @@ def backfill(
 ) -> None:
     """Load an interval of history; never overwrites a newer value, and goes on where it was stopped."""
     from tidemill.materialize.backfill import backfill as run_backfill
+    from tidemill.materialize.backfill import interrupted_end, switch_name
 
     out = output(json)
     opened = open_for_command(project)
-    with out.progress(f"backfilling {view}") as advance:
+    begin = _needed(start, "--start")
+    until = end or interrupted_end(opened, view, start=begin) or opened.clock.now()
+    with out.stages(f"backfilling {view}") as stage:
         reports = run_backfill(
             opened,
             view,
-            start=_needed(start, "--start"),
-            end=end or opened.clock.now(),
+            start=begin,
+            end=until,
             parallel=parallel,
-            progress=advance,
+            estimate=lambda now: stage(_how_far(now), now.done / now.total),
         )
     _print_runs(out, reports)
+    for report in reports:
+        if report.state == "paused":
+            out.say(f"Paused. Go on with `tidemill schedule resume {switch_name(view)}` and the same command.")
+        if report.state == "held":
+            out.say("Another process is at this very backfill; it goes on there.")
+
+
+def _how_far(estimate: Estimate) -> str:
+    left = "" if estimate.seconds_left is None else f", about {timedelta(seconds=round(estimate.seconds_left))} left"
+    return f"{estimate.done} of {estimate.total} pieces{left}"
 
 
 def push(
@@ -215,13 +236,20 @@ def _print_runs(out: Output, reports: Sequence[RunReport | TaskReport], *, dry_r
     else:
         out.table(
             "Would write" if dry_run else "Materialized",
-            ("view", "up to", "rows read", "rows written", "state", "seconds"),
-            [(r.view, r.cutoff or r.end, r.rows_read, r.rows_written, r.state, r.seconds) for r in reports],
+            ("view", "up to", "rows read", "rows written", "skipped", "state", "seconds"),
+            [
+                (r.view, r.cutoff or r.end, r.rows_read, r.rows_written, r.rows_skipped, r.state, r.seconds)
+                for r in reports
+            ],
         )
+        if any(report.rows_skipped for report in reports):
+            out.say("Skipped are rows with a null key, and rows older than what is stored.")
     for report in reports:
         if report.error:
             out.warn(f"{report.view}: {report.error}")
     out.result(reports)
+    if any(report.state == "failed" for report in reports):
+        raise typer.Exit(1)  # what calls this command must hear of it: cron, Airflow, Kubernetes
 
 
 def _needed(value: Any, option: str) -> Any:

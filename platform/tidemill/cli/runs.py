@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tidemill.cli.options import JsonOption, ProjectOption, open_for_command, output
+from tidemill.errors import InputError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tidemill.materialize.records import Run
     from tidemill.project import Project
 
 schedule_app = typer.Typer(help="Scheduled work: what is due, pause, resume, try again.", no_args_is_help=True)
 
-TaskArgument = Annotated[str, typer.Argument(help="A task as `schedule show` names it, or * for all.")]
+_STATES = ("claimed", "succeeded", "failed")
+
+TaskArgument = Annotated[str, typer.Argument(help="A task as `schedule show` names it, backfill:VIEW, or * for all.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,31 +30,44 @@ def register(app: typer.Typer) -> None:
 def runs(
     task: Annotated[str | None, typer.Argument(help="Only this view or task.", show_default=False)] = None,
     state: Annotated[str | None, typer.Option(help="claimed, succeeded or failed.", show_default=False)] = None,
+    explain: Annotated[int | None, typer.Option(help="Explain one run, by its id.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 30,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
     """List the ledger: every run, what it did, and why it failed."""
     out = output(json)
-    found = open_for_command(project).ledger.runs(task, limit=limit, state=state)
+    opened = open_for_command(project)
+    if explain is not None:
+        found = [opened.ledger.run(explain)]
+        out.table(f"Run {explain}", (), [(fact, value) for fact, value in _facts(found[0], opened.clock.now())])
+        out.result(found[0])
+        return
+    if state is not None and state not in _STATES:
+        raise InputError(f"No run is {state!r}.", hint=f"A run is one of {', '.join(_STATES)}.")
+    found = opened.ledger.runs(task, limit=limit, state=state)
     if not found:
+        if task is not None:
+            _known(opened, task)
         out.say("No such run in the ledger.")
     else:
         out.table(
             "Runs, newest first",
-            ("task", "kind", "from", "up to", "try", "state", "read", "written", "seconds", "started"),
+            ("id", "task", "kind", "from", "up to", "cut-off", "try", "state", "read", "written", "skipped", "seconds"),
             [
                 (
+                    run.id,
                     run.view,
                     run.kind,
                     run.start,
                     run.end,
+                    run.cutoff,
                     run.attempt,
                     run.state,
                     run.rows_read,
                     run.rows_written,
+                    run.rows_skipped,
                     run.seconds,
-                    run.started_at,
                 )
                 for run in found
             ],
@@ -57,6 +76,29 @@ def runs(
         if run.error:
             out.warn(f"{run.view} up to {run.end:%Y-%m-%d %H:%M:%S}, try {run.attempt}: {run.error}")
     out.result(found)
+
+
+def _facts(run: Run, now: datetime) -> list[tuple[str, Any]]:
+    """What is known of one run, in words."""
+    begin = "the beginning" if run.start is None else f"{run.start:%Y-%m-%d %H:%M:%S}"
+    facts: list[tuple[str, Any]] = [
+        ("what", f"{run.view} ({run.kind}), try {run.attempt}"),
+        ("interval", f"after {begin}, up to {run.end:%Y-%m-%d %H:%M:%S} UTC"),
+        ("who", run.claimed_by),
+        ("started", run.started_at),
+    ]
+    if run.state == "claimed":
+        alive = run.lease_until > now
+        until = f"until {run.lease_until:%H:%M:%S} UTC it is its worker's, unless that process ends before"
+        facts += [("state", f"at work; {until}" if alive else "left by its worker; the next run continues it")]
+        facts += [("progress", run.progress)] if run.progress else []
+        return facts
+    facts += [("state", run.state), ("finished", run.finished_at), ("seconds", run.seconds)]
+    if run.state == "failed":
+        return [*facts, ("error", run.error)]
+    seen = "nothing, as facts before its start are not all loaded" if run.cutoff is None else run.cutoff
+    rows = f"{run.rows_read:,} read, {run.rows_written:,} written, {run.rows_skipped:,} skipped"
+    return [*facts, ("the store then held all up to", seen), ("rows", f"{rows} (null key, or older than stored)")]
 
 
 @schedule_app.command("show")
@@ -89,7 +131,8 @@ def resume(task: TaskArgument, project: ProjectOption = None, json: JsonOption =
     opened = open_for_command(project)
     _known(opened, task)
     _switches(opened).resume(task, at=opened.clock.now())
-    _done(json, task, f"{task} runs again at its next tick; missed ones as its schedule says.", paused=False)
+    when = "when `tidemill backfill` is called again" if task.startswith("backfill:") else "at its next tick"
+    _done(json, task, f"{task} goes on {when}.", paused=False)
 
 
 @schedule_app.command("retry")
@@ -140,11 +183,13 @@ def _switches(project: Project) -> Any:
 
 def _known(project: Project, task: str) -> None:
     from tidemill.errors import NotDefinedError
+    from tidemill.materialize.backfill import switch_name
     from tidemill.schedule.switches import EVERYTHING
 
-    names = [item.name for item in _worker(project).tasks]
-    if task not in (*names, EVERYTHING):
-        raise NotDefinedError("scheduled task", task, names)
+    views = [view.name for view in project.catalog.views if view.online]
+    names = [*(item.name for item in _worker(project).tasks), *map(switch_name, views)]
+    if task not in (*names, *views, EVERYTHING):
+        raise NotDefinedError("scheduled task", task, {*names, *views})
 
 
 def _done(as_json: bool, task: str, text: str, **facts: Any) -> None:

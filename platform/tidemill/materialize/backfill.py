@@ -80,6 +80,12 @@ def backfill(
     return [work.run(parallel)]
 
 
+def interrupted_end(project: Project, view: str, *, start: datetime, at: datetime | None = None) -> datetime | None:
+    """Where a backfill that began at `start` was to end, and was stopped before; None without one."""
+    stopped = project.ledger.unfinished(view, at=at or project.clock.now(), kind=BACKFILL)
+    return next((run.end for run in reversed(stopped) if run.start == as_utc(start)), None)
+
+
 def switch_name(view: str) -> str:
     """What a backfill is called where tasks are paused."""
     return f"backfill:{view}"

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from tidemill.clock import to_micros
-from tidemill.errors import ConflictError, UnavailableError
+from tidemill.errors import ConflictError, InputError, UnavailableError
 from tidemill.materialize.holders import is_dead, this_worker
 from tidemill.materialize.records import Claim, Run, as_claim, as_run, instant_of, micros_of
 from tidemill.metadata.database import Database
@@ -202,6 +202,14 @@ class Ledger:
             query = query.where(RunRow.state == state)
         with self._database.reading() as session:
             return [as_run(row) for row in session.scalars(query.order_by(RunRow.id.desc()).limit(limit))]
+
+    def run(self, number: int) -> Run:
+        """One run by its id. Raises InputError where there is none."""
+        with self._database.reading() as session:
+            row = session.get(RunRow, number)
+            if row is None or row.project != self._project:
+                raise InputError(f"No run has the id {number}.", hint="`tidemill runs` lists them.")
+            return as_run(row)
 
     def unfinished(self, view: str, *, at: datetime, kind: str | None = None) -> list[Run]:
         """Intervals whose holder died or went silent: the work to continue first. Oldest first."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tidemill.errors import SourceError
 from tidemill.extract.declare import extracted_sources
 from tidemill.extract.intervals import history_until
 
@@ -29,3 +30,17 @@ def seen_until(project: Project, view: View, until: datetime) -> datetime:
     if reached is None or source.name not in extracted_sources(project.root):
         return until
     return min(until, reached - _JUST)  # an extraction gives what became known before its end
+
+
+def refuse_empty(project: Project, view: View) -> None:
+    """Raise SourceError where nothing has come into a view's source yet.
+
+    A run over nothing would claim to have seen all, and what comes later with older times would be passed over.
+    """
+    source = project.catalog.source(view.source)
+    folder = project.root / source.path
+    if "://" not in source.path and not view.is_pushed and folder.is_dir() and next(folder.iterdir(), None) is None:
+        raise SourceError(
+            f"Source {source.name!r} is empty: there is no file in {folder} yet.",
+            hint="Run `tidemill extract`, or put its first file there, and materialize again.",
+        )

@@ -20,7 +20,7 @@ from tidemill.errors import ConflictError, InputError, NotDefinedError, Tidemill
 from tidemill.materialize.chunks import chunks_of
 from tidemill.materialize.lease import kept
 from tidemill.materialize.ledger import LEASE
-from tidemill.materialize.reach import seen_until
+from tidemill.materialize.reach import refuse_empty, seen_until
 from tidemill.materialize.records import Claim
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class Materializer:
             return RunReport(view=view.name, start=start, end=end, state=HELD)
         with self.recorded(claim, at, began):
             with kept(ledger, claim, at=at):
+                refuse_empty(self._project, view)
                 loaded = ledger.last_cutoff(view.name, by=at)
                 cutoff = max(seen_until(self._project, view, end), loaded or _EVER)
                 report = self._write_chunks(view, claim, at, began, loaded=loaded, cutoff=cutoff)
@@ -161,7 +162,7 @@ class Materializer:
         return self.failure(claim, began)
 
     def failure(self, claim: Claim, began: float) -> RunReport:
-        run = next(run for run in self._project.ledger.runs(claim.view) if run.id == claim.id)
+        run = self._project.ledger.run(claim.id)
         lost = "The run was taken over by another worker, after this one had been silent for longer than its lease."
         return RunReport(
             view=claim.view,

@@ -1,0 +1,139 @@
+"""`materialize`, `backfill`, `runs` and `extract` at the command line: what they say, and how they end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from tidemill.cli import data, runs
+from tidemill.errors import InputError, NotDefinedError
+from tidemill.schedule.switches import Switches
+
+T0 = datetime(2013, 10, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def run(world: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a command on the project, which lives on the wall clock. Our own errors are raised."""
+    monkeypatch.setenv("COLUMNS", "220")
+    monkeypatch.setenv("TIDEMILL_REDIS_URL", world.project.settings.redis_url.get_secret_value())
+    world.happened(("JFK", T0, T0, 1.0, 1), ("LGA", T0, T0, 2.0, 2), (None, T0, T0, 3.0, 3))
+    app = typer.Typer()
+    for module in (data, runs):
+        module.register(app)
+
+    def invoke(*arguments: str) -> Result:
+        result = CliRunner().invoke(app, [*arguments, "--project", str(world.root)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+def test_a_dry_run_says_what_would_be_written_and_leaves_no_trace(world: Any, run: Callable[..., Result]) -> None:
+    result = run("materialize", "--dry-run")
+    assert "Would write" in result.stdout
+    (report,) = json.loads(run("materialize", "--dry-run", "--json").stdout)
+    assert (report["state"], report["rows_read"], report["rows_written"]) == ("dry-run", 3, 2)
+    assert world.served("JFK") == [None]
+    assert json.loads(run("runs", "--json").stdout) == []
+
+
+def test_null_keys_are_counted_skipped_and_reported(run: Callable[..., Result]) -> None:
+    result = run("materialize")
+    assert result.exit_code == 0
+    assert "null key" in result.stdout
+    (kept,) = json.loads(run("runs", "--json").stdout)
+    assert (kept["rows_read"], kept["rows_written"], kept["rows_skipped"]) == (3, 2, 1)
+
+
+def test_a_run_that_failed_fails_the_command(world: Any, run: Callable[..., Result]) -> None:
+    """Or cron, Airflow and Kubernetes would take it for done."""
+    (world.root / "data" / "weather" / "a.parquet").unlink()
+    result = run("materialize")
+    assert result.exit_code == 1
+    assert "Source 'weather' is empty" in result.output
+    (world.root / "data" / "weather").rmdir()
+    assert "Source 'weather' is not there" in run("materialize").output
+    world.happened(("JFK", T0, T0, 1.0, 1))
+    assert run("materialize").exit_code == 0
+    assert world.served("JFK") == [1.0]
+
+
+def test_a_source_without_the_columns_says_which(world: Any, run: Callable[..., Result]) -> None:
+    import polars as pl
+
+    file = world.root / "data" / "weather" / "a.parquet"
+    pl.read_parquet(file).drop("wind").write_parquet(file)
+    result = run("materialize")
+    assert result.exit_code == 1
+    assert "'wind'" in result.output
+    file.unlink()
+    pl.DataFrame({"origin": ["JFK"], "temp": [1.0], "wind": [1]}).write_parquet(file)
+    assert "'at'" in run("materialize").output
+
+
+def test_intervals_and_names_that_cannot_be_are_told_apart(run: Callable[..., Result]) -> None:
+    with pytest.raises(NotDefinedError, match="Did you mean 'weather'"):
+        run("materialize", "--view", "wether")
+    with pytest.raises(NotDefinedError, match="Did you mean 'weather'"):
+        run("backfill", "wether", "--start", "2013-10-01")
+    with pytest.raises(InputError, match="in the future"):
+        run("materialize", "--until", "2999-01-01")
+    with pytest.raises(InputError, match="in the future"):
+        run("backfill", "weather", "--start", "2013-10-01", "--end", "2999-01-01")
+    with pytest.raises(InputError, match="ends before it begins"):
+        run("backfill", "weather", "--start", "2013-10-02", "--end", "2013-10-01")
+    with pytest.raises(InputError, match="in the future"):
+        run("extract", "--start", "2013-10-01", "--end", "2999-01-01")
+    assert "is not an instant" in run("materialize", "--until", "soon").output
+
+
+def test_every_fact_of_one_run_is_explained(world: Any, run: Callable[..., Result]) -> None:
+    run("materialize")
+    claim = world.project.ledger.claim("weather", start=T0, end=T0 + HOUR, at=T0, by="elsewhere:1:1")
+    assert claim is not None
+    (left, done) = json.loads(run("runs", "--json").stdout)
+    explained = run("runs", "--explain", str(done["id"])).stdout
+    for fact in ("after the beginning", done["claimed_by"], "succeeded", "3 read, 2 written, 1 skipped"):
+        assert fact in explained
+    assert "left by its worker" in run("runs", "--explain", str(left["id"])).stdout
+    with pytest.raises(InputError, match="No run has the id 99"):
+        run("runs", "--explain", "99")
+
+
+def test_runs_asked_for_wrongly_are_not_an_empty_list(run: Callable[..., Result]) -> None:
+    with pytest.raises(NotDefinedError, match="Did you mean 'weather'"):
+        run("runs", "wether")
+    with pytest.raises(InputError, match="claimed, succeeded, failed"):
+        run("runs", "--state", "done")
+    assert "No such run" in run("runs", "weather").stdout
+
+
+def test_a_backfill_that_was_paused_goes_on_with_the_same_command(world: Any, run: Callable[..., Result]) -> None:
+    """Without --end it ends where it was to end when it began, not at another now."""
+    run("schedule", "pause", "backfill:weather", "--reason", "the store is busy")
+    assert "schedule resume backfill:weather" in run("backfill", "weather", "--start", "2013-09-30").stdout
+    assert "backfill:weather" in Switches(world.project.database, "flights").paused()
+    run("schedule", "resume", "backfill:weather")
+    (report,) = json.loads(run("backfill", "weather", "--start", "2013-09-30", "--json").stdout)
+    assert (report["state"], report["rows_read"]) == ("succeeded", 3)
+    assert len(world.project.ledger.runs()) == 1
+    assert world.served("JFK", "LGA") == [1.0, 2.0]
+
+
+def test_a_backfill_shows_how_far_it_is_and_how_long_it_will_take() -> None:
+    from tidemill.cli.data import _how_far
+    from tidemill.materialize.backfill import Estimate
+
+    assert _how_far(Estimate(done=3, total=48, rows_written=9, seconds_left=75.4)) == (
+        "3 of 48 pieces, about 0:01:15 left"
+    )
