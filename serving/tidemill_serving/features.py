@@ -17,7 +17,6 @@ from tidemill_serving.state import ServingState
 from tidemill_serving.values import plain
 from tidemill_serving.vectors import (
     VectorWriter,
-    all_are_present,
     reference_types,
     stale_columns,
     status_columns,
@@ -40,7 +39,8 @@ class _Read:
 
 @dataclass(frozen=True, kw_only=True)
 class Vectors:
-    """What a read found, ready to be answered in parts: several requests may have shared it."""
+    """What a read found, ready to be answered in parts: several requests may have shared it. Where all is present,
+    `statuses` is empty."""
 
     head: Mapping[str, Any]
     writer: VectorWriter
@@ -52,15 +52,15 @@ class Vectors:
 
     @classmethod
     def of(cls, result: OnlineResult, writer: VectorWriter, head: Mapping[str, Any]) -> Vectors:
-        statuses = status_names(result)
+        all_present = result.all_present
         return cls(
             head=head,
             writer=writer,
             columns=writer.columns(result),
-            statuses=statuses,
+            statuses={} if all_present else status_names(result),
             result=result,
-            stale=stale_columns(result.stale),
-            all_present=all_are_present(statuses),
+            stale=stale_columns(result),
+            all_present=all_present,
         )
 
     def whole(self, rows: int, *, event_times: bool) -> bytes:

@@ -22,7 +22,7 @@ from tidemill_serving.problems import MalformedBodyError, NotDeployedError
 from tidemill_serving.rows import Row, RowSchema, row_schema
 from tidemill_serving.state import ServingState, Snapshot
 from tidemill_serving.values import plain
-from tidemill_serving.vectors import StatusRows, all_are_present, row_texts, stale_columns, stale_rows, status_names
+from tidemill_serving.vectors import StatusRows, row_texts, stale_columns, stale_rows, status_names
 
 if TYPE_CHECKING:
     from tidemill.online.result import OnlineResult
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LARGEST_BATCH = 256
 _LANES = 2
 _LONGEST_ID = 64
-_REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_ID}}}")
+REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_ID}}}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +99,12 @@ class PredictEndpoint:
         started = perf_counter()
         predictions = _predict(batch.served, result)
         predicted = perf_counter()
-        statuses = status_names(result)
+        statuses = None if result.all_present else status_names(result)
         rows = self._log(batch, result, statuses, predictions)
         logged = perf_counter()
-        if not all_are_present(statuses):
+        if statuses is not None:
             self._state.metrics.not_present(batch.served.service, statuses)
-        self._state.metrics.stale_values(batch.served.service, stale_columns(result.stale))
+        self._state.metrics.stale_values(batch.served.service, stale_columns(result))
         self._state.metrics.predictions.labels(self.model, str(batch.served.version)).inc(len(batch.rows))
         answers = _answers(batch, rows, result)
         for stage, seconds in (
@@ -116,10 +116,11 @@ class PredictEndpoint:
         return answers
 
     def _log(
-        self, batch: _Batch, result: OnlineResult, statuses: Mapping[str, Sequence[str]], predictions: np.ndarray
+        self, batch: _Batch, result: OnlineResult, statuses: Mapping[str, Sequence[str]] | None, predictions: np.ndarray
     ) -> list[PredictionRecord]:
         log, served = self._state.project.predictions, batch.served
         columns = batch.snapshot.writers[served.service].columns(result)
+        known = self._statuses
         identity = _Identity.of(self._schema(batch.snapshot, served))
         records = [
             PredictionRecord(
@@ -140,7 +141,7 @@ class PredictEndpoint:
                 [name for request in batch.requests for name in request.prediction_ids(log)],
                 batch.rows,
                 row_texts(columns),
-                self._statuses.texts(statuses),
+                known.all_present(result.names, len(batch.rows)) if statuses is None else known.texts(statuses),
                 predictions.tolist(),
                 strict=True,
             )
@@ -170,7 +171,7 @@ class PredictEndpoint:
 
 def _name_of(request: Mapping[str, Any]) -> str | None:
     name = request.get("request_id")
-    if name is not None and (type(name) is not str or _REQUEST_ID.fullmatch(name) is None):
+    if name is not None and (type(name) is not str or REQUEST_ID.fullmatch(name) is None):
         raise MalformedBodyError(
             f"`request_id` is wrong; up to {_LONGEST_ID} letters, digits, `-`, `_` or `.` were expected."
         )
@@ -205,7 +206,7 @@ class _Identity:
 
 
 def _answers(batch: _Batch, records: list[PredictionRecord], result: OnlineResult) -> list[bytes]:
-    stale = stale_rows(result.stale, len(records)) if result.stale else [[]] * len(records)
+    stale = stale_rows(result)
     answers, first = [], 0
     for request in batch.requests:
         last = first + len(request.rows)

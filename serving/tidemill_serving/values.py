@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -149,6 +149,14 @@ def writer_of(dtype: ValueType) -> Callable[[Sequence[Any]], Sequence[Any]] | No
 
 
 _EXACT_JSON = {ValueType.STRING, ValueType.BOOL, ValueType.INT32, ValueType.INT64}
+
+
+def are_finite(columns: Iterable[Sequence[Any]]) -> bool:
+    """Whether all values of these columns are finite numbers. May say no where a sum of them is too large."""
+    try:
+        return math.isfinite(sum(map(sum, columns)))
+    except TypeError:  # a null among them
+        return False
 
 
 def _write_floats(column: Sequence[Any]) -> Sequence[Any]:

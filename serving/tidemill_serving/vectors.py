@@ -11,7 +11,7 @@ import orjson
 from tidemill.definitions.catalog import Catalog, Projection
 from tidemill.definitions.types import ValueType
 from tidemill.online.result import Status
-from tidemill_serving.values import writer_of
+from tidemill_serving.values import are_finite, writer_of
 
 if TYPE_CHECKING:
     from tidemill.online.result import OnlineResult
@@ -31,18 +31,25 @@ class VectorWriter:
 
     types: Mapping[str, ValueType]
     _writers: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]] = field(repr=False)
+    _numbers: tuple[str, ...] = field(repr=False)
     _all_present: dict[int, orjson.Fragment] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, types: Mapping[str, ValueType]) -> VectorWriter:
         writers = {name: writer_of(dtype) for name, dtype in types.items()}
-        return cls(types=types, _writers={name: writer for name, writer in writers.items() if writer is not None})
+        return cls(
+            types=types,
+            _writers={name: writer for name, writer in writers.items() if writer is not None},
+            _numbers=tuple(name for name, dtype in types.items() if dtype in (ValueType.DOUBLE, ValueType.FLOAT)),
+        )
 
     def columns(self, result: OnlineResult) -> dict[str, Sequence[Any]]:
         """The result's values by feature, each a list that orjson writes as the API promises."""
         written: dict[str, Sequence[Any]] = dict(result.values)
-        for name, write in self._writers.items():
-            written[name] = write(written[name])
+        ready = self._numbers if are_finite([written[name] for name in self._numbers]) else ()
+        if len(ready) < len(self._writers):
+            for name, write in self._writers.items():
+                written[name] = write(written[name])
         return written
 
     def all_present(self, rows: int) -> orjson.Fragment:
@@ -88,12 +95,6 @@ def status_names(result: OnlineResult) -> dict[str, list[str]]:
     return names
 
 
-def all_are_present(statuses: Mapping[str, Sequence[str]]) -> bool:
-    """Whether all is well in every row."""
-    columns = {id(column): column for column in statuses.values()}
-    return all(column.count(_PRESENT) == len(column) for column in columns.values())
-
-
 def status_columns(statuses: Mapping[str, Sequence[str]], part: slice) -> dict[str, Any]:
     """The statuses of some rows as JSON, each column that is shared encoded once."""
     shared: dict[int, Any] = {}
@@ -111,6 +112,10 @@ class StatusRows:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, ...], str] = {}
+
+    def all_present(self, names: tuple[str, ...], rows: int) -> list[str]:
+        """The same for rows in which all is well."""
+        return [self._text(names, (_PRESENT,) * len(names))] * rows
 
     def texts(self, statuses: Mapping[str, Sequence[str]]) -> list[str]:
         """One JSON object, as text, for each row."""
@@ -133,17 +138,17 @@ def row_texts(columns: Columns) -> list[str]:
     return [orjson.dumps(dict(zip(names, row, strict=True))).decode() for row in zip(*columns.values(), strict=True)]
 
 
-def stale_columns(stale: Mapping[str, Sequence[bool]]) -> dict[str, Sequence[bool]]:
+def stale_columns(result: OnlineResult) -> dict[str, Sequence[bool]]:
     """The features of which some value is older than its freshness objective; mostly none."""
-    columns = {id(flags): flags for flags in stale.values()}
-    old = {number for number, flags in columns.items() if True in flags}
-    return {name: flags for name, flags in stale.items() if id(flags) in old} if old else {}
+    if not result.any_stale:
+        return {}
+    return {name: flags for name, flags in result.stale.items() if True in flags}
 
 
-def stale_rows(stale: Mapping[str, Sequence[bool]], rows: int) -> list[list[str]]:
+def stale_rows(result: OnlineResult) -> list[list[str]]:
     """For each row the features whose value is older than its freshness objective."""
-    found: list[list[str]] = [[] for _ in range(rows)]
-    for name, flags in stale_columns(stale).items():
+    found: list[list[str]] = [[] for _ in range(result.rows)]
+    for name, flags in stale_columns(result).items():
         for row, flag in zip(found, flags, strict=True):
             if flag:
                 row.append(name)

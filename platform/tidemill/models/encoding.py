@@ -39,10 +39,8 @@ class ModelFeature:
     def codes(self) -> dict[str, float]:
         return {category: float(code) for code, category in enumerate(self.categories)}
 
-    def numbers(self, values: Sequence[object] | pl.Series) -> Sequence[object] | np.ndarray:
-        """The values as something NumPy reads as float64, missing ones as None or NaN."""
-        if isinstance(values, pl.Series):
-            return self.numbers_of(values)
+    def numbers(self, values: Sequence[object]) -> Sequence[object]:
+        """The values as something NumPy reads as float64, missing ones as None."""
         return [self.codes.get(value) for value in values] if self.is_categorical else values  # type: ignore[arg-type]
 
     def numbers_of(self, column: pl.Series) -> np.ndarray:
@@ -70,12 +68,18 @@ class Encoding:
         if isinstance(columns, pl.DataFrame):
             return self._from_frame(columns)
         try:
-            parts = [feature.numbers(columns[feature.name]) for feature in self.features]
+            parts = [columns[feature.name] for feature in self.features]
+            for place in self._categorical:
+                parts[place] = self.features[place].numbers(parts[place])
             return np.array(parts, dtype=np.float64).T
         except KeyError:
             raise _missing(self.features, columns) from None
         except (TypeError, ValueError):
             raise self._mistyped(columns) from None
+
+    @cached_property
+    def _categorical(self) -> tuple[int, ...]:
+        return tuple(place for place, feature in enumerate(self.features) if feature.is_categorical)
 
     def _from_frame(self, frame: pl.DataFrame) -> np.ndarray:
         matrix = np.empty((frame.height, len(self.features)), dtype=np.float64, order="F")

@@ -98,6 +98,23 @@ class OnlineResult:
             self._stale = {name: state.stale or fresh for name, state in self._of_columns()}
         return self._stale
 
+    @property
+    def all_present(self) -> bool:
+        """Whether every value is there, young enough and not null: how most answers are, and cheaper to ask for than
+        all statuses."""
+        if self._statuses is not None or any(state.base is not None for state in self._states):
+            return all(column.count(_PRESENT) == len(column) for column in self.statuses.values())
+        return all(state.complete for state in self._states) or not any(
+            None in column for column in self.values.values()
+        )
+
+    @property
+    def any_stale(self) -> bool:
+        """Whether any value is older than its view's freshness objective."""
+        if self._stale is not None:
+            return any(True in flags for flags in self._stale.values())
+        return any(state.stale is not None for state in self._states)
+
     def to_dict(self) -> dict[str, list[Any]]:
         """Column name to values, in the order asked for."""
         return dict(self.values)

@@ -34,25 +34,13 @@ from tidemill.definitions.catalog import (
 )
 from tidemill.definitions.types import ValueType
 from tidemill.errors import OnlineStoreUnavailableError
-from tidemill.online.result import Status
+from tidemill.online.result import OnlineResult, Status
 from tidemill.project import Project
 from tidemill.settings import Settings
 from tidemill_serving.app import create_app
 from tidemill_serving.protocol import PatientHttpProtocol
 
 NOW = datetime(2013, 10, 1, 12, tzinfo=UTC)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FakeResult:
-    """What serving asks of a read's result."""
-
-    names: tuple[str, ...]
-    values: dict[str, list[Any]]
-    statuses: dict[str, list[Status]]
-    event_times: dict[str, list[int | None]]
-    stale: dict[str, list[bool]]
-    at: int
 
 
 @dataclass
@@ -67,10 +55,10 @@ class DictionaryStore:
     pushed: list[Any] = field(default_factory=list)
     closed: bool = False
 
-    async def aread(self, _service: str, rows: Sequence[Mapping[str, Any]]) -> FakeResult:
+    async def aread(self, _service: str, rows: Sequence[Mapping[str, Any]]) -> OnlineResult:
         return await self.aread_features(["weather:temp", "request:hours"], rows)
 
-    async def aread_features(self, references: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> FakeResult:
+    async def aread_features(self, references: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> OnlineResult:
         if self.gate is not None:
             await self.gate()
         if self.gone:
@@ -87,12 +75,13 @@ class DictionaryStore:
         ages = [self.ages.get(row["origin"], 0) for row in rows]
         times = {"temp": [1_380_628_800_000_000 if there else None for there in known], "hours": [None] * len(rows)}
         names = tuple(reference.split(":")[1] for reference in references)
-        return FakeResult(
+        return OnlineResult(
             names=names,
             values={name: values[name] for name in names},
             statuses={name: columns[name] for name in names},
             event_times={name: times[name] for name in names},
             stale={name: [age > 3_600 for age in ages] if name == "temp" else [False] * len(rows) for name in names},
+            dtypes=dict.fromkeys(names, ValueType.DOUBLE),
             at=to_micros(NOW),
         )
 
