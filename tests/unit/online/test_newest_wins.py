@@ -266,6 +266,23 @@ def test_new_entities_are_written_where_redis_may_not_restore(store: OnlineStore
     assert restored(store) == rows.height
 
 
+def test_a_long_run_reaches_redis_in_short_scripts(store: OnlineStore):
+    """Whoever reads meanwhile waits for a script or two: each of a few rows, and of one where rows are wide."""
+    cleared(store)
+    store.write("v", told(6_000))
+    store.write("wide", wide_rows(2_500))
+    store.resp.call("CONFIG", "RESETSTAT")
+    store.write("v", told(6_000))
+    assert calls(store, "evalsha") > 6_000 / 40
+    store.resp.call("CONFIG", "RESETSTAT")
+    store.write("wide", wide_rows(2_500))
+    assert calls(store, "evalsha") > 2_500 / 5
+
+
 def restored(store: OnlineStore) -> int:
+    return calls(store, "restore")
+
+
+def calls(store: OnlineStore, command: str) -> int:
     found = store.resp.call("INFO", "commandstats").decode()
-    return int(found.split("cmdstat_restore:calls=")[1].split(",")[0])
+    return int(found.split(f"cmdstat_{command}:calls=")[1].split(",")[0])
