@@ -19,9 +19,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import machine
 import polars as pl
 from join_data import FEATURES, Workload, make
-from join_engines import peak_gb
+from machine import peak_gb
 
 STORES = {
     "tidemill": "tidemill.feast.offline.PolarsOfflineStore",
@@ -37,12 +38,13 @@ def main() -> None:
     if options.engine:
         _run_here(options.engine, Path(options.data), Workload(**json.loads(options.workload)), Path(options.out))
         return
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {"machine": machine.describe((*machine.LIBRARIES, "feast", "dask"))}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.data or temporary)
         for workload, engines in ((SMALL, tuple(STORES)), (MAIN, ("tidemill", "feast duckdb"))):
             if options.only in workload.name:
                 report[workload.name] = _measure(workload, make(workload, folder), engines, options.rounds)
+    print(f"\n{machine.in_words(report['machine'])}")
     Path(options.json).write_text(json.dumps(report, indent=2))
 
 

@@ -15,12 +15,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from join_data import HOUR, START
-from join_engines import peak_gb
+from machine import peak_gb
 
 ENTITIES = 100_000
 FEATURES = 5
@@ -44,7 +45,14 @@ def main() -> None:
         f"{options.rows:,} feature rows, {options.labels:,} labels, limit {options.limit}: {found['seconds']:.1f} s, "
         f"peak {found['peak_gb']:.2f} GB, {differing} of the compared values differ"
     )
-    Path(options.json).write_text(json.dumps({**found, "rows": options.rows, "labels": options.labels}, indent=2))
+    report = {
+        "machine": machine.describe(),
+        **found,
+        "rows": options.rows,
+        "labels": options.labels,
+        "differ": differing,
+    }
+    Path(options.json).write_text(json.dumps(report, indent=2))
 
 
 def _options() -> argparse.Namespace:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,14 +19,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 import polars as pl
-import psutil
-from join_engines import peak_gb
+from machine import peak_gb
 
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
 from tidemill.definitions.types import ValueType
@@ -49,13 +47,15 @@ def main() -> None:
         _run_here(options.engine, Path(options.data), options.rounds)
         return
     engines = ("tidemill", "tidemill, usual hops", *PEERS, *(("duckdb range join",) if options.slow else ()))
-    report: dict[str, Any] = {"machine": _machine(), "targets": TARGETS, "keys": {}}
+    report: dict[str, Any] = {"machine": machine.describe(), "targets": TARGETS, "keys": {}}
     with tempfile.TemporaryDirectory() as folder:
         for keys in SKEW:
             data = Path(options.data or folder) / keys
             make(data, keys, events=options.events, labels=options.labels)
             report["keys"][keys] = _measure(data, keys, engines, options.rounds)
     _print_ratios(report)
+    print(f"\n{machine.in_words(report['machine'])}\n")
+    print("\n".join(_table(report["keys"])))
     Path(options.json).write_text(json.dumps(report, indent=2))
 
 
@@ -99,18 +99,23 @@ def make(folder: Path, keys: str, *, events: int, labels: int, seed: int = 7) ->
 
 
 def _measure(data: Path, keys: str, engines: tuple[str, ...], rounds: int) -> dict[str, Any]:
-    found: dict[str, dict[str, Any]] = {engine: {"seconds": [], "peak_gb": []} for engine in engines}
+    found: dict[str, dict[str, Any]] = {engine: {"seconds": [], "processor": [], "peak_gb": []} for engine in engines}
     for _ in range(rounds):
         for engine in engines:
             answer = _run(engine, data)
-            found[engine]["seconds"].append(answer["seconds"])
-            found[engine]["peak_gb"].append(answer["peak_gb"])
+            for kind, numbers in found[engine].items():
+                numbers.append(answer[kind])
     _compare(data, [engine for engine in engines if engine != "tidemill, usual hops"])
     print(f"\n{keys} keys: answers equal")
     for engine, numbers in found.items():
         numbers["median"], numbers["peak"] = statistics.median(numbers["seconds"]), max(numbers["peak_gb"])
-        ratio = numbers["median"] / found["tidemill"]["median"]
-        print(f"  {engine:22} {numbers['median']:7.2f} s {numbers['peak']:6.2f} GB   x {ratio:.2f}", flush=True)
+        numbers["median_processor"] = statistics.median(numbers["processor"])
+        numbers["ratio"] = numbers["median"] / found["tidemill"]["median"]
+        print(
+            f"  {engine:22} {numbers['median']:7.2f} s {numbers['median_processor']:7.2f} s cpu "
+            f"{numbers['peak']:6.2f} GB   x {numbers['ratio']:.2f}",
+            flush=True,
+        )
     return found
 
 
@@ -145,12 +150,12 @@ def _run_here(engine: str, data: Path, _rounds: int) -> None:
     import tidemill.offline.windows  # noqa: F401
 
     compute = ENGINES[engine]
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     answer = compute(data)
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, time.process_time() - used
     peak = peak_gb()
     answer.select(COLUMNS).write_parquet(data / f"{engine}.parquet")
-    print(json.dumps({"seconds": seconds, "peak_gb": peak}))
+    print(json.dumps({"seconds": seconds, "processor": processor, "peak_gb": peak}))
 
 
 def _tidemill(data: Path, hops: dict[str, timedelta]) -> pl.DataFrame:
@@ -276,6 +281,9 @@ def _print_ratios(report: dict[str, Any]) -> None:
         for keys, found in report["keys"].items()
     }
     ratios["skewed over even"] = skewed["tidemill"]["median"] / even["tidemill"]["median"]
+    ratios["skewed over even, processor seconds"] = (
+        skewed["tidemill"]["median_processor"] / even["tidemill"]["median_processor"]
+    )
     ratios["peak GB"] = max(found["tidemill"]["peak"] for found in (even, skewed))
     report["ratios"] = ratios
     print()
@@ -284,13 +292,17 @@ def _print_ratios(report: dict[str, Any]) -> None:
         print(f"  {name:40} {ratio:6.2f}   ({kind} {target})")
 
 
-def _machine() -> dict[str, Any]:
-    return {
-        "cores": psutil.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("tidemill", "polars", "duckdb", "numpy")},
-    }
+def _table(keys: dict[str, Any]) -> list[str]:
+    """The rows of the published page."""
+    lines = ["| keys | Tidemill | DuckDB, window function | Polars, rolling |", "|---|---|---|---|"]
+    for name, found in keys.items():
+        cells = [name]
+        for engine in ("tidemill", *PEERS):
+            numbers = found[engine]
+            cell = f"{numbers['median']:.1f} s, {numbers['median_processor']:.1f} cpu s, {numbers['peak']:.1f} GB"
+            cells.append(cell if engine == "tidemill" else f"{cell} ({numbers['ratio']:.1f}x)")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ with `event <= t` and `event >= t - ttl`, equal event times resolved by the grea
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from join_data import FEATURES, Workload
+from machine import peak_gb
 
 Run = Callable[[], pl.DataFrame]
 
@@ -128,28 +129,27 @@ def _duckdb(folder: Path, query: str) -> Run:
     return lambda: connection.sql(query).pl()
 
 
+BY_TURNS = "served beside event"
 ENGINES: dict[str, Callable[[Path, Workload], Run]] = {
     "tidemill": tidemill,
     "tidemill, known only breaks ties": lambda folder, workload: tidemill(folder, workload, filter_known=False),
-    "tidemill, served": lambda folder, workload: tidemill(folder, workload, mode="served"),
     "duckdb asof": duckdb_asof,
     "duckdb window": duckdb_window,
     "polars join_asof": polars,
 }
 
 
-def peak_gb() -> float:
-    """The most this process has held. (`ru_maxrss` would count what its parent held when it was started.)"""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found.group(1)) / 1e6
-
-
 def main() -> None:
-    from tidemill.offline.content import digest_of_frame
-
     engine, folder, shape, runs = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
     workload = Workload(**{**shape, "text_keys": tuple(shape["text_keys"])})
+    print(
+        json.dumps(_by_turns(folder, workload, runs) if engine == BY_TURNS else _alone(engine, folder, workload, runs))
+    )
+
+
+def _alone(engine: str, folder: Path, workload: Workload, runs: int) -> dict[str, Any]:
+    from tidemill.offline.content import digest_of_frame
+
     run = ENGINES[engine](folder, workload)
     seconds, processor = [], []
     found: pl.DataFrame | None = None
@@ -161,18 +161,22 @@ def main() -> None:
         processor.append(time.process_time() - used)
     peak = peak_gb()
     assert found is not None
-    answers = found.sort("label_id").select(columns(workload))
-    print(
-        json.dumps(
-            {
-                "first": seconds[0],
-                "seconds": seconds[1:],
-                "processor": processor[1:],
-                "peak_gb": peak,
-                "digest": digest_of_frame(answers),
-            }
-        )
-    )
+    digest = digest_of_frame(found.sort("label_id").select(columns(workload)))
+    return {"first": seconds[0], "seconds": seconds[1:], "processor": processor[1:], "peak_gb": peak, "digest": digest}
+
+
+def _by_turns(folder: Path, workload: Workload, runs: int) -> dict[str, Any]:
+    """Event mode and served mode one after the other, after one run of each that does not count."""
+    modes = {mode: tidemill(folder, workload, mode=mode) for mode in ("event", "served")}
+    found: dict[str, dict[str, list[float]]] = {mode: {"seconds": [], "processor": []} for mode in modes}
+    for turn in range(runs + 1):
+        for mode, run in modes.items():
+            before, used = time.perf_counter(), time.process_time()
+            run()
+            if turn:
+                found[mode]["seconds"].append(time.perf_counter() - before)
+                found[mode]["processor"].append(time.process_time() - used)
+    return found
 
 
 if __name__ == "__main__":
