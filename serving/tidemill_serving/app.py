@@ -141,7 +141,12 @@ def _speak_problem_details(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> Response:
-        return _response(_plain_problem(request, error.status_code, str(error.detail)))
+        response = _response(_plain_problem(request, error.status_code, str(error.detail)))
+        response.headers.update(error.headers or {})
+        described = app.openapi()["paths"].get(request.url.path)
+        if error.status_code == 405 and described is not None:  # a path may have a route for each method
+            response.headers["allow"] = ", ".join(sorted(map(str.upper, described)))
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> Response:

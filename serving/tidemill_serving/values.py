@@ -18,6 +18,7 @@ from tidemill.definitions.types import ValueType
 
 _FLOATS = (ValueType.DOUBLE, ValueType.FLOAT)
 _INT_RANGES = {ValueType.INT32: (-(2**31), 2**31 - 1), ValueType.INT64: (-(2**63), 2**63 - 1)}
+_EXACT_FLOAT = 2**53
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 EXPECTED = {
@@ -73,6 +74,8 @@ def _integer_reader(dtype: ValueType) -> Callable[[Any], int]:
     low, high = _INT_RANGES[dtype]
 
     def read(value: Any) -> int:
+        if type(value) is float and value.is_integer() and abs(value) <= _EXACT_FLOAT:
+            value = int(value)  # JSON has one kind of number, and some write 1.0 for 1
         if type(value) is not int or not low <= value <= high:
             raise WrongTypeError
         return value

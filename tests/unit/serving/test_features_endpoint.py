@@ -68,7 +68,8 @@ def test_features_can_be_named_one_by_one(client: httpx.Client) -> None:
         ({"rows": [{"route": 1, "distance": 1.0}]}, 422, "rows[0].origin: found nothing, expected join key: a string"),
         ({"rows": [ROW, {**ROW, "origin": 7}]}, 422, "rows[1].origin: found the number 7, expected a string"),
         ({"rows": [{**ROW, "route": "1"}]}, 422, "expected a whole number of 64 bits"),
-        ({"rows": [{**ROW, "route": 1.0}]}, 422, "rows[0].route: found the number 1.0"),
+        ({"rows": [{**ROW, "route": 1.5}]}, 422, "rows[0].route: found the number 1.5"),
+        ({"rows": [{**ROW, "route": 1e300}]}, 422, "rows[0].route: found the number 1e+300"),
         ({"rows": [{**ROW, "route": True}]}, 422, "rows[0].route: found the boolean True"),
         ({"rows": [{**ROW, "route": 2**63}]}, 422, "rows[0].route: found the number 9223372036854775808"),
         ({"rows": [{**ROW, "distance": "far"}]}, 422, "rows[0].distance: found the string 'far', expected a number"),
@@ -111,6 +112,10 @@ def test_a_body_that_is_not_json_is_refused(client: httpx.Client, text: str) -> 
 def test_a_null_key_matches_nothing(client: httpx.Client) -> None:
     answer = read(client, {"rows": [{**ROW, "origin": None}]}).json()
     assert answer["statuses"]["temp"] == ["NOT_FOUND"]
+
+
+def test_a_whole_number_may_be_written_with_a_fraction_of_zero(client: httpx.Client) -> None:
+    assert read(client, {"rows": [{**ROW, "route": 1.0}]}).json()["features"]["temp"] == [21.5]
 
 
 def test_negative_and_huge_keys_are_just_keys(client: httpx.Client) -> None:

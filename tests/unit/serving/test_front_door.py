@@ -11,11 +11,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.openapi.utils import get_openapi
 from pydantic import SecretStr
 from small_model import promote
 from small_project import NOW, catalog, open_small, served
 
 from tidemill.project import Project
+from tidemill_serving.app import create_app
 from tidemill_serving.protocol import PatientHttpProtocol
 
 ROW = {"origin": "JFK", "route": 1, "distance": 1000.0}
@@ -151,6 +153,26 @@ def test_metrics_count_answers_predictions_and_what_was_not_present(project: Pro
         assert wanted in lines
 
 
+def test_openapi_describes_every_path_and_method_that_there_is(project: Project) -> None:
+    with served(project) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        for path, operations in paths.items():
+            allowed = client.request("DELETE", path.replace("{model}", "delay")).headers["allow"]
+            assert {method.strip().lower() for method in allowed.split(",")} == set(operations), path
+    routes = get_openapi(title="", version="", routes=create_app(project).routes)["paths"]
+    assert {(path, method) for path in routes for method in routes[path]} <= {
+        (path, method) for path in paths for method in paths[path]
+    }
+
+
+def test_openapi_asks_for_a_token_only_where_the_server_does(guarded: httpx.Client, project: Project) -> None:
+    document = guarded.get("/openapi.json", headers=bearer("the-api-token")).json()
+    assert document["security"] == [{"bearer": []}]
+    assert document["paths"]["/healthz"]["get"]["security"] == []
+    with served(project) as client:
+        assert "security" not in client.get("/openapi.json").json()
+
+
 def test_openapi_has_exact_schemas_that_are_all_defined(project: Project) -> None:
     with served(project) as client:
         document = client.get("/openapi.json").json()
@@ -166,6 +188,10 @@ def test_openapi_has_exact_schemas_that_are_all_defined(project: Project) -> Non
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     names = [operation["operationId"] for operation in operations]
     assert len(set(names)) == len(names)
+    for operation in operations:
+        assert set(operation["responses"]) > {"200", "500"}
+        if "requestBody" in operation:
+            assert set(operation["responses"]) > {"400", "404", "413", "422", "429", "503", "504"}
 
 
 def references(part: object) -> Iterator[str]:
