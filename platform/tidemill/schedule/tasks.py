@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from tidemill.definitions.catalog import Catalog, Model, Schedule, Trigger
+from tidemill.definitions.catalog import Catalog, Model, Projection, Schedule, Trigger
 
 CHECK_MODELS = Schedule(every=timedelta(days=1))
 """How often a model is looked at for triggers other than its schedule."""
@@ -41,7 +41,7 @@ def tasks_of(catalog: Catalog, *, extracted: Collection[str], retrain: bool) -> 
     """
     sources = tuple(_extractions(catalog, extracted))
     views = tuple(_materializations(catalog, {task.subject for task in sources}))
-    models = tuple(_retrainings(catalog)) if retrain else ()
+    models = tuple(_retrainings(catalog, {task.name for task in (*sources, *views)})) if retrain else ()
     return (*sources, *views, *models)
 
 
@@ -58,18 +58,31 @@ def _materializations(catalog: Catalog, extracted: Collection[str]) -> Iterator[
             yield Task(kind=Kind.MATERIALIZE, name=view.name, subject=view.name, schedule=view.schedule, after=after)
 
 
-def _retrainings(catalog: Catalog) -> Iterator[Task]:
+def _retrainings(catalog: Catalog, scheduled: Collection[str]) -> Iterator[Task]:
     for model in catalog.models:
+        after = tuple(name for name in _needs(catalog, model) if name in scheduled)
         schedules = [_schedule_of(trigger) for trigger in model.retrain if trigger.kind == "schedule"]
         for place, schedule in enumerate(schedules):
             name = f"retrain:{model.name}" if place == 0 else f"retrain:{model.name}:{place + 1}"
-            yield Task(kind=Kind.RETRAIN, name=name, subject=model.name, schedule=schedule)
+            yield Task(kind=Kind.RETRAIN, name=name, subject=model.name, schedule=schedule, after=after)
         if len(schedules) < len(model.retrain):
-            yield _check_of(model)
+            name = f"retrain:{model.name}:check"
+            yield Task(kind=Kind.RETRAIN, name=name, subject=model.name, schedule=CHECK_MODELS, after=after)
 
 
-def _check_of(model: Model) -> Task:
-    return Task(kind=Kind.RETRAIN, name=f"retrain:{model.name}:check", subject=model.name, schedule=CHECK_MODELS)
+def _needs(catalog: Catalog, model: Model) -> dict[str, None]:
+    """The tasks that bring what a model learns from: its spine, its labels, and the views that it reads."""
+    sources = (model.spine.source, model.label.source)
+    views = dict.fromkeys(
+        view for item in catalog.service(model.service).projections for view in _behind(catalog, item)
+    )
+    return dict.fromkeys((*(f"extract:{source}" for source in sources), *views))
+
+
+def _behind(catalog: Catalog, item: Projection) -> tuple[str, ...]:
+    if not catalog.is_on_demand(item.view):
+        return (item.view,)
+    return tuple(needed.view for needed in catalog.on_demand_view(item.view).inputs)
 
 
 def _schedule_of(trigger: Trigger) -> Schedule:

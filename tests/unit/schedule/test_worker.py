@@ -13,7 +13,18 @@ import pytest
 from pydantic import SecretStr
 
 from tidemill.clock import ManualClock
-from tidemill.definitions import Catalog, CatchUp, Entity, Feature, Schedule, Source, ValueType, View
+from tidemill.definitions import (
+    Catalog,
+    CatchUp,
+    Entity,
+    Feature,
+    Projection,
+    Schedule,
+    Service,
+    Source,
+    ValueType,
+    View,
+)
 from tidemill.definitions.catalog import CodeReference, LabelDefinition, Model, SpineDefinition, Split, Trigger
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.project import Project, open_project
@@ -85,7 +96,8 @@ def catalog_with(schedule: Schedule, *, source_schedule: Schedule | None = None)
         schedule=schedule,
     )
     entity = Entity(name="origin", join_key="origin", dtype=ValueType.STRING)
-    return Catalog(project="airports", entities=(entity,), sources=(source,), views=(view,))
+    service = Service(name="weather_v1", projections=(Projection(view="weather", features=("temp",)),))
+    return Catalog(project="airports", entities=(entity,), sources=(source,), views=(view,), services=(service,))
 
 
 HOURLY = Schedule(cron="5 * * * *")
@@ -247,7 +259,7 @@ def test_a_run_that_takes_too_long_is_given_up_and_counts_as_failed(airports: Ai
 def model_with(*triggers: Trigger) -> Model:
     return Model(
         name="late",
-        service="none",
+        service="weather_v1",
         spine=SpineDefinition(source="measured", time_column="event_time", id_column="id", keys=()),
         label=LabelDefinition(source="measured", column="late", id_column="id"),
         estimator=CodeReference(module="estimators", qualname="make", digest="0"),
@@ -271,6 +283,27 @@ def test_models_are_retrained_last_at_their_schedule_and_looked_at_daily(airport
     assert [run.end.strftime("%m-%d %H") for run in reversed(scheduled)] == ["09-30 06", "10-07 06", "10-14 06"]
     assert len(checks) == 14
     assert len(asked) == 17
+
+
+def test_a_model_waits_for_the_views_it_reads_and_the_sources_it_learns_from(airports: Airports) -> None:
+    (airports.project.root / "extract.py").write_text(EXTRACT)
+    weekly = Trigger(kind="schedule", settings=(("cron", "5 * * * *"), ("timezone", "UTC")))
+    catalog = catalog_with(HOURLY, source_schedule=Schedule(cron="1 * * * *"))
+    airports.apply(replace(catalog, models=(model_with(weekly),)))
+    asked: list[datetime] = []
+    worker = Worker(airports.project, retrain=lambda _project, _model, now: asked.append(now))
+    assert worker.tasks[-1].after == ("extract:measured", "weather")
+    airports.loads.failing = True
+    assert [(report.view, report.state) for report in worker.run_due(at(3, 10))] == [
+        ("extract:measured", "succeeded"), ("weather", "failed"),
+    ]  # fmt: skip
+    airports.loads.failing = False
+    reports = worker.run_due(at(3, 11))
+    assert [(report.view, report.state) for report in reports] == [
+        ("weather", "succeeded"),
+        ("retrain:late", "succeeded"),
+    ]
+    assert asked == [at(3, 11)]
 
 
 def test_without_a_way_to_retrain_models_are_left_alone() -> None:
