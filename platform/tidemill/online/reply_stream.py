@@ -73,7 +73,7 @@ class ReplyStream:
     def _work(self) -> None:
         try:
             self._exchange()
-        except (OSError, ConnectionError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever ends the thread is the caller's to raise, and to wait no more
             self._failure = error
             while self._parts.get() is not None:  # so that nobody waits for room
                 pass
