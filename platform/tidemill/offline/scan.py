@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 from tidemill.definitions.catalog import Catalog, Source
 from tidemill.definitions.types import ValueType
 from tidemill.errors import SourceError
-from tidemill.offline.files import DataFile, SourceFiles
+from tidemill.offline.files import DataFile, RowGroup, SourceFiles
 from tidemill.offline.instants import NEVER, Unit, to_instants
 
 UTC_MICROS = pl.Datetime("us", "UTC")
@@ -47,14 +47,37 @@ def scan_source(
     return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
 
 
+def scan_in_pieces(
+    files: SourceFiles, types: Mapping[str, ValueType], *, unit: Unit, between: tuple[int, int], rows: int
+) -> Iterator[pl.LazyFrame]:
+    """`scan_source` of one run of row groups after the other, each of about `rows` rows; at least one."""
+    starts = np.cumsum([0, *(file.metadata.num_rows for file in files.files)])
+    runs: list[list[RowGroup]] = []
+    for group in groups_between(files, between, unit):
+        run = runs[-1] if runs else []
+        follows = bool(run) and run[-1].file == group.file and run[-1].offset + run[-1].rows == group.offset
+        if follows and sum(item.rows for item in run) + group.rows <= rows:
+            run.append(group)
+        else:
+            runs.append([group])
+    for run in runs:
+        file = files.files[run[0].file]
+        span = int(run[0].offset - starts[run[0].file]), sum(item.rows for item in run)
+        yield _scan_files([file], files.source, types, unit, between, span)
+    if not runs:
+        yield _scan_files([files.files[0]], files.source, types, unit, between, (0, 0))
+
+
+def groups_between(files: SourceFiles, between: tuple[int, int], unit: Unit) -> list[RowGroup]:
+    """The row groups that may hold an event of a closed range of event times."""
+    (event, *_), (first, last) = _time_columns(files.source), between
+    bounds = ((group, files.bounds(group, event, unit)) for group in files.row_groups)
+    return [group for group, (least, greatest) in bounds if least <= last and greatest >= first]
+
+
 def _within(files: SourceFiles, between: tuple[int, int], unit: Unit) -> tuple[DataFile, ...]:
     """The files that may hold an event of this range; at least one, for its columns."""
-    (event, *_), (first, last) = _time_columns(files.source), between
-    wanted: set[int] = set()
-    for group in files.row_groups:
-        least, greatest = files.bounds(group, event, unit)
-        if least <= last and greatest >= first:
-            wanted.add(group.file)
+    wanted = {group.file for group in groups_between(files, between, unit)}
     return tuple(files.files[number] for number in sorted(wanted)) or files.files[:1]
 
 
@@ -94,11 +117,15 @@ def _scan_files(
     types: Mapping[str, ValueType],
     unit: Unit,
     between: tuple[int, int] | None,
+    rows: tuple[int, int] | None = None,
 ) -> pl.LazyFrame:
+    """Some files that are alike, or of one file some `rows`: the first and how many."""
     partition = files[0].partition
     mapping = dict(source.field_mapping)
     event = _time_columns(source)[0]
     frame = _lazy(files)
+    if rows is not None:
+        frame = frame.slice(*rows)
     if between is not None:
         stored = next((name for name in files[0].schema.names if mapping.get(name, name) == event), event)
         frame = _narrowed(frame, stored, between, unit)

@@ -45,10 +45,11 @@ class Sunk:
 
 def sink(
     spine: Spine,
-    compute: Callable[[Spine], pl.DataFrame],
+    compute: Callable[[Spine, int | None], pl.DataFrame],
     folder: Path,
     *,
     values: int,
+    windows: bool = False,
     memory_limit: int | None = None,
     progress: Progress | None = None,
     finish: Callable[[Path, Sunk], None] | None = None,
@@ -57,9 +58,10 @@ def sink(
 
     Args:
         spine: all rows.
-        compute: the whole output of some of the spine's rows.
+        compute: the whole output of some of the spine's rows; told how many bytes events of windows may take.
         folder: made new.
         values: how many features a row has, for the estimate of memory.
+        windows: whether events are held in memory, of which those of some keys at a time then.
         memory_limit: bytes this process may hold in all; without it pieces are large.
         progress: told after each piece.
         finish: adds further files before the folder appears.
@@ -69,12 +71,12 @@ def sink(
     """
     if folder.exists():
         raise ConflictError(f"{folder} exists already.", hint="Name a new folder, or take this one away first.")
-    rows = piece_rows(values, memory_limit)
+    rows, room = shares_of(values, memory_limit, windows=windows)
     _check_space(folder, len(spine) * max(values, 1))
     with _appearing(folder) as partial:
         digest: ContentDigest | None = None
         for number, piece in enumerate(_pieces(spine, rows)):
-            found = compute(piece)
+            found = compute(piece, room)
             digest = digest or ContentDigest(found.schema)
             digest.update(found)
             found.write_parquet(partial / f"part-{number:05d}.parquet", compression="zstd", compression_level=1)
@@ -87,20 +89,24 @@ def sink(
     return sunk
 
 
-def piece_rows(values: int, memory_limit: int | None) -> int:
-    """How many rows a piece may have: a multiple of SEGMENT_ROWS."""
+def shares_of(values: int, memory_limit: int | None, *, windows: bool = False) -> tuple[int, int | None]:
+    """How many rows a piece may have, a multiple of SEGMENT_ROWS, and how many bytes what is read may take meanwhile.
+
+    The second is None without a limit. Events of windows get half of what is left, pieces of sources what they need.
+    """
     if memory_limit is None:
-        return DEFAULT_ROWS
+        return DEFAULT_ROWS, None
     held = psutil.Process().memory_info().rss
-    room = memory_limit - held - _CHUNK_BYTES
-    segments = int(room // ((_LOOKUP_BYTES + _VALUE_BYTES * values) * SEGMENT_ROWS))
+    left = memory_limit - held
+    reading = max(_CHUNK_BYTES, left // 2) if windows else _CHUNK_BYTES
+    segments = int((left - reading) // ((_LOOKUP_BYTES + _VALUE_BYTES * values) * SEGMENT_ROWS))
     if segments < 1:
         raise ConfigurationError(
             f"A memory limit of {memory_limit / 2**20:,.0f} MB is too low: this process already holds "
-            f"{held / 2**20:,.0f} MB, and reading the sources takes another {_CHUNK_BYTES / 2**20:,.0f} MB.",
+            f"{held / 2**20:,.0f} MB, and reading the sources takes another {reading / 2**20:,.0f} MB.",
             hint="Raise memory_limit, or give the spine as a smaller frame.",
         )
-    return min(segments * SEGMENT_ROWS, DEFAULT_ROWS)
+    return min(segments * SEGMENT_ROWS, DEFAULT_ROWS), reading
 
 
 def _pieces(spine: Spine, rows: int) -> Iterator[Spine]:

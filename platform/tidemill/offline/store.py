@@ -17,9 +17,9 @@ from tidemill.offline.append import append_rows, as_frame, find_appended
 from tidemill.offline.cutoffs import served_cutoffs
 from tidemill.offline.files import SourceFiles
 from tidemill.offline.history import Asked, History
-from tidemill.offline.instants import FOREVER, NEVER, Instants, Unit, finer, rescale, to_unit
+from tidemill.offline.instants import NEVER, Instants, Unit, finer, rescale, to_unit
 from tidemill.offline.invariants import check_types, check_winners
-from tidemill.offline.keys import KeyTypeError, as_declared
+from tidemill.offline.keys import KeyTypeError
 from tidemill.offline.latest import EVENT_TIME, Latest, interval_of, newest_rows
 from tidemill.offline.lookup import Winners
 from tidemill.offline.scan import as_datetimes, declared_types, scan_source
@@ -75,8 +75,8 @@ class OfflineStore:
         read = read_spine(spine, root=self.root, tables=self._tables, time_column=time_column)
         self._check_before(selection, read)
 
-        def compute(part: Spine) -> pl.DataFrame:
-            return self._compute(selection, part, mode, filter_known)
+        def compute(part: Spine, room: int | None) -> pl.DataFrame:
+            return self._compute(selection, part, mode, filter_known, room)
 
         def describe() -> dict[str, Any]:
             from tidemill.offline.datasets import describe_inputs
@@ -110,7 +110,7 @@ class OfflineStore:
         rows = len(at)
         at, cutoff = np.asarray(at), np.asarray(cutoff)
         if found.is_windowed:
-            return self._windows(found, asked, cutoff, "us", wanted, filter_known, known)
+            return self._windows(found, asked, cutoff, "us", wanted, filter_known, known=known)
         cutoff = cutoff if known is None else np.minimum(cutoff, known)
         return self._values(found, asked, rows, at, cutoff, "us", wanted, filter_known)
 
@@ -215,23 +215,27 @@ class OfflineStore:
         check_request(selection, spine)
         check_sources(self, selection)
 
-    def _compute(self, selection: Selection, spine: Spine, mode: str, filter_known: bool) -> pl.DataFrame:
+    def _compute(
+        self, selection: Selection, spine: Spine, mode: str, filter_known: bool, room: int | None
+    ) -> pl.DataFrame:
         found: dict[tuple[str, str], pl.Series] = {}
         for item in selection.views:
-            values = self._view_values(item, spine, mode, filter_known)
+            values = self._view_values(item, spine, mode, filter_known, room)
             found |= {(item.alias, feature.name): values[feature.name] for feature in item.features}
         found |= self._on_demand_values(selection, spine, found)
         columns = [found[output.key].alias(output.name) for output in selection.outputs]
         return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(spine))
 
-    def _view_values(self, item: ViewSelection, spine: Spine, mode: str, filter_known: bool) -> pl.DataFrame:
+    def _view_values(
+        self, item: ViewSelection, spine: Spine, mode: str, filter_known: bool, room: int | None
+    ) -> pl.DataFrame:
         keys = spine.keys(dict(item.keys), view=item.view.name)
         cutoff = spine.instants
         if mode == "served" and item.view.schedule is not None:
             micros = rescale(spine.instants, spine.unit, "us")
             cutoff = rescale(served_cutoffs(item.view, micros, self._ledger), "us", spine.unit)
         return self._values(
-            item.view, keys, len(spine), spine.instants, cutoff, spine.unit, item.features, filter_known
+            item.view, keys, len(spine), spine.instants, cutoff, spine.unit, item.features, filter_known, room
         )
 
     def _values(
@@ -244,9 +248,10 @@ class OfflineStore:
         unit: Unit,
         features: Sequence[Feature],
         filter_known: bool,
+        room: int | None = None,
     ) -> pl.DataFrame:
         if view.is_windowed:
-            return self._windows(view, keys, cutoff, unit, features, filter_known)
+            return self._windows(view, keys, cutoff, unit, features, filter_known, room=room)
         history = self._history(view)
         exact = finer([unit, history.times.unit])
         asked = Asked.at(
@@ -273,31 +278,20 @@ class OfflineStore:
         unit: Unit,
         features: Sequence[Feature],
         filter_known: bool,
+        *,
         known: Instants | None = None,
+        room: int | None = None,
     ) -> pl.DataFrame:
-        from tidemill.offline.windows import span_of, window_values
+        from tidemill.offline.window_answers import answer_windows
 
         events = self._events(view)
-        exact = finer([unit, events.unit])
-        upto = rescale(upto, unit, exact)
-        known = upto if known is None else rescale(known, unit, exact)
-        types = self.catalog.key_types(view)
+        names = [feature.name for feature in features]
         try:
-            keys = as_declared(keys, types)
-        except KeyTypeError as error:
-            raise key_error(error, view=view.name, keys=view.join_keys, types=types) from None
-        with events.naming_damage():
-            return window_values(
-                view,
-                events.scan(exact, span_of(view, upto, exact)),
-                keys,
-                upto,
-                known if filter_known else np.full(len(upto), FOREVER, np.int64),
-                features=[feature.name for feature in features],
-                with_event_time=True,
-                unit=exact,
-                **events.times,
+            return answer_windows(
+                events, keys, upto, unit, features=names, filter_known=filter_known, known=known, room=room
             )
+        except KeyTypeError as error:
+            raise key_error(error, view=view.name, keys=view.join_keys, types=events.key_types) from None
 
     def _latest_windows(self, view: View, start: datetime | None, end: datetime) -> Latest:
         from tidemill.offline.windows import latest_windows, span_of_run

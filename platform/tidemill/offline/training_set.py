@@ -32,7 +32,7 @@ class TrainingSet:
         spine: Spine,
         selection: Selection,
         mode: str,
-        compute: Callable[[Spine], pl.DataFrame],
+        compute: Callable[[Spine, int | None], pl.DataFrame],
         describe: Callable[[], dict[str, Any]],
         settings: Settings | None = None,
     ) -> None:
@@ -103,6 +103,7 @@ class TrainingSet:
             self._part,
             Path(folder),
             values=len(self.feature_names) + len(self.spine_columns),
+            windows=any(item.view.is_windowed for item in self._selection.views),
             memory_limit=self._limit(memory_limit),
             progress=progress,
             finish=lambda partial, sunk: write_manifest(partial, self._manifest(sunk.digest)),
@@ -110,8 +111,9 @@ class TrainingSet:
         self.__dict__["digest"] = sunk.digest
         return sunk.folder
 
-    def _part(self, spine: Spine) -> pl.DataFrame:
-        return check_and_join(spine, self._compute(spine), self.feature_names)
+    def _part(self, spine: Spine, room: int | None = None) -> pl.DataFrame:
+        """Some rows; `room` is how many bytes events of windows may take meanwhile."""
+        return check_and_join(spine, self._compute(spine, room), self.feature_names)
 
     def _manifest(self, digest: str) -> dict[str, Any]:
         return {

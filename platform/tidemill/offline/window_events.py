@@ -14,9 +14,10 @@ from tidemill.definitions.types import ValueType
 from tidemill.errors import SourceError
 from tidemill.offline.files import SourceFiles
 from tidemill.offline.instants import Unit, finer
-from tidemill.offline.scan import scan_source
+from tidemill.offline.scan import groups_between, scan_in_pieces, scan_source
 
 EVENT, KNOWN = "__tidemill_event", "__tidemill_known"
+PIECE_ROWS = 1_000_000
 
 
 class TimeFields(TypedDict):
@@ -52,10 +53,20 @@ class Events:
         """The events, of which those outside a closed range of event times may be left out; both in `unit`."""
         if self.files.files:
             return scan_source(self.files, self.types, unit=unit, between=between)
-        nothing = dict.fromkeys(self._value_columns, pl.Null()) | {
+        nothing = dict.fromkeys(self.value_columns, pl.Null()) | {
             name: self.types[name].polars() or pl.Null() for name in self.view.join_keys
         }
         return pl.LazyFrame(schema=nothing | dict.fromkeys(self._time_columns, pl.Datetime(unit, "UTC")))
+
+    def scan_in_pieces(self, unit: Unit, between: tuple[int, int]) -> Sequence[pl.LazyFrame]:
+        """The same, some row groups at a time."""
+        if not self.files.files:
+            return [self.scan(unit, between)]
+        return list(scan_in_pieces(self.files, self.types, unit=unit, between=between, rows=PIECE_ROWS))
+
+    def rows_between(self, between: tuple[int, int], unit: Unit) -> int:
+        """How many rows the row groups have that may hold an event of this range."""
+        return sum(group.rows for group in groups_between(self.files, between, unit))
 
     @contextmanager
     def naming_damage(self) -> Iterator[None]:
@@ -64,7 +75,7 @@ class Events:
             yield
         except (pl.exceptions.PolarsError, OSError):
             for group in self.files.row_groups:
-                self.files.read([group], [*self.view.join_keys, *self._time_columns, *self._value_columns])
+                self.files.read([group], [*self.view.join_keys, *self._time_columns, *self.value_columns])
             raise
 
     @property
@@ -72,7 +83,12 @@ class Events:
         return [name for name in self.times.values() if isinstance(name, str)]
 
     @property
-    def _value_columns(self) -> list[str]:
+    def key_types(self) -> list[ValueType]:
+        return [self.types[name] for name in self.view.join_keys]
+
+    @property
+    def value_columns(self) -> list[str]:
+        """What is read beside keys and times."""
         named = [self.view.event_id] if self.view.event_id else []
         return list(dict.fromkeys([*named, *(item.column for item in self.view.aggregations if item.column)]))
 

@@ -36,7 +36,7 @@ _PER_MICROSECOND: dict[Unit, int] = {"us": 1, "ns": 1_000}
 
 def window_values(
     view: View,
-    events: pl.LazyFrame,
+    events: pl.LazyFrame | Sequence[pl.LazyFrame],
     keys: pl.DataFrame,
     upto: np.ndarray,
     known_upto: np.ndarray,
@@ -55,7 +55,8 @@ def window_values(
         view: a windowed view.
         events: the source's rows: join keys, timestamp, known time, aggregated columns, event id (others are not read).
             Times are UTC. Rows without an event time are left out; a null known time is read as the event time. Of
-            events with the same id only the one known first counts.
+            events with the same id only the one known first counts. Of several frames, which follow each other, only
+            the events of these keys are held at one time.
         keys: n rows with the view's join keys (none for a view without entities). A null matches nothing.
         upto: int64 instants, length n: the windows' leading edges.
         known_upto: int64 instants, length n: what had been learned by then counts.
@@ -69,7 +70,8 @@ def window_values(
     wanted = _aggregations(view, features)
     code, distinct = _code_keys(keys, view.join_keys, len(upto))
     labels = Labels.of(code, np.asarray(upto, dtype=np.int64), np.asarray(known_upto, dtype=np.int64))
-    history = _read(view, events, distinct, labels, wanted, timestamp_field, known_field, unit)
+    pieces = [events] if isinstance(events, pl.LazyFrame) else events
+    history = _read(view, pieces, distinct, labels, wanted, timestamp_field, known_field, unit)
     longest = _longest_with_hop(view, unit) if with_event_time else None
     windows = [_window(item, unit) for item in wanted] + ([] if longest is None else [longest])
     slices = _slices(history, labels, list(dict.fromkeys(windows)))
@@ -162,7 +164,7 @@ def _code_keys(keys: pl.DataFrame, join_keys: tuple[str, ...], rows: int) -> tup
 
 def _read(
     view: View,
-    events: pl.LazyFrame,
+    pieces: Sequence[pl.LazyFrame],
     distinct: pl.DataFrame,
     labels: Labels,
     wanted: tuple[Aggregation, ...],
@@ -171,10 +173,13 @@ def _read(
     unit: Unit,
 ) -> _History:
     """The events that can matter to these labels, in time order, each once."""
-    schema = events.collect_schema()
     needed = _needed_columns(view, wanted)
-    check_columns(view, schema, [*view.join_keys, timestamp_field, *needed], known_field)
-    frame = _select(view, events, schema, distinct, labels, needed, timestamp_field, known_field, unit)
+    frames = []
+    for events in pieces:
+        schema = events.collect_schema()
+        check_columns(view, schema, [*view.join_keys, timestamp_field, *needed], known_field)
+        frames.append(_select(view, events, schema, distinct, labels, needed, timestamp_field, known_field, unit))
+    frame = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed", rechunk=True)
     if view.event_id is not None:
         frame = each_event_once(frame, view.event_id, has_known=known_field is not None)
     return _in_order(frame, wanted, needed, bool(view.join_keys), known_field is not None, unit)

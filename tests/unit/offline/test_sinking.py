@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -83,7 +85,7 @@ def test_a_limit_that_leaves_no_room_is_refused_before_the_work(made, tmp_path: 
 
 
 def test_a_lower_limit_means_smaller_pieces():
-    rows = [sinking.piece_rows(20, limit << 30) for limit in (2, 4, 64)]
+    rows = [sinking.shares_of(20, limit << 30)[0] for limit in (2, 4, 64)]
     assert rows == sorted(rows)
     assert rows[0] < rows[-1] == sinking.DEFAULT_ROWS
     assert all(number % SEGMENT_ROWS == 0 for number in rows)
@@ -136,3 +138,60 @@ def test_a_snapshot_whose_files_were_changed_says_so(made, tmp_path: Path):
     frame.with_columns(label=pl.col("label") + 1).write_parquet(snapshot.files[0])
     with pytest.raises(NotReproducibleError, match="no longer hold"):
         read_dataset(snapshot.folder).verify()
+
+
+LIMIT = 300 * 2**20
+
+
+def test_events_of_windows_stay_within_the_limit_too(workshop: Workshop, tmp_path: Path):
+    """All events at once would take more: their keys are shared out, and the answers are the same."""
+    rng = np.random.default_rng(4)
+    rows, keys = 3_000_000, 20_000
+    micros = int(at(0).timestamp() * 1e6)
+    instant = pl.Datetime("us", "UTC")
+    pl.DataFrame(
+        {
+            "id": rng.integers(0, keys, rows),
+            "event": pl.Series(micros + np.sort(rng.integers(0, 100 * 3_600_000_000, rows))).cast(instant),
+            "x": rng.random(rows),
+        }
+    ).write_parquet(workshop.root / "s.parquet", row_group_size=100_000)
+    pl.DataFrame(
+        {
+            "id": rng.integers(0, keys, 2_000),
+            "event_timestamp": pl.Series(micros + rng.integers(0, 100 * 3_600_000_000, 2_000)).cast(instant),
+        }
+    ).write_parquet(workshop.root / "spine.parquet")
+    limited = sunk_elsewhere(workshop.root, tmp_path / "limited", LIMIT)
+    whole = sunk_elsewhere(workshop.root, tmp_path / "whole", None)
+    assert limited["digest"] == whole["digest"]
+    assert limited["peak"] < LIMIT < whole["peak"]
+
+
+def sunk_elsewhere(root: Path, folder: Path, limit: int | None) -> dict[str, Any]:
+    """A process of its own sinks a windowed training set; its digest, and the most memory it held."""
+    text = f"""
+import json, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from datetime import timedelta
+from pathlib import Path
+from workshop import Workshop
+from tidemill.definitions.catalog import Aggregation, AggregationFunction
+from tidemill.definitions.types import ValueType
+from tidemill.offline import sinking, window_answers, window_events
+sinking._CHUNK_BYTES = 64 * 2**20  # no plain view is read here
+window_answers.PIECE_ROWS = window_events.PIECE_ROWS = 100_000
+w = Workshop(Path({str(root)!r}))
+parts = [
+    Aggregation(name=name, function=AggregationFunction(name), column="x", window=timedelta(hours=90),
+                hop=timedelta(hours=1))
+    for name in ("sum", "mean", "max")
+]
+w.view("v", w.source("s"), {{part.name: ValueType.DOUBLE for part in parts}}, aggregations=tuple(parts))
+made = w.store.training_set(["v:sum", "v:mean", "v:max"], "spine.parquet")
+made.sink({str(folder)!r}, memory_limit={limit!r})
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(json.dumps({{"digest": made.digest, "peak": int(peak.split()[1]) * 1024}}))
+"""
+    run = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -298,3 +299,56 @@ def test_variances_of_very_late_events_count_only_what_was_known(workshop: Works
     assert found.select("var", "count").rows() == [(4.5, 2), (pytest.approx(49 / 3), 3)]
     everything = workshop.collect(["v:var", "v:count"], asked((1, 2)), filter_known=False)
     assert everything.select("var", "count").rows() == [(pytest.approx(38 / 3), 4)]
+
+
+# Little memory
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=st.lists(
+        st.tuples(st.sampled_from(["a", "b", "c", None]), instants, st.one_of(st.none(), instants), st.floats(-9, 9)),
+        max_size=25,
+    ),
+    labels=st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d", None]), instants), max_size=10),
+    files=st.integers(1, 3),
+    group=st.integers(1, 5),
+    room=st.sampled_from([1, 600, 10**6]),
+    rows=st.sampled_from([1, 4, 100]),
+)
+def test_shares_of_the_keys_answer_what_all_at_once_do(
+    make_workshop: Callable[[], Workshop],
+    events: list[tuple],
+    labels: list[tuple],
+    files: int,
+    group: int,
+    room: int,
+    rows: int,
+):
+    from tidemill.offline import window_answers, window_events
+
+    workshop = make_workshop()
+    happened, _ = column([row[1] for row in events], "us", "UTC")
+    learned, _ = column([row[2] for row in events], "us", "UTC")
+    keys = pl.Series([row[0] for row in events], dtype=pl.String)
+    values = pl.Series([row[3] for row in events], dtype=pl.Float64)
+    frame = pl.DataFrame({"id": keys, "event": happened, "known": learned, "x": values})
+    folder = workshop.root / "s"
+    folder.mkdir()
+    size = max(1, -(-frame.height // files))
+    for part in range(files):
+        frame.slice(part * size, size).write_parquet(folder / f"{part}.parquet", row_group_size=group)
+    source = workshop.source("s", path="s", known_field="known")
+    view = windowed(workshop, source, *F, keys={"id": ValueType.STRING})
+    asking = pl.DataFrame({"id": pl.Series([row[0] for row in labels], dtype=pl.String)})
+    _, when = column([row[1] for row in labels], "us", None)
+    upto = np.array(when, np.int64) // 1_000
+    names = [feature.name for feature in view.features]
+    had, window_events.PIECE_ROWS = window_events.PIECE_ROWS, rows
+    try:
+        opened = workshop.store._events(view)
+        by_share = window_answers.answer_windows(opened, asking, upto, "us", features=names, room=room)
+    finally:
+        window_events.PIECE_ROWS = had
+    at_once = window_answers.answer_windows(opened, asking, upto, "us", features=names)
+    assert by_share.equals(at_once)
