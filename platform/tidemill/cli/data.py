@@ -80,6 +80,9 @@ def materialize(
         bool, typer.Option("--due", help="Only what the schedule asks for now; for cron and Airflow.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, write nothing.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Load all of it anew, as after Redis has lost its data.")
+    ] = False,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -87,11 +90,16 @@ def materialize(
     out = output(json)
     opened = open_for_command(project)
     at = opened.clock.now()
+    if again and (due or dry_run):
+        raise InputError("--again loads everything now; it goes with neither --due nor --dry-run.")
     if due:
         from tidemill.schedule.worker import Worker
 
         _print_runs(out, Worker(opened).run_due(at))
         return
+    if again:
+        for name in view or [item.name for item in opened.catalog.views if item.online]:
+            opened.ledger.forget(opened.catalog.view(name).name, at=at)
     reports = opened.materializer.materialize(until=until or at, views=view, at=at, dry_run=dry_run)
     _print_runs(out, reports, dry_run=dry_run)
 

@@ -130,6 +130,17 @@ def test_a_backfill_that_was_paused_goes_on_with_the_same_command(world: Any, ru
     assert world.served("JFK", "LGA") == [1.0, 2.0]
 
 
+def test_a_store_that_has_lost_its_data_is_loaded_again(world: Any, run: Callable[..., Result]) -> None:
+    run("materialize")
+    world.project.online.resp.call("FLUSHALL")
+    run("materialize")
+    assert world.served("JFK", "LGA") == [None, None], "a run looks for what is new, not for what is lost"
+    assert run("materialize", "--again").exit_code == 0
+    assert world.served("JFK", "LGA") == [1.0, 2.0]
+    with pytest.raises(InputError, match="neither --due nor --dry-run"):
+        run("materialize", "--again", "--due")
+
+
 def test_a_backfill_shows_how_far_it_is_and_how_long_it_will_take() -> None:
     from tidemill.cli.data import _how_far
     from tidemill.materialize.backfill import Estimate
