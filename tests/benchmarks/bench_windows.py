@@ -145,6 +145,7 @@ def _compare(data: Path, engines: list[str]) -> None:
 
 def _run_here(engine: str, data: Path, _rounds: int) -> None:
     import duckdb  # noqa: F401 - what an engine imports is not its work
+    import scipy.sparse  # noqa: F401
 
     import tidemill.offline.store
     import tidemill.offline.windows  # noqa: F401

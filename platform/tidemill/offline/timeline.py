@@ -32,7 +32,7 @@ _LATENESS_STEPS = tuple(_MINUTE * 4**step for step in range(9))
 _EDGES = (FAR_PAST, 0, *_LATENESS_STEPS, FAR_FUTURE)
 _FIXED_CLASSES = tuple(pairwise(_EDGES))
 _SMALL_CLASS = 0.05
-_FEW_EVENTS = 100_000
+_MANY_EVENTS = 3_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +146,15 @@ def timelines(code: np.ndarray, event: np.ndarray, known: np.ndarray | None, *, 
 def _by_code(code: np.ndarray) -> np.ndarray:
     """`code << 32 | rank`, sorted.
 
-    A counting sort by code, which leaves ranks in their order, takes a sixth of the time of sorting numbers, and
-    turning coordinates into compressed rows is one.
+    Sorting digits takes a fifth of the time of sorting numbers. Of many events a counting sort by code, which leaves
+    ranks in their order, takes a third of that again, and turning coordinates into compressed rows is one.
     """
-    if len(code) < _FEW_EVENTS:
-        return np.sort((code.astype(np.int64) << _RANK_BITS) | np.arange(len(code), dtype=np.int64))
+    if len(code) < _MANY_EVENTS:
+        order = stable_order(code)
+        packed = code[order].astype(np.int64)
+        packed <<= _RANK_BITS
+        packed |= order
+        return packed
     from scipy.sparse import coo_array
 
     ranks = np.arange(len(code), dtype=np.int32 if len(code) < 2**31 else np.int64)
