@@ -19,6 +19,7 @@ from tidemill.errors import DefinitionError
 
 _HOPS = ((timedelta(hours=12), timedelta(minutes=5)), (timedelta(days=12), timedelta(hours=1)))
 _LONGEST_HOP = timedelta(days=1)
+_SHORTEST_HOP = timedelta(milliseconds=1)
 _WHOLE = {ValueType.INT32, ValueType.INT64, ValueType.BOOL, ValueType.UNIX_TIMESTAMP}
 _COUNTS = {AggregationFunction.COUNT, AggregationFunction.COUNT_DISTINCT}
 _TAKES_VALUE = {AggregationFunction.MIN, AggregationFunction.MAX, AggregationFunction.FIRST, AggregationFunction.LAST}
@@ -127,6 +128,8 @@ def _check_aggregation(view: View, item: Aggregation) -> None:
     declared = view.feature(item.name).dtype
     if item.window <= timedelta(0) or item.hop <= timedelta(0):
         raise DefinitionError(f"{name} has window {item.window} and hop {item.hop}.", hint="Both must be positive.")
+    if item.hop < _SHORTEST_HOP:
+        raise DefinitionError(f"{name} has a hop of {item.hop}.", hint="A millisecond is the shortest.")
     if not item.column and item.function is not AggregationFunction.COUNT:
         raise DefinitionError(
             f"{name} names no column.", hint=f"Only count works without one; give {item.function} one."

@@ -26,6 +26,7 @@ from tidemill.online.single_row import SingleRow
 from tidemill.online.tiles import TilePlan, WindowColumns
 from tidemill.online.view_reads import ViewColumns, apply_freshness
 from tidemill.online.wanted import columns_wanted, hidden, in_order, is_tiled, with_inputs
+from tidemill.online.window_row import WindowRow
 
 __all__ = ["ReadPlan", "Request", "Rows"]
 
@@ -86,8 +87,7 @@ class ReadPlan:
         self._wrong = wrong
         self._places = self._place_columns(stored)
         self._views = [view for _, view, _ in self._places]
-        plain = not (self._windows or self._on_demand)
-        self._single = SingleRow.where_it_fits(self._groups, self._places, self.dtypes) if plain else None
+        self._single = self._single_row()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class ReadPlan:
         if len(rows) == 1 and self._single is not None:
             packed = self._single.commands(rows[0])
             if packed is not None:
-                request.packed, request.replies = packed, len(self._groups)
+                request.packed, request.replies = packed, self._single.replies
                 return request
         if not rows:
             return request
@@ -192,11 +192,21 @@ class ReadPlan:
             for item in self.wanted
         ]
 
+    def _single_row(self) -> SingleRow | WindowRow | None:
+        """The short way for one row, where all is plain or all are windows."""
+        if self._on_demand or (self._windows and self._groups):
+            return None
+        if self._windows:
+            return WindowRow.where_it_fits(
+                self._tiles, self._window_keys, self._window_views, self._places, self.dtypes
+            )
+        return SingleRow.where_it_fits(self._groups, self._places, self.dtypes)
+
     def _decode_windows(self, request: Request, replies: list[Any], rows: int, at: int) -> list[ViewColumns]:
         blobs, start = [], sum(self._sizes(request))
         for place in range(len(self._windows)):
             width = self._tiles.width(place)
-            present = request.present[len(self._groups) + place] if rows else None
+            present = request.present[len(self._groups) + place] if request.present else None
             size = (rows if present is None else len(present)) * width
             mine = replies[start : start + size]
             blobs.append(mine if present is None else spread(mine, present, rows, width))

@@ -49,6 +49,10 @@ class SingleRow:
         plain = all(isinstance(view, FeastViewRead) for group in groups for view in group.views)
         return cls(groups, places, dtypes) if plain and len(places) > 1 else None
 
+    @property
+    def replies(self) -> int:
+        return len(self._groups)
+
     def commands(self, row: Row) -> bytes | None:
         """The commands for a row; None where a key is null. Raises InputError like `ReadPlan.prepare`."""
         out = b""

@@ -62,8 +62,6 @@ class TileLayout:
     aggregations: tuple[Aggregation, ...]
     columns: tuple[ColumnWords, ...]
     words: int
-    whole_adds: int
-    float_adds: int
 
     @property
     def record_bytes(self) -> int:
@@ -154,7 +152,6 @@ def _layout(view: View, hop: int) -> TileLayout:
     for column in needs:
         placed, words = _place_others(column, counts[column.column], totals.get(column.column), words)
         columns.append(placed)
-    whole_totals = sum(column.total and column.whole for column in needs)
     return TileLayout(
         view=view,
         hop=hop,
@@ -162,8 +159,6 @@ def _layout(view: View, hop: int) -> TileLayout:
         aggregations=mine,
         columns=tuple(columns),
         words=words,
-        whole_adds=len(needs) + whole_totals,
-        float_adds=len(totals) - whole_totals,
     )
 
 

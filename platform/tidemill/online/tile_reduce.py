@@ -17,7 +17,6 @@ from tidemill.definitions.distinct import REGISTERS, estimate
 from tidemill.definitions.partials import Partials
 from tidemill.online.tile_layout import (
     GREATEST,
-    HEADER,
     LEAST,
     NEWEST,
     SINCE,
@@ -25,6 +24,14 @@ from tidemill.online.tile_layout import (
     TILE,
     ColumnWords,
     TileLayout,
+)
+
+_STRETCH = 44
+"""Bits for the number of a tile: enough until the year 2500 for a hop of a millisecond, the shortest there is."""
+_NEVER = -(2**63)
+_WORD, _REAL = np.dtype("<i8"), np.dtype("<f8")
+_ADDED = frozenset(
+    {AggregationFunction.SUM, AggregationFunction.MEAN, AggregationFunction.VAR, AggregationFunction.STD}
 )
 
 
@@ -40,61 +47,71 @@ class Tiles:
     """
 
     def __init__(self, layout: TileLayout, blobs: Sequence[bytes | None], oldest: np.ndarray, at: int) -> None:
-        self.layout, self.at = layout, at
+        self.layout, self.at, self._entities = layout, at, len(blobs)
         size = layout.record_bytes
         self.present = [number for number, blob in enumerate(blobs) if blob and not len(blob) % size]
         self.found, self.broken = self.present, ()
+        logs = blobs
         if len(self.present) < len(blobs):
             self.broken = [number for number, blob in enumerate(blobs) if blob and len(blob) % size]
             oldest = oldest[self.present]
-        logs = [blobs[number] for number in self.present]
-        words = np.frombuffer(b"".join([*logs, b"\0" * size]), dtype="<i8").reshape(-1, layout.words)  # type: ignore[list-item]
+            logs = [blobs[number] for number in self.present]
+        words = np.frombuffer(b"".join([*logs, b"\0" * size]), _WORD).reshape(-1, layout.words)  # type: ignore[list-item]
         sizes = [len(log) // size for log in logs]  # type: ignore[arg-type]
-        if len(words) > 1 and words[:, SINCE].max() > at:
+        if len(words) > 1 and np.maximum.reduce(words[:, SINCE]) > at:
             words, sizes, oldest = self._come(words, sizes, oldest)
-        self.whole, self.real = words, words.view("<f8")
+        self.whole, self.real = words, words.view(_REAL)
         self.sizes, self.oldest = sizes, oldest
         self.ends = np.array(list(accumulate(sizes)), dtype=np.int64)
         self.starts = self.ends - sizes
         self.first, self.empty, self._pairs = self._slots()
-        self.sums = self._sums()
 
     @property
     def windows(self) -> int:
         return self.oldest.shape[1]
 
-    def newest(self) -> list[int]:
-        """The newest event of each present entity, int microseconds."""
-        if len(self.starts) == 0:
-            return []
-        return np.maximum.reduceat(self.whole[:-1, NEWEST], self.starts).tolist()
+    def newest(self) -> list[int | None]:
+        """The newest event of each entity, int microseconds; None for one without records.
+
+        `found` says more than `present`: there are records, though the time of none has come.
+        """
+        times: list[int | None] = [None] * self._entities
+        for number in self.found:
+            times[number] = _NEVER
+        if self.present:
+            newest = np.maximum.reduceat(self.whole[:-1, NEWEST], self.starts).tolist()
+            if len(newest) == self._entities:
+                return newest
+            for number, event in zip(self.present, newest, strict=True):
+                times[number] = event
+        return times
 
     def _slots(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """The first record that counts for each (entity, window); the slots that hold none; and (first, end) pairs."""
         shape = (len(self.starts), self.windows)
         if 0 in shape:
             return np.zeros(shape, dtype=np.int64), None, np.zeros(0, dtype=np.int64)
-        inside = self.whole[:-1, TILE, None] >= np.repeat(self.oldest, self.sizes, axis=0)
+        # Each entity's tiles lie in a stretch of numbers of its own, so that one search finds all slots.
+        stretches = np.arange(shape[0]) << _STRETCH
+        tiles = self.whole[:-1, TILE] + stretches.repeat(self.sizes)
         pairs = np.empty((*shape, 2), dtype=np.int64)
         pairs[:, :, 1] = ends = self.ends[:, None]
-        pairs[:, :, 0] = first = ends - np.add.reduceat(inside, self.starts, axis=0, dtype=np.int64)
+        pairs[:, :, 0] = first = tiles.searchsorted(self.oldest + stretches[:, None])
         nothing = (first == ends).reshape(-1)
-        return first, nothing if nothing.any() else None, pairs.reshape(-1)
+        return first, nothing if np.logical_or.reduce(nothing) else None, pairs.reshape(-1)
 
-    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
-        """All whole sums and all float sums, a row for each slot."""
-        first, middle = HEADER, HEADER + self.layout.whole_adds
-        last = middle + self.layout.float_adds
-        whole = self.reduced(self.whole[:, first:middle], np.add, 0)
-        real = self.reduced(self.real[:, middle:last], np.add, 0.0) if last > middle else self.real[:0, :0]
-        return whole, real
+    def whole_sum(self, word: int) -> np.ndarray:
+        return self.reduced(self.whole[:, word], np.add, 0)
+
+    def real_sum(self, word: int) -> np.ndarray:
+        return self.reduced(self.real[:, word], np.add, 0.0)
 
     def reduced(self, words: np.ndarray, combine: np.ufunc, identity: float) -> np.ndarray:
         """One or several columns of words combined in each slot."""
         slots = self._pairs
         if len(slots) == 0:
             return words[:0]
-        answer = combine.reduceat(words, slots, axis=0)[::2]
+        answer = combine.reduceat(words, slots)[::2]
         if self.empty is not None:
             answer[self.empty] = identity
         return answer
@@ -125,12 +142,10 @@ class Tiles:
 def partials(tiles: Tiles, column: ColumnWords, asked: frozenset[AggregationFunction]) -> Partials:
     """Partial aggregates of one column in every slot, for the functions that are asked."""
     function, needs = AggregationFunction, column.needs
-    whole, real = tiles.sums
     numbers = tiles.whole if needs.whole else tiles.real
-    found = Partials(count=whole[:, column.count - HEADER])
-    if column.total is not None:
-        place = column.total - HEADER
-        found.total = whole[:, place] if needs.whole else real[:, place - tiles.layout.whole_adds]
+    found = Partials(count=tiles.whole_sum(column.count))
+    if column.total is not None and asked & _ADDED:
+        found.total = tiles.whole_sum(column.total) if needs.whole else tiles.real_sum(column.total)
     if column.lowest is not None and function.MIN in asked:
         found.lowest = tiles.reduced(numbers[:, column.lowest], np.minimum, GREATEST if needs.whole else np.inf)
     if column.highest is not None and function.MAX in asked:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tidemill.online.tile_layout import ColumnWords, TileLayout, layouts_of
 from tidemill.online.tile_reduce import Tiles, partials
 
 _GET = b"*2\r\n$3\r\nGET\r\n"
+_KEY_SIZES_KEPT = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,7 +55,11 @@ class TilePlan:
 
     def __init__(self, project: str, projections: Sequence[tuple[View, Sequence[str]]]) -> None:
         self._projections = [_Projection.of(project, view, tuple(features)) for view, features in projections]
-        self._groups = _groups(self._projections)
+        self.groups = _groups(self._projections)
+
+    def features(self, projection: int) -> tuple[str, ...]:
+        """The features wanted of a projection, in order."""
+        return self._projections[projection].features
 
     def width(self, projection: int) -> int:
         """How many keys one row of this projection takes."""
@@ -65,15 +71,15 @@ class TilePlan:
 
     def commands(self, projection: int, entity_key: bytes) -> bytes:
         """The same as commands ready to send; `width` replies come back."""
-        size = len(entity_key)
-        heads = self._projections[projection].heads
-        return b"".join([b"%b$%d\r\n%b%b\r\n" % (_GET, extra + size, prefix, entity_key) for prefix, extra in heads])
+        found = self._projections[projection]
+        heads = found.heads_of.get(len(entity_key)) or found.add_heads(len(entity_key))
+        return b"".join([head + entity_key + b"\r\n" for head in heads])
 
     def decode(self, blobs: Sequence[Sequence[bytes | None]], at: int) -> list[WindowColumns]:
         """The windows at instant `at` (int microseconds). `blobs[i]` are the replies of projection i, row by row."""
         sizes = [len(of_one) // self.width(number) for number, of_one in enumerate(blobs)]
         answers = [_nothing(size, at) for size in sizes]
-        for group in self._groups:
+        for group in self.groups:
             _decode_group(group, blobs, sizes, at, answers)
         for one, answer in zip(self._projections, answers, strict=True):
             answer.values = {name: answer.values[name] for name in one.features}
@@ -121,8 +127,15 @@ class _Projection:
     parts: tuple[_Part, ...]
 
     @cached_property
-    def heads(self) -> tuple[tuple[bytes, int], ...]:
-        return tuple((prefix, len(prefix)) for prefix in self.prefixes)
+    def heads_of(self) -> dict[int, list[bytes]]:
+        """What comes before an entity's key in each command, for keys of each length met so far."""
+        return {}
+
+    def add_heads(self, size: int) -> list[bytes]:
+        heads = [b"%b$%d\r\n%b" % (_GET, len(prefix) + size, prefix) for prefix in self.prefixes]
+        if len(self.heads_of) < _KEY_SIZES_KEPT:
+            self.heads_of[size] = heads
+        return heads
 
     @classmethod
     def of(cls, project: str, view: View, features: tuple[str, ...]) -> _Projection:
@@ -137,7 +150,7 @@ class _Projection:
         return cls(features=features, prefixes=tuple(part.layout.prefix(project) for part in parts), parts=tuple(parts))
 
 
-class _Group:
+class TileGroup:
     """Parts whose records and readings are alike, so that one reduction serves them all; compiled once."""
 
     def __init__(self, parts: Sequence[_Part]) -> None:
@@ -155,6 +168,23 @@ class _Group:
             kind = (one.function, one.dtype, one.column.count)
             finishes.setdefault(kind, []).append((number, one.window))
         self.finishes = list(finishes.items())
+        self._windows_of = np.array([part.windows for part in parts], dtype=np.int64).reshape(len(parts), -1)
+        self._hops = np.array([[part.layout.hop] for part in parts], dtype=np.int64)
+
+    def oldest(self, repeats: Sequence[int], at: int) -> np.ndarray:
+        """The first tile that counts, for each entity in each window; `repeats` are the parts' numbers of entities."""
+        found = (at - self._windows_of) // self._hops
+        return found if len(repeats) == sum(repeats) == repeats.count(1) else np.repeat(found, repeats, axis=0)
+
+    def read_one(self, blobs: Sequence[bytes], at: int) -> tuple[list[list[Any]], list[int]] | None:
+        """One entity for each part: of each reading a value for each part, and the parts' newest events.
+
+        None unless each of the blobs holds tiles that count.
+        """
+        tiles = Tiles(self.layout, blobs, (at - self._windows_of) // self._hops, at)
+        if len(tiles.present) < len(blobs):
+            return None
+        return _read_all(self, tiles, len(blobs)), tiles.newest()  # type: ignore[return-value] - all are there
 
 
 def _part(view: View, layout: TileLayout, mine: tuple[Aggregation, ...], place: int, newest_of: int | None) -> _Part:
@@ -173,13 +203,13 @@ def _part(view: View, layout: TileLayout, mine: tuple[Aggregation, ...], place: 
     return _Part(place=place, layout=layout, names=names, readings=readings, windows=windows, newest_of=newest_of)
 
 
-def _groups(projections: Sequence[_Projection]) -> list[_Group]:
+def _groups(projections: Sequence[_Projection]) -> list[TileGroup]:
     groups: dict[tuple[Any, ...], list[_Part]] = {}
     for number, projection in enumerate(projections):
         for part in projection.parts:
             placed = replace(part, projection=number, width=len(projection.parts))
             groups.setdefault(part.signature, []).append(placed)
-    return [_Group(parts) for parts in groups.values()]
+    return [TileGroup(parts) for parts in groups.values()]
 
 
 def _nothing(size: int, at: int) -> WindowColumns:
@@ -187,7 +217,7 @@ def _nothing(size: int, at: int) -> WindowColumns:
 
 
 def _decode_group(
-    group: _Group,
+    group: TileGroup,
     blobs: Sequence[Sequence[bytes | None]],
     sizes: Sequence[int],
     at: int,
@@ -197,49 +227,41 @@ def _decode_group(
     flat: list[bytes | None] = []
     for part in group.parts:
         flat += blobs[part.projection][part.place :: part.width]
-    tiles = Tiles(group.layout, flat, _oldest(group, sizes, at), at)
-    columns = _read_all(group, tiles, len(flat))
-    start = 0
-    for part in group.parts:
-        rows = slice(start, start + sizes[part.projection])
-        answer = answers[part.projection]
-        for name, values in zip(part.names, columns, strict=True):
-            answer.values[name] = values[rows]
-        start = rows.stop
-    _hand_out_times(group, tiles, sizes, at, answers)
-
-
-def _oldest(group: _Group, sizes: Sequence[int], at: int) -> np.ndarray:
-    """The first tile that counts, for each entity of the group in each window."""
-    rows = [[(at - window) // part.layout.hop for window in part.windows] for part in group.parts]
-    found = np.array(rows, dtype=np.int64).reshape(len(rows), -1)
     repeats = [sizes[part.projection] for part in group.parts]
-    return found if repeats == [1] * len(repeats) else np.repeat(found, repeats, axis=0)
-
-
-def _hand_out_times(
-    group: _Group, tiles: Tiles, sizes: Sequence[int], at: int, answers: Sequence[WindowColumns]
-) -> None:
-    """Which entities were found, their newest events, and where those lie after the read."""
-    owners = [
-        (answers[part.projection], row, part.oldest_newest(at))
-        for part in group.parts
-        for row in range(sizes[part.projection])
-    ]
-    for number in tiles.found:
-        answer, row, _ = owners[number]
-        answer.found[row] = True
+    tiles = Tiles(group.layout, flat, group.oldest(repeats, at), at)
+    columns = _read_all(group, tiles, len(flat))
+    newest = tiles.newest()
+    start = 0
+    for part, size in zip(group.parts, repeats, strict=True):
+        answer, stop = answers[part.projection], start + size
+        for name, values in zip(part.names, columns, strict=True):
+            answer.values[name] = values[start:stop]
+        _hand_out_times(part, newest[start:stop], at, answer)
+        start = stop
     for number in tiles.broken:
-        owners[number][0].broken += 1
-    for number, newest in zip(tiles.present, tiles.newest(), strict=True):
-        answer, row, oldest = owners[number]
-        if oldest is not None and newest >= oldest:
-            answer.event_times[row] = newest
-        if newest > at:
-            answer.as_of[row] = max(answer.as_of[row], newest)
+        _owner(group, repeats, answers, number).broken += 1
 
 
-def _read_all(group: _Group, tiles: Tiles, size: int) -> list[list[Any]]:
+def _hand_out_times(part: _Part, newest: Sequence[int | None], at: int, answer: WindowColumns) -> None:
+    """Which entities were found, their newest events, and where those lie after the read."""
+    oldest = part.oldest_newest(at)
+    for row, event in enumerate(newest):
+        if event is None:
+            continue
+        answer.found[row] = True
+        if oldest is not None and event >= oldest:
+            answer.event_times[row] = event
+        if event > at:
+            answer.as_of[row] = max(answer.as_of[row], event)
+
+
+def _owner(group: TileGroup, repeats: Sequence[int], answers: Sequence[WindowColumns], number: int) -> WindowColumns:
+    """The answer that an entity of a group belongs to."""
+    owners = (part for part, size in zip(group.parts, repeats, strict=True) for _ in range(size))
+    return answers[next(islice(owners, number, None)).projection]
+
+
+def _read_all(group: TileGroup, tiles: Tiles, size: int) -> list[list[Any]]:
     """Every reading's values for all entities."""
     found = {column.count: partials(tiles, column, asked) for column, asked in group.asked}
     everyone = len(tiles.present) == size
@@ -255,7 +277,7 @@ def _finished(function: AggregationFunction, dtype: ValueType, found: Partials, 
     """Python values of the present entities, a list for each window."""
     values, present = finish(function, found)
     by_window = declared(values, dtype).reshape(-1, windows).T.tolist()
-    if not present.all():
+    if not np.logical_and.reduce(present):
         theres = present.reshape(-1, windows).T.tolist()
         by_window = [
             [value if there else None for value, there in zip(*both, strict=True)]

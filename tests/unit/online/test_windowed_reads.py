@@ -120,6 +120,24 @@ def test_windows_and_plain_values_are_read_together(store: OnlineStore):
     assert found.names == ("delays_n", "delays_mean", "temp", "hourly_n", "hourly_mean")
 
 
+@pytest.mark.parametrize("later", [timedelta(0), 4 * timedelta(seconds=1), 55 * MINUTE, 3 * HOUR])
+def test_one_row_of_windows_is_answered_as_many_are(store: OnlineStore, address: str, later: timedelta):
+    push(store, ("JFK", -10 * MINUTE, 4), ("JFK", timedelta(seconds=3), 8), ("LGA", timedelta(seconds=2), 1))
+    push(store, ("BOS", -MINUTE, 7), ("BOS", -50 * MINUTE, 9))
+    push(store, ("SFO", -MINUTE, 5))
+    (broken,) = (key for key in store.resp.call("KEYS", "tm:{prod}:w:delays:*") if b"SFO" in key)
+    store.resp.call("SET", broken, "no tiles")
+    refs = ["delays:delays_mean", "delays:delays_n"]
+    rows = [{"origin": origin} for origin in ("JFK", "LGA", "BOS", "EWR", "SFO", None)]
+    many = store.read_features(refs, rows, at=T0 + later)
+    for place, row in enumerate(rows):
+        one = store.read_features(refs, [row], at=T0 + later)
+        for name in ("delays_mean", "delays_n"):
+            assert one.values[name] == many.values[name][place : place + 1]
+            assert list(one.statuses[name]) == list(many.statuses[name])[place : place + 1]
+            assert list(one.event_times[name]) == list(many.event_times[name])[place : place + 1]
+
+
 def test_a_window_slides_on_though_no_event_arrives(store: OnlineStore):
     push(store, ("JFK", -10 * MINUTE, 4), ("JFK", -MINUTE, 8))
     later = store.read("all", [{"origin": "JFK"}], at=T0 + 56 * MINUTE)
