@@ -21,6 +21,12 @@ os.environ.setdefault("FEAST_USAGE", "False")
 # Where tests import Feast before anything of ours, it would have all metrics of the process kept in shared files.
 import prometheus_client  # noqa: F401
 import pytest
+from hypothesis import Phase, settings
+
+# Explaining a failure traces every line of every example. Early releases of Python 3.11 can hang while they trace a
+# process of several threads (a thread that asks for the interpreter just as it is given up leaves its request behind).
+settings.register_profile("tidemill", phases=[phase for phase in Phase if phase is not Phase.explain])
+settings.load_profile("tidemill")
 
 
 class PostgresServer:
