@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from tidemill.errors import DefinitionError, InputError, StaleFeaturesError, TidemillError
@@ -20,10 +20,10 @@ Answer = TypeVar("Answer")
 
 
 class _Waiting(Generic[Item, Answer]):
-    __slots__ = ("due", "future", "item", "weight")
+    __slots__ = ("due", "future", "item", "kind", "weight")
 
-    def __init__(self, item: Item, weight: int, future: asyncio.Future[Answer], due: float) -> None:
-        self.item, self.weight, self.future, self.due = item, weight, future, due
+    def __init__(self, item: Item, weight: int, kind: Hashable, future: asyncio.Future[Answer], due: float) -> None:
+        self.item, self.weight, self.kind, self.future, self.due = item, weight, kind, future, due
 
 
 class Batcher(Generic[Item, Answer]):
@@ -60,15 +60,18 @@ class Batcher(Generic[Item, Answer]):
         """Items that are waiting or being answered."""
         return self._pending
 
-    async def submit(self, item: Item, *, weight: int = 1) -> Answer:
-        """The item's answer. Raises what `run` raised for it, OverloadedError or DeadlineError."""
+    async def submit(self, item: Item, *, weight: int = 1, kind: Hashable = None) -> Answer:
+        """The item's answer. Items of different kinds never share a batch.
+
+        Raises what `run` raised for it, OverloadedError or DeadlineError.
+        """
         if self._pending >= self._most_pending:
             raise OverloadedError(
                 f"{self._pending:,} requests are waiting already.", hint="Try again in a second, or add a replica."
             )
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        waiting = _Waiting(item, weight, future, loop.time() + self._seconds)
+        waiting = _Waiting(item, weight, kind, future, loop.time() + self._seconds)
         self._queue.append(waiting)
         self._unanswered.append(waiting)
         self._pending += 1
@@ -113,8 +116,11 @@ class Batcher(Generic[Item, Answer]):
     def _next_batch(self) -> list[_Waiting[Item, Answer]]:
         batch: list[_Waiting[Item, Answer]] = []
         weight = 0
-        while self._queue and (not batch or weight + self._queue[0].weight <= self._largest):
-            waiting = self._queue.popleft()
+        while self._queue:
+            waiting = self._queue[0]
+            if batch and (weight + waiting.weight > self._largest or waiting.kind != batch[0].kind):
+                break
+            self._queue.popleft()
             if not waiting.future.done():
                 batch.append(waiting)
                 weight += waiting.weight

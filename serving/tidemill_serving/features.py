@@ -13,7 +13,7 @@ from tidemill_serving.batching import Batcher
 from tidemill_serving.exchange import parse_object
 from tidemill_serving.problems import MalformedBodyError
 from tidemill_serving.rows import Row, row_schema_of_features
-from tidemill_serving.state import ServingState
+from tidemill_serving.state import ServingState, Snapshot
 from tidemill_serving.values import plain
 from tidemill_serving.vectors import (
     VectorWriter,
@@ -33,8 +33,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class _Read:
+    """What one request asks for, and the catalog it was checked against and is answered from."""
+
     rows: list[Row]
     event_times: bool
+    snapshot: Snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +112,11 @@ class FeatureEndpoint:
         snapshot.catalog.service(self.service)  # a service that is gone since is named with what there is
         schema = snapshot.schemas[self.service]
         rows = schema.check(request.get("rows"), limit=self._state.limits.rows)
-        return await self.batcher.submit(_Read(rows=rows, event_times=flag(request, "event_times")), weight=len(rows))
+        asked = _Read(rows=rows, event_times=flag(request, "event_times"), snapshot=snapshot)
+        return await self.batcher.submit(asked, weight=len(rows), kind=id(snapshot))
 
     async def _answer_batch(self, reads: list[_Read]) -> list[bytes]:
-        snapshot = self._state.snapshot
+        snapshot = reads[0].snapshot
         rows = reads[0].rows if len(reads) == 1 else [row for read in reads for row in read.rows]
         result = await snapshot.online.aread(self.service, rows)
         head = {"service": self.service, "catalog_version": snapshot.version, "at": micros_text(result.at)}

@@ -35,11 +35,16 @@ REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_ID}}}")
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """`name`, where the client gave one, names its predictions: a request that is repeated is logged as the same."""
+    """What one request asks for, with the model and the catalog it was checked against and is answered from.
+
+    `name`, where the client gave one, names its predictions: a request that is repeated is logged as the same.
+    """
 
     rows: list[Row]
     explain: bool
     name: str | None
+    served: ServedModel
+    snapshot: Snapshot
 
     def prediction_ids(self, log: PredictionLog) -> list[str]:
         if self.name is None:
@@ -79,15 +84,17 @@ class PredictEndpoint:
     async def answer(self, body: bytes) -> bytes:
         request = parse_object(body)
         check_fields(request, {"rows", "explain", "request_id"})
-        schema = self._schema(self._state.snapshot, self._served())
-        rows = schema.check(request.get("rows"), limit=self._state.limits.rows)
-        asked = _Request(rows=rows, explain=flag(request, "explain"), name=_name_of(request))
-        return await self.batcher.submit(asked, weight=len(rows))
+        snapshot, served = self._state.snapshot, self._served()
+        rows = self._schema(snapshot, served).check(request.get("rows"), limit=self._state.limits.rows)
+        asked = _Request(
+            rows=rows, explain=flag(request, "explain"), name=_name_of(request), served=served, snapshot=snapshot
+        )
+        return await self.batcher.submit(asked, weight=len(rows), kind=(id(snapshot), id(served)))
 
     async def _answer_batch(self, requests: list[_Request]) -> list[bytes]:
-        state, served = self._state, self._served()
+        state, served = self._state, requests[0].served
         rows = requests[0].rows if len(requests) == 1 else [row for request in requests for row in request.rows]
-        batch = _Batch(served=served, snapshot=state.snapshot, requests=requests, rows=rows)
+        batch = _Batch(served=served, snapshot=requests[0].snapshot, requests=requests, rows=rows)
         started = perf_counter()
         result = await batch.snapshot.online.aread(served.service, rows)
         self._stage["read"].observe(perf_counter() - started)

@@ -6,8 +6,11 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -16,10 +19,11 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
 
-from small_live import FEATURES, PREDICT, ROW, open_with_redis, small_catalog, weather
+from small_live import FEATURES, ON_DEMAND, PREDICT, ROW, open_with_redis, small_catalog, weather
 from small_model import promote
 from small_project import NOW, catalog, served, wait_until
 
+from tidemill.definitions.catalog import Catalog, Freshness, StalePolicy
 from tidemill.errors import ConflictError
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project
@@ -98,18 +102,108 @@ def test_a_value_in_redis_that_is_not_what_the_catalog_says_is_no_500(project: P
     assert answer.json()["statuses"]["temp"] != ["PRESENT"]
 
 
-def test_a_catalog_that_changes_under_load_fails_no_request(project: Project) -> None:
+def test_catalogs_and_models_that_change_under_load_fail_no_request(project: Project) -> None:
     promote(project, 1)
-    failed: list[int] = []
-    with served(project) as client:
-        for version in range(2, 5):
-            changed = replace(small_catalog(), streams=replace_description(version))
-            project.catalogs.add(changed, at=NOW)
-            while client.serving.snapshot.version < version:  # type: ignore[attr-defined]
-                for path in (PREDICT, FEATURES):
-                    status = client.post(path, json={"rows": [ROW]}).status_code
-                    failed += [status] if status != 200 else []
+    failed: list[str] = []
+    served_versions: set[tuple[int, int]] = set()
+    over = threading.Event()
+
+    def ask_on(client: httpx.Client) -> None:
+        while not over.is_set():
+            predicted = client.post(PREDICT, json={"rows": [ROW]})
+            read = client.post(FEATURES, json={"rows": [ROW]})
+            failed.extend(answer.text for answer in (predicted, read) if answer.status_code != 200)
+            if not failed:
+                served_versions.add((predicted.json()["version"], read.json()["catalog_version"]))
+
+    with served(project) as client, ThreadPoolExecutor(6) as threads:
+        asking = [threads.submit(ask_on, client) for _ in range(6)]
+        for version in range(2, 6):
+            project.catalogs.add(replace(small_catalog(), streams=replace_description(version)), at=NOW)
+            promote(project, version)
+            wait_until(lambda version=version: any(seen >= (version, version) for seen in served_versions) or failed)
+        over.set()
+        for one in asking:
+            one.result()
     assert failed == []
+    assert max(served_versions) == (5, 5)
+
+
+def test_an_on_demand_function_is_called_once_for_all_that_is_answered_together(project: Project) -> None:
+    counting = ON_DEMAND.replace("    return", "    note(len(inputs['distance']))\n    return") + NOTE
+    (project.root / "flight_time.py").write_text(counting)
+    project.catalogs.add(small_catalog(on_demand=counting), at=NOW)
+    rows = [ROW | {"distance": float(number)} for number in range(500)]
+    with served(project) as client, ThreadPoolExecutor(20) as threads:
+        answer = client.post(FEATURES, json={"rows": rows}).json()
+        assert answer["features"]["hours"] == [number / 500 for number in range(500)]
+        assert calls(project) == [500]
+        with redis.Redis.from_url(project.redis_address()) as online:
+            online.client_pause(400)
+            waiting = [threads.submit(client.post, FEATURES, json={"rows": [row]}) for row in rows[:20]]
+            assert [one.result().json()["features"]["hours"] for one in waiting] == [[n / 500] for n in range(20)]
+        assert sum(calls(project)) == 520
+        assert len(calls(project)) < 10
+
+
+NOTE = """
+from pathlib import Path
+
+def note(rows):
+    with (Path(__file__).parent / "calls").open("a") as file:
+        file.write(f"{rows}\\n")
+"""
+
+
+def calls(project: Project) -> list[int]:
+    return [int(line) for line in (project.root / "calls").read_text().split()]
+
+
+def aging(policy: StalePolicy) -> Catalog:
+    """The small catalog with an objective of half an hour for its weather."""
+    [view] = catalog().views
+    return small_catalog(views=(replace(view, freshness=Freshness(max_age=timedelta(minutes=30), policy=policy)),))
+
+
+@pytest.mark.parametrize("policy", [StalePolicy.SERVE, StalePolicy.NULL])
+def test_a_value_past_its_objective_says_so_and_is_counted(project: Project, policy: StalePolicy) -> None:
+    project.catalogs.add(aging(policy), at=NOW)
+    project.reload()
+    promote(project, 1)
+    project.online.write("weather", weather([("EWR", 1, 10.0)], at=NOW - timedelta(minutes=29)))
+    rows = [ROW, ROW | {"origin": "EWR"}]
+    nulls = policy is StalePolicy.NULL
+    with served(project) as client:
+        read = client.post(FEATURES, json={"rows": rows}).json()
+        predicted = client.post(PREDICT, json={"rows": rows, "explain": True}).json()["predictions"]
+        metrics = client.get("/metrics").text
+    assert read["stale"] == {"temp": [True, False]}
+    assert read["features"]["temp"] == [None if nulls else 21.5, 10.0]
+    assert read["statuses"]["temp"] == ["OUTSIDE_MAX_AGE" if nulls else "PRESENT", "PRESENT"]
+    assert [row["stale"] for row in predicted] == [["temp"], []]
+    assert predicted[0]["features"]["temp"] == read["features"]["temp"][0]
+    assert 'tidemill_feature_values_stale_total{feature="temp",service="delay_v1"} 2.0' in metrics
+
+
+def test_a_view_that_refuses_old_values_refuses_those_who_ask_for_them_and_nobody_else(project: Project) -> None:
+    project.catalogs.add(aging(StalePolicy.REFUSE), at=NOW)
+    project.reload()
+    promote(project, 1)
+    project.online.write("weather", weather([("EWR", 1, 10.0)], at=NOW))
+    online = redis.Redis.from_url(project.redis_address())
+    with served(project) as client, ThreadPoolExecutor(12) as threads, online:
+        online.client_pause(400)  # so that they are answered together
+        asked = [
+            (origin, threads.submit(client.post, path, json={"rows": [ROW | {"origin": origin}]}))
+            for origin in ("JFK", "EWR") * 3
+            for path in (PREDICT, FEATURES)
+        ]
+        answers = [(origin, one.result()) for origin, one in asked]
+    for origin, answer in answers:
+        assert answer.status_code == (503 if origin == "JFK" else 200)
+        if origin == "JFK":
+            assert answer.json()["type"] == "urn:tidemill:problem:stale-features"
+            assert "3,600 s old" in answer.json()["detail"]
 
 
 def replace_description(version: int):

@@ -66,6 +66,17 @@ def test_items_that_came_meanwhile_share_batches_no_larger_than_allowed_and_keep
     run(scenario)
 
 
+def test_items_of_different_kinds_never_share_a_batch() -> None:
+    async def scenario(work: Doubling) -> None:
+        doubled = batcher(work)
+        kinds = [1, 1, 2, 2, 1]
+        answers = await asyncio.gather(*(doubled.submit(number, kind=kind) for number, kind in enumerate(kinds)))
+        assert answers == [0, 2, 4, 6, 8]
+        assert work.batches == [[0, 1], [2, 3], [4]]
+
+    run(scenario)
+
+
 def test_a_refused_item_fails_alone() -> None:
     async def scenario(work: Doubling) -> None:
         answers = await together(batcher(work), [1, 13, 3])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +183,21 @@ def test_a_newer_catalog_is_taken_up_without_a_restart_and_the_old_store_is_clos
         assert client.post("/v1/models/delay/predict", json={"rows": [ROW]}).status_code == 404
         assert project.online is not before
         assert not before.closed
+
+
+def test_a_request_that_has_begun_ends_on_the_catalog_it_began_with(project: Project) -> None:
+    """Some wait for the store and some for their turn while the service is taken out of the catalog."""
+    gate = asyncio.Event()
+    with served(project) as client, ThreadPoolExecutor(20) as threads:
+        project.online.gate = gate.wait
+        waiting = [threads.submit(read, client, {"rows": [ROW]}) for _ in range(20)]
+        pending = {"kind": "features", "name": "delay_v1"}
+        meter = client.serving.metrics.registry.get_sample_value  # type: ignore[attr-defined]
+        wait_until(lambda: meter("tidemill_pending_requests", pending) == 20)
+        project.catalogs.add(catalog(services=(), models=()), at=NOW)
+        wait_until(lambda: client.serving.snapshot.version == 2)  # type: ignore[attr-defined]
+        client.serving._loop.call_soon_threadsafe(gate.set)  # type: ignore[attr-defined]
+        answers = [future.result() for future in waiting]
+        assert read(client, {"rows": [ROW]}).status_code == 404
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert {answer.json()["catalog_version"] for answer in answers} == {1}
