@@ -42,7 +42,13 @@ def spine_of(
     rows = _rows(offline, catalog, model, start, end)
     labels = _labels(offline, catalog, model, end)
     joined = rows.join(labels, left_on=model.spine.id_column, right_on=_LABEL_ID, how="left")
-    return joined.sort(model.spine.time_column, model.spine.id_column, maintain_order=True).collect()
+    ordered = joined.sort(model.spine.time_column, model.spine.id_column, maintain_order=True)
+    try:
+        return ordered.collect()
+    except (pl.exceptions.ComputeError, OSError) as error:
+        offline.source_files(model.spine.source).check_readable()
+        offline.source_files(model.label.source).check_readable()
+        raise TrainingDataError(f"The spine of {model.name!r} cannot be read: {error}.") from error
 
 
 def labelled(spine: pl.DataFrame, model: Model) -> pl.DataFrame:

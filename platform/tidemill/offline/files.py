@@ -199,6 +199,11 @@ class SourceFiles:
             return parts[0]
         return pa.concat_tables(parts, promote_options="permissive")
 
+    def check_readable(self, columns: Sequence[str] | None = None) -> None:
+        """Read everything, or some columns, to find out which file is damaged. Raises SourceError naming it."""
+        for group in self.row_groups:
+            self.read([group], self.columns if columns is None else columns)
+
     def _read_file(
         self, file: DataFile, indices: list[int], columns: Sequence[str], dictionary: Sequence[str]
     ) -> pa.Table:

@@ -74,8 +74,7 @@ class Events:
         try:
             yield
         except (pl.exceptions.PolarsError, OSError):
-            for group in self.files.row_groups:
-                self.files.read([group], [*self.view.join_keys, *self._time_columns, *self.value_columns])
+            self.files.check_readable([*self.view.join_keys, *self._time_columns, *self.value_columns])
             raise
 
     @property
