@@ -1,0 +1,153 @@
+"""The metadata database is SQLite or PostgreSQL, and nobody can tell which: one suite over both."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, inspect, text
+
+from tidemill.definitions import Catalog, Entity, ValueType
+from tidemill.errors import ConfigurationError, ConflictError, UnavailableError
+from tidemill.metadata.catalogs import CatalogRepository
+from tidemill.metadata.database import Database
+from tidemill.metadata.reports import ReportRepository
+from tidemill.schedule.switches import Switches
+
+T0 = datetime(2013, 10, 1, 12, 30, 0, 123_456, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+OPEN = """
+import sys
+from tidemill.metadata.database import Database
+from tidemill.metadata.catalogs import CatalogRepository
+sys.stdin.readline()
+print(CatalogRepository(Database(sys.argv[1]), "flights").newest_version())
+"""
+
+
+@pytest.fixture
+def database(metadata_url: str) -> Iterator[Database]:
+    opened = Database(metadata_url)
+    yield opened
+    opened.close()
+
+
+def catalog(*names: str) -> Catalog:
+    entities = tuple(Entity(name=name, join_key=name, dtype=ValueType.STRING) for name in names)
+    return Catalog(project="flights", entities=entities)
+
+
+def test_processes_that_start_at_once_make_the_tables_once(metadata_url: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, metadata_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=60) for process in processes]
+    assert [said.strip() for said, _ in answers] == ["0"] * 3, [error for _, error in answers]
+    engine = create_engine(metadata_url)
+    assert {"catalogs", "runs", "reports", "deployments"} <= set(inspect(engine).get_table_names())
+    engine.dispose()
+
+
+def test_catalogs_count_up_and_the_same_again_keeps_its_version(database: Database) -> None:
+    catalogs = CatalogRepository(database, "flights")
+    assert catalogs.newest() is None
+    assert [catalogs.add(catalog(*names), at=T0).version for names in ("a", "ab", "ab")] == [1, 2, 2]
+    newest = catalogs.newest()
+    assert newest is not None
+    assert (newest.version, newest.catalog) == (2, catalog("a", "b"))
+    assert CatalogRepository(database, "my_flights").newest() is None
+
+
+def test_of_definitions_put_in_force_at_once_one_wins_and_the_others_are_told(database: Database) -> None:
+    catalogs, together = CatalogRepository(database, "flights"), threading.Barrier(4)
+    catalogs.newest_version()
+    added: list[int] = []
+    refused: list[ConflictError] = []
+
+    def add(name: str) -> None:
+        together.wait()
+        try:
+            added.append(catalogs.add(catalog(name), at=T0).version)
+        except ConflictError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(added) + len(refused) == 4
+    assert sorted(added) == list(range(1, len(added) + 1))
+    assert catalogs.newest_version() == len(added)
+
+
+def test_reports_come_back_as_they_were_newest_first(database: Database) -> None:
+    reports = ReportRepository(database, "flights")
+    reports.add("drift", "late", {"psi": float("nan"), "what": "Größe 🛫", "at": T0}, at=T0)
+    reports.add("drift", "late", {"psi": 0.25}, at=T0 + HOUR)
+    assert [(report.made_at, report.body) for report in reports.list("drift", "late")] == [
+        (T0 + HOUR, {"psi": 0.25}),
+        (T0, {"psi": None, "what": "Größe 🛫", "at": T0.isoformat()}),
+    ]
+
+
+def test_what_was_said_last_of_a_task_counts_even_if_the_clock_was_set_back_since(database: Database) -> None:
+    switches = Switches(database, "flights")
+    switches.pause("weather", reason="moving", at=T0 + 9_000 * HOUR)
+    switches.resume("weather", at=T0)
+    assert switches.paused() == {}
+    switches.pause("weather", at=T0 - HOUR)
+    assert list(switches.paused()) == ["weather"]
+
+
+def test_a_lock_that_is_held_for_too_long_is_told_and_not_waited_for_for_ever(
+    postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tidemill.metadata import database as module
+
+    monkeypatch.setattr(module, "_PATIENCE", 1)
+    url = postgres.fresh_database()
+    opened = Database(url)
+    reports = ReportRepository(opened, "flights")
+    reports.add("drift", "late", {}, at=T0)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("lock table reports in exclusive mode"))
+        with pytest.raises(UnavailableError, match="lock timeout"):
+            reports.add("drift", "late", {}, at=T0)
+    reports.add("drift", "late", {}, at=T0)
+    engine.dispose()
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "message"),
+    [
+        ("postgresql://me:hunter2@127.0.0.1:1/tidemill", UnavailableError, "127.0.0.1/tidemill does not answer"),
+        ("postgresql+nothing://me:hunter2@host/tidemill", ConfigurationError, r"tidemill\[postgres\]"),
+        ("my database", ConfigurationError, "is not a database's URL"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_named_without_its_password(
+    postgres: Any, url: str, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        CatalogRepository(Database(url), "flights").newest()
+    assert "hunter2" not in str(caught.value)
