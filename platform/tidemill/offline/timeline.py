@@ -13,7 +13,7 @@ and what of it is looked at event by event, depends on that event alone, as does
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Literal
@@ -25,8 +25,8 @@ from tidemill.definitions.windows import FAR_FUTURE, FAR_PAST
 from tidemill.offline.radix import stable_order
 from tidemill.offline.side_by_side import side_by_side
 
-_RANK_BITS = 32
-_RANK_MASK = (1 << _RANK_BITS) - 1
+RANK_BITS = 32
+_RANK_MASK = (1 << RANK_BITS) - 1
 _MINUTE = 60_000_000
 _LATENESS_STEPS = tuple(_MINUTE * 4**step for step in range(9))
 _EDGES = (FAR_PAST, 0, *_LATENESS_STEPS, FAR_FUTURE)
@@ -51,7 +51,7 @@ class Labels:
 
     @cached_property
     def packed_code(self) -> np.ndarray:
-        return self.code.astype(np.int64) << _RANK_BITS
+        return self.code.astype(np.int64) << RANK_BITS
 
     @classmethod
     def of(cls, code: np.ndarray, upto: np.ndarray, known_upto: np.ndarray) -> Labels:
@@ -91,6 +91,17 @@ class Timeline:
     def rank(self) -> np.ndarray:
         return self.packed & _RANK_MASK
 
+    def ranks_at(self, positions: np.ndarray) -> np.ndarray:
+        return self.packed[positions] & _RANK_MASK
+
+    def starts_of(self, codes: np.ndarray) -> np.ndarray:
+        """Where the events of these codes begin, between 0 and the number of events."""
+        return np.concatenate(([0], np.searchsorted(self.packed, codes << RANK_BITS), [len(self.packed)]))
+
+    def between(self, first: int, last: int) -> Timeline:
+        """Some of the events; those of a key must stay together. Nothing is copied."""
+        return replace(self, packed=self.packed[first:last])
+
     def positions(self, labels: Labels, instants: np.ndarray, *, side: Literal["left", "right"]) -> np.ndarray:
         """For each label the first position in its key's slice whose time is >= (`left`) or > (`right`) its instant."""
         ranks = np.empty(len(labels), dtype=np.int64)
@@ -108,6 +119,10 @@ class Reach:
     lo: np.ndarray
     sure: np.ndarray
     unsure: np.ndarray
+
+    def of(self, labels: slice, begin: int) -> Reach:
+        """The slices of some labels, counted from the event at `begin`."""
+        return Reach(lo=self.lo[labels] - begin, sure=self.sure[labels] - begin, unsure=self.unsure[labels] - begin)
 
 
 def reaches(timeline: Timeline, labels: Labels, lower_bounds: list[np.ndarray]) -> list[Reach]:
@@ -152,7 +167,7 @@ def _by_code(code: np.ndarray) -> np.ndarray:
     if len(code) < _MANY_EVENTS:
         order = stable_order(code)
         packed = code[order].astype(np.int64)
-        packed <<= _RANK_BITS
+        packed <<= RANK_BITS
         packed |= order
         return packed
     from scipy.sparse import coo_array
@@ -160,7 +175,7 @@ def _by_code(code: np.ndarray) -> np.ndarray:
     ranks = np.arange(len(code), dtype=np.int32 if len(code) < 2**31 else np.int64)
     shape = (int(code.max()) + 1, len(code))
     rows = coo_array((np.ones(len(code), dtype=np.int8), (code.astype(ranks.dtype), ranks)), shape=shape).tocsr()
-    packed = np.repeat(np.arange(shape[0], dtype=np.int64) << _RANK_BITS, np.diff(rows.indptr))
+    packed = np.repeat(np.arange(shape[0], dtype=np.int64) << RANK_BITS, np.diff(rows.indptr))
     packed |= rows.indices
     return packed
 

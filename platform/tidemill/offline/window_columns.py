@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -14,11 +15,12 @@ from tidemill.definitions.measures import measures
 from tidemill.definitions.partials import Partials
 from tidemill.definitions.windows import ColumnNeeds
 from tidemill.offline.exact_sums import Limbs
-from tidemill.offline.side_by_side import side_by_side, take
+from tidemill.offline.side_by_side import side_by_side
 from tidemill.offline.slices import Moments, Slices, extremes, moments, pairs, runs, totals
-from tidemill.offline.timeline import Labels, Reach, Timeline
+from tidemill.offline.timeline import RANK_BITS, Labels, Reach, Timeline
 
 _LABELS_AT_ONCE = 16_384
+_EVENTS_AT_ONCE = 1 << 20
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -59,11 +61,14 @@ class _Part:
     unsure: list[Slices]
     known: np.ndarray | None
 
-    @property
-    def longest(self) -> int:
-        """No window holds more events of this class than this."""
-        both = zip(self.sure, self.unsure, strict=True)
-        return max((int((hi - lo).max(initial=0)) for (lo, _), (_, hi) in both), default=0)
+
+@dataclass(frozen=True, kw_only=True)
+class _Share:
+    """Some keys: their events and labels, which lie together, and the slices counted among just these events."""
+
+    classes: list[Timeline]
+    slices: list[list[Reach]]
+    known_upto: np.ndarray
 
 
 def partials_of(
@@ -73,21 +78,66 @@ def partials_of(
     labels: Labels,
     windows: list[tuple[int, int]],
 ) -> list[Partials]:
-    """Partial aggregates of `column`, for each window, in the labels' order. `slices[class][window]`."""
-    parts = [_part(column, timeline, reach) for timeline, reach in zip(classes, slices, strict=True)]
+    """Partial aggregates of `column`, for each window, in the labels' order. `slices[class][window]`.
+
+    Keys are shared out, and their shares taken side by side: what is computed on the way stays in the caches.
+    """
     limbs = None
     if column.needs.total and column.values is not None:
-        limbs = Limbs.of(column.values, terms=sum(part.longest for part in parts))
-    sums = [_Sums.nothing(column, limbs, len(labels)) for _ in windows]
+        terms = sum(max((int((one.unsure - one.lo).max(initial=0)) for one in reach), default=0) for reach in slices)
+        limbs = Limbs.of(column.values, terms=terms)
+    work = [partial(_partials_of_share, column, limbs, one, windows) for one in _shares(classes, slices, labels)]
+    found = side_by_side(work, size=sum(len(timeline.packed) for timeline in classes))
+    return [_joined([of_share[number] for of_share in found]) for number in range(len(windows))]
+
+
+def _shares(classes: list[Timeline], slices: list[list[Reach]], labels: Labels) -> Iterator[_Share]:
+    """All keys in shares of about equally many events; a key is never divided."""
+    largest = max(classes, key=lambda timeline: len(timeline.packed), default=None)
+    count = 1 if largest is None else max(len(largest.packed) // _EVENTS_AT_ONCE, 1)
+    borders = [] if largest is None else largest.packed[len(largest.packed) * np.arange(1, count) // count]
+    codes = np.unique(np.asarray(borders, dtype=np.int64) >> RANK_BITS)
+    starts = np.concatenate(([0], np.searchsorted(labels.code, codes), [len(labels)]))
+    events = [timeline.starts_of(codes) for timeline in classes]
+    for place, (first, last) in enumerate(pairwise(starts)):
+        mine = slice(first, last)
+        begins = [int(edges[place]) for edges in events]
+        yield _Share(
+            classes=[
+                timeline.between(begin, int(edges[place + 1]))
+                for timeline, edges, begin in zip(classes, events, begins, strict=True)
+            ],
+            slices=[[one.of(mine, begin) for one in reach] for reach, begin in zip(slices, begins, strict=True)],
+            known_upto=labels.known_upto[mine],
+        )
+
+
+def _partials_of_share(
+    column: Column, limbs: Limbs | None, share: _Share, windows: list[tuple[int, int]]
+) -> list[Partials]:
+    parts = [_part(column, timeline, reach) for timeline, reach in zip(share.classes, share.slices, strict=True)]
+    sums = [_Sums.nothing(column, limbs, len(share.known_upto)) for _ in windows]
     for part in parts:
         _add_sure(sums, part, column.needs)
         for found, unsure in zip(sums, part.unsure, strict=True):
-            _add_unsure(found, part, unsure, labels)
-    answers = side_by_side([partial(found.partials, column) for found in sums], size=len(labels))
+            _add_unsure(found, part, unsure, share.known_upto)
+    answers = [found.partials(column) for found in sums]
     if column.needs.distinct:
         for number, (answer, window) in enumerate(zip(answers, windows, strict=True)):
-            answer.distinct = _distinct(column, parts, number, labels, window, classes)
+            answer.distinct = _distinct(column, parts, number, share, window)
     return answers
+
+
+def _joined(parts: list[Partials]) -> Partials:
+    """The partials of one window from those of the shares."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {
+        field.name: [getattr(part, field.name) for part in parts]
+        for field in fields(Partials)
+        if getattr(parts[0], field.name) is not None
+    }
+    return Partials(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
 def newest_ranks(classes: list[Timeline], slices: list[Reach], labels: Labels) -> np.ndarray:
@@ -95,7 +145,9 @@ def newest_ranks(classes: list[Timeline], slices: list[Reach], labels: Labels) -
     newest = np.full(len(labels), -1, dtype=np.int64)
     for timeline, reach in zip(classes, slices, strict=True):
         some = reach.sure > reach.lo
-        newest[some] = np.maximum(newest[some], timeline.rank[reach.sure[some] - 1])
+        newest[some] = np.maximum(newest[some], timeline.ranks_at(reach.sure[some] - 1))
+        if timeline.known is None:
+            continue
         for rows, positions in _known_pairs(
             timeline.rank, timeline.known, (reach.sure, reach.unsure), labels.known_upto
         ):
@@ -162,21 +214,12 @@ def _add_sure(sums: list[_Sums], part: _Part, needs: ColumnNeeds) -> None:
     """What is known for sure, by prefix sums and levels: all windows share the tables."""
     values, slices = part.values, part.sure
     nothing = [None] * len(slices)
-
-    def add_totals() -> list[None]:
-        if values is not None and sums and (limbs := sums[0].limbs) is not None:
-            for place, numbers in enumerate(limbs.split(values)):
-                for found, total in zip(sums, totals(numbers, slices), strict=True):
-                    found.total[place] += total
-        return nothing
-
-    def extremes_by(combine: np.ufunc, wanted: bool) -> list[np.ndarray] | list[None]:
-        return extremes(values, slices, combine) if wanted and values is not None else nothing
-
-    _, lowest, highest = side_by_side(
-        [add_totals, partial(extremes_by, np.minimum, needs.lowest), partial(extremes_by, np.maximum, needs.highest)],
-        size=len(part.rank),
-    )
+    if values is not None and sums and (limbs := sums[0].limbs) is not None:
+        for place, numbers in enumerate(limbs.split(values)):
+            for found, total in zip(sums, totals(numbers, slices), strict=True):
+                found.total[place] += total
+    lowest = extremes(values, slices, np.minimum) if needs.lowest and values is not None else nothing
+    highest = extremes(values, slices, np.maximum) if needs.highest and values is not None else nothing
     spreads = moments(values.astype(np.float64), slices) if needs.spread and values is not None else nothing
     for number, found in enumerate(sums):
         lo, hi = slices[number]
@@ -195,9 +238,9 @@ def _add_sure(sums: list[_Sums], part: _Part, needs: ColumnNeeds) -> None:
             found.moments.add(some, spread.count[some], spread.mean[some], spread.spread[some])
 
 
-def _add_unsure(found: _Sums, part: _Part, slices: Slices, labels: Labels) -> None:
+def _add_unsure(found: _Sums, part: _Part, slices: Slices, known_upto: np.ndarray) -> None:
     """What may not have been known yet, event by event."""
-    for rows, positions in _known_pairs(part.rank, part.known, slices, labels.known_upto):
+    for rows, positions in _known_pairs(part.rank, part.known, slices, known_upto):
         starts, mine = runs(rows)
         count = np.diff(np.append(starts, len(rows)))
         values = None if part.values is None else part.values[positions]
@@ -237,17 +280,16 @@ def _part(column: Column, timeline: Timeline, reach: list[Reach]) -> _Part:
         left = np.concatenate(([0], np.cumsum(there)))
         sure = [(left[lo], left[hi]) for lo, hi in sure]
         unsure = [(left[lo], left[hi]) for lo, hi in unsure]
-    values = None if column.values is None else take(column.values, rank)
+    # Ranks are valid; clipping leaves out the check of it.
+    values = None if column.values is None else column.values.take(rank, mode="clip")
     return _Part(rank=rank, values=values, sure=sure, unsure=unsure, known=timeline.known)
 
 
-def _distinct(
-    column: Column, parts: list[_Part], number: int, labels: Labels, window: tuple[int, int], classes: list[Timeline]
-) -> np.ndarray:
+def _distinct(column: Column, parts: list[_Part], number: int, share: _Share, window: tuple[int, int]) -> np.ndarray:
     """Estimates of distinct values: the registers of a window are the greatest of its events'."""
-    found = np.zeros(len(labels), dtype=np.int64)
-    telling = [_telling(column, part, timeline, window[1]) for part, timeline in zip(parts, classes, strict=True)]
-    for start in range(0, len(labels), _LABELS_AT_ONCE):
+    found = np.zeros(len(share.known_upto), dtype=np.int64)
+    telling = [_telling(column, part, timeline, window[1]) for part, timeline in zip(parts, share.classes, strict=True)]
+    for start in range(0, len(found), _LABELS_AT_ONCE):
         rows = slice(start, start + _LABELS_AT_ONCE)
         size = len(found[rows])
         registers = np.zeros((size, REGISTERS), dtype=np.uint8)
@@ -256,7 +298,7 @@ def _distinct(
             for label, position in pairs(left[lo], left[hi]):
                 _raise_registers(registers, column, part.rank[kept[position]], label)
             sure, unsure = (side[rows] for side in part.unsure[number])
-            for label, position in _known_pairs(part.rank, part.known, (sure, unsure), labels.known_upto[rows]):
+            for label, position in _known_pairs(part.rank, part.known, (sure, unsure), share.known_upto[rows]):
                 _raise_registers(registers, column, part.rank[position], label)
         found[rows] = estimate(registers)
     return found

@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Field, View
 from tidemill.definitions.types import ValueType
+from tidemill.offline import window_columns
 from tidemill.offline.windows import window_values
 from tidemill.testing.window_oracle import window_oracle
 
@@ -101,19 +103,21 @@ labels = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(event_lists(), labels, st.booleans())
+@given(event_lists(), labels, st.booleans(), st.sampled_from([2, window_columns._EVENTS_AT_ONCE]))
 def test_every_function_equals_the_oracle_for_late_unordered_and_repeated_events(
-    events: list[dict], asked: list[tuple], with_id: bool
+    events: list[dict], asked: list[tuple], with_id: bool, at_once: int
 ) -> None:
     view = view_of({"whole": ValueType.INT64, "real": ValueType.DOUBLE}, event_id="id" if with_id else None)
     events = once_by_id(events) if with_id else events
     keys = [{"key": key} for key, _, _ in asked]
     upto = [at for _, at, _ in asked]
     known = [at + shift for _, at, shift in asked]
-    found = window_values(
-        view, frame_of(events), pl.DataFrame(keys, schema={"key": pl.String}),
-        np.array(upto, dtype=np.int64), np.array(known, dtype=np.int64),
-        timestamp_field="event", known_field="known",
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window_columns, "_EVENTS_AT_ONCE", at_once)
+        found = window_values(
+            view, frame_of(events), pl.DataFrame(keys, schema={"key": pl.String}),
+            np.array(upto, dtype=np.int64), np.array(known, dtype=np.int64),
+            timestamp_field="event", known_field="known",
+        )  # fmt: skip
     assert found.columns == [feature.name for feature in view.features]
     assert_equal(found, window_oracle(view, events, keys, upto, known))
