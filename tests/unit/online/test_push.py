@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -186,6 +187,27 @@ def test_an_event_within_the_horizon_counts_from_its_own_time_on(project: Any) -
     assert window(project) == (0, None)
     assert window(project, at=NOW + timedelta(seconds=3) - timedelta(microseconds=1)) == (0, None)
     assert window(project, at=NOW + timedelta(seconds=3)) == (1, 1)
+
+
+def test_pushes_in_every_order_end_in_the_same_tiles(project: Any) -> None:
+    """Late, out of order, several at once, and one of them sent twice."""
+    pushes = [
+        [departure(1, minutes=1), departure(2, minutes=30)],
+        [departure(3, minutes=58)],
+        [departure(4, minutes=1), departure(5, minutes=2 * 60)],
+        [departure(2, minutes=30), departure(6, minutes=7)],
+        [departure(7, minutes=33)],
+    ]
+    states = set()
+    for order in itertools.permutations(pushes):
+        project.online.resp.call("FLUSHALL")
+        for events in order:
+            push(project, "departed", events, at=NOW)
+        (key,) = project.online.resp.call("KEYS", "tm:{flights}:w:*")
+        states.add(project.online.resp.call("GET", key))
+    assert len(states) == 1
+    assert window(project) == (6, 1 + 2 + 3 + 4 + 6 + 7)
+    assert window(project, at=NOW + 31 * timedelta(minutes=1)) == (4, 1 + 2 + 4 + 6)
 
 
 def test_events_that_are_always_a_little_early_do_not_pile_up(project: Any) -> None:
