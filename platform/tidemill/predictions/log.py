@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -45,6 +46,7 @@ SCHEMA = pl.Schema(
 )
 _STORED = pl.Schema({name: pl.Int64() if name == "at" else dtype for name, dtype in SCHEMA.items()})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR_MICROS = 3_600_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +254,13 @@ def _hour(at: datetime) -> str:
 
 
 def _hour_of_micros(at: int) -> str:
-    return _hour(_EPOCH + timedelta(microseconds=at))
+    return _hour_name(at // _HOUR_MICROS)
+
+
+@lru_cache(maxsize=16)
+def _hour_name(hours: int) -> str:
+    """The name of the hour that began so many hours after 1970: asked for with every append, and seldom another."""
+    return _hour(_EPOCH + timedelta(hours=hours))
 
 
 def _process_token() -> str:
