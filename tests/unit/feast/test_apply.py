@@ -54,6 +54,28 @@ def test_the_same_definitions_again_keep_their_version(write_repository: Write) 
     assert [apply(project, at=AT).version, apply(project, at=AT).version] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "loaded"),
+    [
+        ('dtype=String), Field(name="age"', 'dtype=Int64), Field(name="age"', None),
+        ("days=30", "days=31", AT),
+    ],
+)
+def test_a_view_whose_stored_values_change_is_loaded_again_from_the_beginning(
+    write_repository: Write, old: str, new: str, loaded: datetime | None
+) -> None:
+    project = opened(write_repository())
+    apply(project, at=AT)
+    claim = project.ledger.claim("profile", start=None, end=AT, at=AT)
+    assert claim is not None
+    project.ledger.succeed(claim, cutoff=AT, rows_read=1, rows_written=1, rows_skipped=0, at=AT)
+    write_repository((old, new))
+    apply(project, at=AT)
+
+    assert project.ledger.last_cutoff("profile") == loaded
+    assert len(project.ledger.cutoffs("profile")[0]) == 1, "what was served until now stays known"
+
+
 def test_wrong_definitions_change_nothing(write_repository: Write) -> None:
     root = write_repository()
     project = opened(root)

@@ -13,6 +13,7 @@ import pytest
 from tidemill.clock import ManualClock
 from tidemill.definitions import Catalog, Entity, Feature, Schedule, Source, ValueType, View
 from tidemill.extract import extract
+from tidemill.monitor.freshness import freshness
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project, open_project
 from tidemill.schedule.worker import Worker
@@ -92,6 +93,8 @@ def test_rows_between_extraction_and_tick_are_not_claimed_as_seen_and_are_loaded
             "weather succeeded",
         ]
         assert run_due(project, worker, T0 + hour * HOUR + 6 * MINUTE) == []
+    (state,) = freshness(project, at=T0 + 3 * HOUR + 9 * MINUTE)
+    assert not state.is_late, "it has seen all that there was to see"
     landed = T0 + 3 * HOUR + MINUTE
     assert project.ledger.last_cutoff("weather") == landed - JUST
     assert project.ledger.last_end("weather") == T0 + 3 * HOUR + 5 * MINUTE
