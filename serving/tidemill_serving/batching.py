@@ -13,10 +13,14 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from tidemill.errors import DefinitionError, InputError, StaleFeaturesError, TidemillError
+from tidemill_serving.limits import Limits
 from tidemill_serving.problems import DeadlineError, OverloadedError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+_LARGEST_BATCH = 256  # rows
+_LANES = 2
 
 
 class _Waiting(Generic[Item, Answer]):
@@ -54,6 +58,11 @@ class Batcher(Generic[Item, Answer]):
         self._pending = 0
         self._running = 0
         self._busy: set[asyncio.Task[None]] = set()  # held, since a loop forgets tasks that nobody holds
+
+    @classmethod
+    def of_requests(cls, run: Callable[[list[Item]], Awaitable[list[Answer]]], limits: Limits) -> Batcher[Item, Answer]:
+        """For requests that are weighed by their rows, within the limits of a server."""
+        return cls(run, largest=_LARGEST_BATCH, pending=limits.pending, seconds=limits.request_seconds, lanes=_LANES)
 
     @property
     def pending(self) -> int:

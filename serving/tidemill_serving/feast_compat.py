@@ -29,7 +29,7 @@ from tidemill_serving.push import push_frame
 from tidemill_serving.rows import Row, RowSchema, row_schema_of_features
 from tidemill_serving.state import ServingState, Snapshot
 from tidemill_serving.values import plain, writer_of
-from tidemill_serving.vectors import status_names
+from tidemill_serving.vectors import projected, status_names
 
 if TYPE_CHECKING:
     from tidemill.online.result import OnlineResult
@@ -107,13 +107,7 @@ class _Feature:
 
 
 def _features(catalog: Catalog, projections: Sequence[Projection]) -> dict[str, _Feature]:
-    found: dict[str, _Feature] = {}
-    for projection in projections:
-        on_demand = catalog.is_on_demand(projection.view)
-        view = catalog.on_demand_view(projection.view) if on_demand else catalog.view(projection.view)
-        for name in projection.features:
-            found[name] = _Feature(projection.name, view.feature(name).dtype)
-    return found
+    return {name: _Feature(projection.name, dtype) for projection, name, dtype in projected(catalog, projections)}
 
 
 def _rows(schema: RowSchema, entities: Mapping[str, list[Any]], *, limit: int) -> list[Row]:

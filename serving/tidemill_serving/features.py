@@ -26,8 +26,6 @@ from tidemill_serving.vectors import (
 if TYPE_CHECKING:
     from tidemill.online.result import OnlineResult
 
-_LARGEST_BATCH = 256
-_LANES = 2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -95,13 +93,7 @@ class FeatureEndpoint:
 
     def __init__(self, state: ServingState, service: str) -> None:
         self._state, self.service = state, service
-        self.batcher: Batcher[_Read, bytes] = Batcher(
-            self._answer_batch,
-            largest=_LARGEST_BATCH,
-            pending=state.limits.pending,
-            seconds=state.limits.request_seconds,
-            lanes=_LANES,
-        )
+        self.batcher: Batcher[_Read, bytes] = Batcher.of_requests(self._answer_batch, state.limits)
         self._rows_meter = state.metrics.batch_rows.labels("features", service)
         state.metrics.pending.labels("features", service).set_function(lambda: self.batcher.pending)
 

@@ -27,8 +27,6 @@ from tidemill_serving.vectors import StatusRows, row_texts, stale_columns, stale
 if TYPE_CHECKING:
     from tidemill.online.result import OnlineResult
 
-_LARGEST_BATCH = 256
-_LANES = 2
 _LONGEST_ID = 64
 REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_ID}}}")
 
@@ -68,13 +66,7 @@ class PredictEndpoint:
     def __init__(self, state: ServingState, model: str) -> None:
         self._state, self.model = state, model
         self._statuses = StatusRows()
-        self.batcher: Batcher[_Request, bytes] = Batcher(
-            self._answer_batch,
-            largest=_LARGEST_BATCH,
-            pending=state.limits.pending,
-            seconds=state.limits.request_seconds,
-            lanes=_LANES,
-        )
+        self.batcher: Batcher[_Request, bytes] = Batcher.of_requests(self._answer_batch, state.limits)
         metrics = state.metrics
         metrics.pending.labels("predict", model).set_function(lambda: self.batcher.pending)
         self._rows_meter = metrics.batch_rows.labels("predict", model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +74,16 @@ def reference_types(catalog: Catalog, references: Sequence[str]) -> dict[str, Va
 
 
 def _types(catalog: Catalog, projections: Sequence[Projection]) -> dict[str, ValueType]:
-    found: dict[str, ValueType] = {}
+    return {name: dtype for _, name, dtype in projected(catalog, projections)}
+
+
+def projected(catalog: Catalog, projections: Sequence[Projection]) -> Iterator[tuple[Projection, str, ValueType]]:
+    """Each feature of each projection, with its type."""
     for projection in projections:
         on_demand = catalog.is_on_demand(projection.view)
         view = catalog.on_demand_view(projection.view) if on_demand else catalog.view(projection.view)
         for name in projection.features:
-            found[name] = view.feature(name).dtype
-    return found
+            yield projection, name, view.feature(name).dtype
 
 
 def status_names(result: OnlineResult) -> dict[str, list[str]]:

@@ -29,12 +29,12 @@ def make_artifact(version: int, features: tuple[str, ...] = ("temp", "hours")) -
 
 
 def promote(
-    project: Project, version: int, *, artifact: ModelArtifact | None = None, at: datetime = NOW
+    project: Project, version: int, *, artifact: ModelArtifact | None = None, at: datetime = NOW, model: str = "delay"
 ) -> ModelArtifact:
-    folder = Path("models") / f"delay-{version}-{len(project.deployments.history('delay'))}"
+    folder = Path("models") / f"{model}-{version}-{len(project.deployments.history(model))}"
     saved = (artifact or make_artifact(version)).save(project.root / folder)
     project.deployments.set(
-        "delay", alias="champion", version=version, artifact=str(folder), digest=saved.digest, reason="test", at=at
+        model, alias="champion", version=version, artifact=str(folder), digest=saved.digest, reason="test", at=at
     )
     return saved
 

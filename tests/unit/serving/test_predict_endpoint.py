@@ -14,7 +14,9 @@ import pytest
 from small_model import make_artifact, promote
 from small_project import NOW, catalog, open_small, served, wait_until
 
+from tidemill.models.artifact import ModelArtifact
 from tidemill.project import Project
+from tidemill_serving.models import warm_up
 
 ROW = {"origin": "JFK", "route": 1, "distance": 1000.0}
 
@@ -179,15 +181,49 @@ def test_an_answer_that_is_not_ready_in_time_is_504_and_the_server_goes_on(tmp_p
     project.close()
 
 
-def test_several_models_share_a_process(tmp_path: Path) -> None:
+def test_several_models_share_a_process_and_each_answers_for_itself(tmp_path: Path) -> None:
     project = open_small(tmp_path)
-    small = catalog()
-    project.catalogs.add(catalog(models=(*small.models, replace(small.models[0], name="other"))), at=NOW)
-    promote(project, 1)
-    with served(project) as client:
+    [delay] = catalog().models
+    models = [replace(delay, name=name) for name in ("delay", "other", "third")]
+    project.catalogs.add(catalog(models=tuple(models)), at=NOW)
+    artifacts = {"delay": promote(project, 1), "other": promote(project, 4, model="other")}
+    with served(project) as client, ThreadPoolExecutor(8) as threads:
         listed = client.get("/v1/models").json()["models"]
-        assert [(model["name"], model["version"]) for model in listed] == [("delay", 1), ("other", None)]
+        assert [(model["name"], model["version"]) for model in listed] == [("delay", 1), ("other", 4), ("third", None)]
+        paths = [f"/v1/models/{name}/predict" for name in ("delay", "other", "third")] * 10
+        answers = list(threads.map(lambda path: client.post(path, json={"rows": [ROW]}), paths))
+    for path, answer in zip(paths, answers, strict=True):
+        name = path.split("/")[3]
+        if name == "third":
+            assert answer.status_code == 503
+            continue
+        assert (answer.json()["model"], answer.json()["version"]) == (name, {"delay": 1, "other": 4}[name])
+        [expected] = artifacts[name].predict({"temp": [21.5], "hours": [2.0]}).tolist()
+        assert answer.json()["predictions"][0]["prediction"] == expected
+    assert sorted(project.predictions.scan()["model"].to_list()) == ["delay"] * 10 + ["other"] * 10
     project.close()
+
+
+def test_a_server_is_ready_only_when_its_models_have_been_warmed_up(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(project, 1)
+    warm, warming = threading.Event(), threading.Event()
+
+    def wait_for_warmth(artifact: ModelArtifact) -> None:
+        warming.set()
+        warm.wait()
+        warm_up(artifact)
+
+    monkeypatch.setattr("tidemill_serving.models.warm_up", wait_for_warmth)
+    with served(project, wait=False) as client:
+        warming.wait()
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+        assert predict(client, [ROW]).status_code == 503
+        warm.set()
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert predict(client, [ROW]).status_code == 200
 
 
 def test_a_shutdown_answers_what_was_begun(project: Project) -> None:
