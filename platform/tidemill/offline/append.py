@@ -38,7 +38,7 @@ def append_rows(
     if "://" in where:
         raise SourceError(f"Source {source.name!r} at {where} is remote.", hint="Write to it where it is made.")
     folder = _folder(Path(where))
-    present = SourceFiles.open(source, root) if Path(where).exists() else None
+    present = SourceFiles.open(source, root) if Path(where).exists() or folder.is_dir() else None
     stored = _stored(source, frame)
     if present is not None and present.files:
         stored = _like(stored, present)
@@ -52,11 +52,11 @@ def append_rows(
     def write(file: Path, rows: pl.DataFrame) -> None:
         write_rows(rows, file, keys=[key for key in clustered if key in rows.columns], time=source.timestamp_field)
 
-    written = [
-        _write(folder / part, rows, name or _next_name(folder), write)
-        for part, rows in _by_partition(stored, partitions)
-    ]
-    return written[0] if len(written) == 1 else folder
+    file = name or _next_name(folder)
+    file = file if file.endswith(".parquet") else f"{file}.parquet"
+    parts = [(folder / part / file, rows) for part, rows in _by_partition(stored, partitions)]
+    _write(parts, write)
+    return parts[0][0] if len(parts) == 1 else folder
 
 
 def find_appended(source: Source, root: Path, name: str) -> Path | None:
@@ -69,8 +69,9 @@ def find_appended(source: Source, root: Path, name: str) -> Path | None:
 
 
 def _folder(where: Path) -> Path:
+    """Where further files go: a source that is one file, or will be, has a folder for them beside it."""
     single = where.is_file() or (not where.exists() and where.suffix in {".parquet", ".pq"})
-    return where.with_name(where.name + APPENDED) if single and where.exists() else where.parent if single else where
+    return where.with_name(where.name + APPENDED) if single else where
 
 
 def _stored(source: Source, frame: pl.DataFrame) -> pl.DataFrame:
@@ -153,21 +154,23 @@ def _number(name: str) -> int:
     return int(digits) if name.startswith("part-") and digits.isdigit() else 0
 
 
-def _write(folder: Path, rows: pl.DataFrame, name: str, write: Callable[[Path, pl.DataFrame], None]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / (name if name.endswith(".parquet") else f"{name}.parquet")
-    fresh = folder / f"{_HIDDEN}{final.name}.{os.getpid()}.tmp"
+def _write(parts: Sequence[tuple[Path, pl.DataFrame]], write: Callable[[Path, pl.DataFrame], None]) -> None:
+    """Write files under hidden names, and give them their own once all are complete; none appears if one fails."""
+    fresh = [file.with_name(f"{_HIDDEN}{file.name}.{os.getpid()}.tmp") for file, _ in parts]
     try:
-        write(fresh, rows)
-        _sync(fresh)
-        fresh.replace(final)
+        for unfinished, (_, rows) in zip(fresh, parts, strict=True):
+            unfinished.parent.mkdir(parents=True, exist_ok=True)
+            write(unfinished, rows)
+            _sync(unfinished)
+        for unfinished, (file, _) in zip(fresh, parts, strict=True):
+            unfinished.replace(file)
     except OSError as error:
         raise SourceError(
-            f"{final} cannot be written: {error.strerror or error}.", hint="Nothing was added."
+            f"{parts[0][0]} cannot be written: {error.strerror or error}.", hint="Nothing was added."
         ) from error
     finally:
-        fresh.unlink(missing_ok=True)
-    return final
+        for unfinished in fresh:
+            unfinished.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

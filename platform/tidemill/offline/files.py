@@ -299,10 +299,11 @@ def _list_parquet(where: str, source: Source) -> list[_Listed]:
     if "://" in where:
         return _list_remote(where, source)
     path = Path(where)
-    if path.is_file():
-        beside = path.with_name(path.name + APPENDED)
+    beside = path.with_name(path.name + APPENDED)
+    if path.is_file() or (beside.is_dir() and not path.exists()):
+        found = [path] if path.exists() else []
         more = parquet_files(beside) if beside.is_dir() else []
-        return [(str(file), file.name, {}, None) for file in [path, *more]]
+        return [(str(file), file.name, {}, None) for file in [*found, *more]]
     if path.is_dir():
         return [(f"{where}/{name}", name, _partition(name), None) for name in _parquet_names(path)]
     raise SourceError(
