@@ -68,46 +68,44 @@ async def answer_online_features(state: ServingState, body: bytes) -> bytes:
     entities = request.get("entities")
     if type(entities) is not dict or not all(type(column) is list for column in entities.values()):
         raise MalformedBodyError("`entities` is missing or wrong; an object of arrays was expected.")
-    asked = _Asked.of(snapshot, request)
+    asked = _Asked.of(snapshot, request, full_names=full_names)
     rows = _rows(asked.schema, entities, limit=state.limits.rows)
     if asked.service is not None:
-        result = await snapshot.online.aread(asked.service, rows)
+        result = await snapshot.online.aread(asked.service, rows, full_feature_names=full_names)
     else:
-        result = await snapshot.online.aread_features(asked.references, rows)
-    return orjson.dumps(_document(asked, entities, result, full_names=full_names), default=plain)
+        result = await snapshot.online.aread_features(asked.references, rows, full_feature_names=full_names)
+    return orjson.dumps(_document(asked, entities, result), default=plain)
 
 
 class _Asked:
-    """What a request asks for: a service by name or a list of references, with types and full names of what returns."""
+    """What a request asks for: a service by name or a list of references, with what returns and its types."""
 
     def __init__(
-        self, *, service: str | None, references: Sequence[str], schema: RowSchema, features: Mapping[str, _Feature]
+        self, *, service: str | None, references: Sequence[str], schema: RowSchema, types: Mapping[str, ValueType]
     ) -> None:
-        self.service, self.references, self.schema, self.features = service, references, schema, features
+        self.service, self.references, self.schema, self.types = service, references, schema, types
 
     @classmethod
-    def of(cls, snapshot: Snapshot, request: Mapping[str, Any]) -> _Asked:
-        service, references = request.get("feature_service"), request.get("features") or []
-        catalog = snapshot.catalog
-        if service:
+    def of(cls, snapshot: Snapshot, request: Mapping[str, Any], *, full_names: bool) -> _Asked:
+        references, catalog = request.get("features") or [], snapshot.catalog
+        if request.get("feature_service"):
             service = text_of(request, "feature_service")
-            found = _features(catalog, catalog.service(service).projections)
-            return cls(service=service, references=(), schema=snapshot.schemas[service], features=found)
+            types = _types(catalog, catalog.service(service).projections, full_names=full_names)
+            return cls(service=service, references=(), schema=snapshot.schemas[service], types=types)
         if type(references) is not list or not references or not all(type(name) is str for name in references):
             raise MalformedBodyError("Neither `feature_service` nor `features` (an array of `view:feature`) is given.")
         schema = row_schema_of_features(catalog, references)
         pairs = (reference.partition(":") for reference in references)
         projections = [Projection(view=view, features=(feature,)) for view, _, feature in pairs]
-        return cls(service=None, references=references, schema=schema, features=_features(catalog, projections))
+        types = _types(catalog, projections, full_names=full_names)
+        return cls(service=None, references=references, schema=schema, types=types)
 
 
-class _Feature:
-    def __init__(self, view: str, dtype: ValueType) -> None:
-        self.view, self.dtype = view, dtype
-
-
-def _features(catalog: Catalog, projections: Sequence[Projection]) -> dict[str, _Feature]:
-    return {name: _Feature(projection.name, dtype) for projection, name, dtype in projected(catalog, projections)}
+def _types(catalog: Catalog, projections: Sequence[Projection], *, full_names: bool) -> dict[str, ValueType]:
+    return {
+        f"{projection.name}__{name}" if full_names else name: dtype
+        for projection, name, dtype in projected(catalog, projections)
+    }
 
 
 def _rows(schema: RowSchema, entities: Mapping[str, list[Any]], *, limit: int) -> list[Row]:
@@ -120,17 +118,14 @@ def _rows(schema: RowSchema, entities: Mapping[str, list[Any]], *, limit: int) -
     return schema.check(rows or [{}] * lengths.pop(), limit=limit)
 
 
-def _document(
-    asked: _Asked, entities: Mapping[str, list[Any]], result: OnlineResult, *, full_names: bool
-) -> dict[str, Any]:
+def _document(asked: _Asked, entities: Mapping[str, list[Any]], result: OnlineResult) -> dict[str, Any]:
     statuses = status_names(result)
     names, results = list(entities), [_entity_vector(column) for column in entities.values()]
     for name in result.names:
-        feature = asked.features[name]
-        names.append(f"{feature.view}__{name}" if full_names else name)
+        names.append(name)
         results.append(
             {
-                "values": _values(feature.dtype, result.values[name]),
+                "values": _values(asked.types[name], result.values[name]),
                 "statuses": statuses[name],
                 "event_timestamps": [_timestamp(moment) for moment in result.event_times[name]],
             }

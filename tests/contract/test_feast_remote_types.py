@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -52,7 +53,9 @@ def api(both: Both, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.
     (root / "feature_store.yaml").write_text("project: prod\n")
     settings = Settings(redis_url=both.ours.address)  # pyright: ignore[reportArgumentType]
     project = Project(root, settings=settings, name="prod", clock=ManualClock(T0))
-    project.catalogs.add(both.catalog, at=T0)
+    [view] = both.catalog.views
+    namesake = replace(view, name="namesake", features=(view.feature("int64"),))
+    project.catalogs.add(replace(both.catalog, views=(view, namesake)), at=T0)
     with served(project) as client:
         yield client
     project.close()
@@ -107,6 +110,19 @@ def test_every_type_has_one_status_each_and_names_as_asked_for(api: httpx.Client
     by_service = api.post("/get-online-features", json={"feature_service": "all", "entities": ENTITIES}).json()
     body = {"features": REFERENCES, "entities": ENTITIES}
     assert by_service == api.post("/get-online-features", json=body).json()
+
+
+def test_features_of_one_name_are_told_apart_by_their_full_names(api: httpx.Client) -> None:
+    """Feast takes the same pair with full names and refuses it without them."""
+    body = {"features": ["everything:int64", "namesake:int64"], "entities": {"zone": ["a"]}}
+    full = api.post("/get-online-features", json=body | {"full_feature_names": True}).json()
+    assert full["metadata"]["feature_names"] == ["zone", "everything__int64", "namesake__int64"]
+    assert [vector["statuses"] for vector in full["results"][1:]] == [["PRESENT"], ["NOT_FOUND"]]
+    rows = [{"zone": "a"}]
+    for path, asked in (("/get-online-features", body), ("/v1/features", {"features": body["features"], "rows": rows})):
+        refused = api.post(path, json=asked)
+        assert refused.status_code == 422
+        assert "would be named 'int64'" in refused.json()["detail"]
 
 
 def test_every_type_comes_over_our_own_api(api: httpx.Client) -> None:

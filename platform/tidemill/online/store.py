@@ -11,7 +11,7 @@ import polars as pl
 
 from tidemill.clock import Clock, to_micros
 from tidemill.definitions.catalog import Catalog, Projection
-from tidemill.errors import InputError
+from tidemill.errors import DefinitionError, InputError
 from tidemill.online import deletion
 from tidemill.online.decoding import WrongValues
 from tidemill.online.plan import ReadPlan, Rows
@@ -108,7 +108,10 @@ class OnlineStore:
         if found is None:
             if len(self._plans) > 1_000:  # asked for by users, so without a natural bound
                 self._plans.clear()
-            found = self._plans[key] = self._compile(_projections(refs), full_feature_names, order=refs)
+            try:
+                found = self._plans[key] = self._compile(_projections(refs), full_feature_names, order=refs)
+            except DefinitionError as error:  # not the definitions are wrong, but what is asked of them
+                raise InputError(error.message, hint=error.hint) from None
         return found
 
     def write(self, view: str, frame: pl.DataFrame, *, learned: datetime | None = None) -> WriteResult:
