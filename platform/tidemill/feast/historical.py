@@ -35,13 +35,17 @@ _A_MOMENT = timedelta(seconds=60)
 def registered_view(view: FeatureView, only: Collection[str] | None = None) -> nouns.View:
     """A view as Feast's registry keeps it. Its keys stand for its entities, which the registry keeps elsewhere.
 
-    `only` names the features that matter; others may be of types that Tidemill does not keep.
+    `only` names the features that matter; others may be of types that Tidemill does not keep. A windowed view is kept
+    whole: which tiles it has depends on all of its aggregations.
 
     A stream view is windowed where its features are what its aggregations produce; else, as Feast reads it, plain.
     """
     keys = tuple(column.name for column in view.entity_columns if column.name != DUMMY_ENTITY_ID)
     if view.batch_source is None:
         raise InputError(f"Feature view {view.name!r} has no source.", hint="Only views over files have a history.")
+    aggregations = _aggregations(view)
+    if aggregations:
+        only = None
     return nouns.View(
         name=view.name,
         entities=keys,
@@ -52,7 +56,7 @@ def registered_view(view: FeatureView, only: Collection[str] | None = None) -> n
         ttl=view.ttl or timedelta(0),
         schedule=schedule_of(view.tags, f"feature view {view.name!r}"),
         freshness=freshness_of(view.tags, f"feature view {view.name!r}"),
-        aggregations=tuple(item for item in _aggregations(view) if only is None or item.name in only),
+        aggregations=aggregations,
         event_id=event_id_of(view),
     )
 

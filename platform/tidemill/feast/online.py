@@ -18,6 +18,7 @@ from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidemill.errors import InputError
+from tidemill.feast.pushing import let_push_reach_windows
 from tidemill.feast.registry_defaults import change_registry_defaults
 from tidemill.feast.serving import ASKED, ProjectStores, rows_of
 from tidemill.feast.values import to_python, to_values
@@ -26,6 +27,7 @@ from tidemill.online.store import OnlineStore
 from tidemill.online.writer import EVENT_TIME, KNOWN_TIME
 
 change_registry_defaults()
+let_push_reach_windows()
 
 _Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 _UTC_MICROS = pl.Datetime("us", "UTC")

@@ -52,7 +52,11 @@ class ProjectStores:
 
     def of_view(self, view: FeatureView) -> OnlineStore:
         """A store whose catalog holds this view."""
-        return self._store((registered_view(view),), [view], (), None)
+        return self.of_views([view])
+
+    def of_views(self, views: Sequence[FeatureView]) -> OnlineStore:
+        """A store whose catalog holds these views."""
+        return self._store(tuple(registered_view(view) for view in views), views, (), None)
 
     def of_request(self, views: Sequence[tuple[FeatureView, Sequence[str]]]) -> OnlineStore:
         """A store whose service `ASKED` reads the features named of each view, under its alias and keys."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +40,51 @@ def test_a_push_offline_adds_a_file_and_leaves_the_others(store: Any, root: Path
     assert {name: after[name] for name in before} == before
     history = store.get_historical_features(entity_df=spine(1), features=["position:zone"]).to_polars()
     assert history["zone"].to_list() == ["south"]
+
+
+def trips(*fares: float, minutes: float = 10) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "driver_id": [7] * len(fares),
+            "at": [at(-minutes / 60)] * len(fares),
+            "known": [at(-minutes / 60)] * len(fares),
+            "fare": list(fares),
+            "trip_id": [f"t{fare}" for fare in fares],
+        }
+    )
+
+
+def windows_of(store: Any, *features: str) -> list[Any]:
+    found = store.get_online_features([f"earned:{name}" for name in features], [{"driver_id": 7}]).to_dict()
+    return [found[name][0] for name in features]
+
+
+def test_feast_s_push_of_events_reaches_windows_and_counts_each_once(store: Any, root: Path) -> None:
+    from feast.data_source import PushMode
+
+    store.push("trips", trips(1.5, 2.0))
+    store.push("trips", trips(2.0, 4.0), to=PushMode.ONLINE_AND_OFFLINE)
+    assert windows_of(store, "earned_1h", "trips_1h") == [7.5, 3]
+    assert windows_of(store, "trips_1h") == [3]
+    history = store.get_historical_features(entity_df=spine(7), features=["earned:trips_1h"]).to_polars()
+    assert history["trips_1h"].to_list() == [2]
+
+
+def test_some_of_a_view_s_windows_are_read_from_the_tiles_of_all(store: Any, root: Path) -> None:
+    store.push("trips", trips(1.5, 2.0))
+    assert (windows_of(store, "trips_1h"), windows_of(store, "earned_1h")) == ([2], [3.5])
+
+
+def test_feast_s_asynchronous_push_reaches_windows_too(store: Any, root: Path) -> None:
+    asyncio.run(store.push_async("trips", trips(3.0)))
+    assert windows_of(store, "earned_1h", "trips_1h") == [3.0, 1]
+
+
+def test_feast_s_push_says_which_events_it_could_not_take(store: Any, root: Path) -> None:
+    ahead = pd.concat([trips(1.0), trips(2.0, minutes=-60)])
+    with pytest.raises(InputError, match="1 rows were not pushed, the first of them row 1: its event time is further"):
+        store.push("trips", ahead)
+    assert windows_of(store, "trips_1h") == [1]
 
 
 def test_a_push_to_a_source_of_several_views_adds_its_rows_once(store: Any, root: Path) -> None:
