@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the s
 from small_project import NOW, catalog, wait_until
 
 from tidemill.cli.up import look, read_running, start_all, stop_all
-from tidemill.errors import ConflictError, UnavailableError
+from tidemill.errors import ConfigurationError, ConflictError, UnavailableError
+from tidemill.online.embedded import EmbeddedRedis
+from tidemill.online.resp import RespClient
 from tidemill.project import Project, open_project
 
 
@@ -60,6 +62,37 @@ def test_a_second_up_is_a_conflict_that_says_where_the_first_is(project: Project
     with pytest.raises(ConflictError, match=f"running already at http://127.0.0.1:{port}"):
         start_all(project, port=port, dashboard=False)
     assert states(project)["readiness"] == "ready"
+
+
+def test_consumers_that_the_settings_name_run_beside_the_rest(tmp_path: Path, port: int) -> None:
+    redis = EmbeddedRedis(tmp_path / ".tidemill" / "redis")
+    (tmp_path / "feature_store.yaml").write_text(
+        f'project: small\ntidemill:\n  consume: {{weather_now: "{redis.url}?stream=departures"}}\n'
+    )
+    project = open_project(tmp_path)
+    project.catalogs.add(catalog(models=(), on_demand_views=(), services=()), at=NOW)
+    try:
+        start_all(project, port=port, dashboard=False)
+        assert states(project)["consumer of weather_now"] == "running"
+        client = RespClient(redis.url)
+        client.call("XADD", "departures", "*", "json", "this is no event")
+        wait_until(lambda: client.call("XLEN", "departures:set-aside") == 1)
+        assert "consumer of weather_now" in stop_all(project)
+    finally:
+        stop_all(project)
+        project.close()
+
+
+def test_a_consumer_that_cannot_be_is_refused_before_anything_is_started(tmp_path: Path, port: int) -> None:
+    (tmp_path / "feature_store.yaml").write_text(
+        'project: small\ntidemill: {consume: {weather_no: "kafka://localhost/topic"}}\n'
+    )
+    project = open_project(tmp_path)
+    project.catalogs.add(catalog(models=(), on_demand_views=(), services=()), at=NOW)
+    with pytest.raises(ConfigurationError, match=r"`consume: weather_no` in the settings is wrong: .*Did you mean"):
+        start_all(project, port=port, dashboard=False)
+    assert read_running(project) is None
+    project.close()
 
 
 def test_after_everything_was_killed_up_works_again(project: Project, port: int) -> None:
