@@ -68,9 +68,7 @@ def test_a_certificate_that_is_not_trusted_is_said_so(server: Server, tmp_path: 
         project.close()
 
 
-def test_concurrent_reads_over_tls_get_their_own_answers_though_some_give_up(
-    server: Server, tmp_path: Path
-) -> None:
+def test_concurrent_reads_over_tls_get_their_own_answers_though_some_give_up(server: Server, tmp_path: Path) -> None:
     async def read(project: Project) -> None:
         rows = [{"origin": f"A{number}", "route": 1, "distance": 1.0} for number in range(60)]
         tasks = [asyncio.ensure_future(project.online.aread("delay_v1", [row])) for row in rows]

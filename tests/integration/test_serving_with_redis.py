@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
 
+import small_live
 from small_live import FEATURES, ON_DEMAND, PREDICT, ROW, open_with_redis, small_catalog, weather
 from small_model import promote
 from small_project import NOW, catalog, served, wait_until
@@ -245,3 +247,39 @@ def test_a_second_server_on_the_same_port_is_a_clear_error(project: Project) -> 
         taken.listen()
         with pytest.raises(ConflictError, match="Something else listens"):
             run_server(project, host="127.0.0.1", port=taken.getsockname()[1])
+
+
+_IMPORTS = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from small_live import FEATURES, PREDICT, PUSH, ROW, pushed
+from small_project import served
+from tidemill.project import open_project
+project = open_project(Path(sys.argv[1]))
+FEAST = {"features": ["weather:temp"], "entities": {"origin": ["JFK"], "route": [1]}}
+with served(project) as client:
+    for path, body in (
+        (FEATURES, {"rows": [ROW]}),
+        (PREDICT, {"rows": [ROW]}),
+        (PUSH, {"rows": [pushed("JFK", 1.0)]}),
+        ("/get-online-features", FEAST),
+        ("/v1/admin/refresh", {}),
+    ):
+        answer = client.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+project.close()
+print(sorted({"feast", "mlflow", "pandas", "nicegui", "dask"} & set(sys.modules)))
+"""
+
+
+def test_reads_predictions_and_pushes_import_neither_feast_nor_mlflow_nor_pandas(project: Project) -> None:
+    promote(project, 1)
+    found = subprocess.run(
+        [sys.executable, "-c", _IMPORTS, str(project.root), str(Path(small_live.__file__).parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "[]"
