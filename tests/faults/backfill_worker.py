@@ -1,0 +1,22 @@
+"""A process that backfills a view, slowly enough to be killed in the middle. Its globals come from the test."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+from tidemill.clock import ManualClock
+from tidemill.materialize.backfill import backfill
+from tidemill.project import Project
+from tidemill.settings import Settings
+
+given = globals()
+project = Project(
+    Path(given["ROOT"]),
+    settings=Settings(redis_url=given["ADDRESS"]),
+    name="flights",
+    clock=ManualClock(datetime.fromisoformat(given["NOW"])),
+)
+start, end = datetime.fromisoformat(given["START"]), datetime.fromisoformat(given["END"])
+backfill(project, "weather", start=start, end=end, parallel=2, progress=lambda _: time.sleep(0.02))
