@@ -140,13 +140,15 @@ def test_each_kind_of_leak_is_named_on_the_model_it_was_planted_in(run: Run) -> 
         ("fresh", "fresher_than_its_schedule"),
         ("told", "too_predictive"),
     }
-    table = run("leaks", "leaky_model").stdout
-    assert "declare it as the known time of source 'recorded'" in table
-    assert "this feature alone reaches a ROC AUC of 1.000" in table
+    shown = run("leaks", "leaky_model")
+    assert shown.exit_code == 1
+    assert "declare it as the known time of source 'recorded'" in shown.stdout
+    assert "this feature alone reaches a ROC AUC of 1.000" in shown.stdout
 
 
 def test_an_honest_model_is_left_in_peace(run: Run) -> None:
-    assert run("leaks", "honest_model").stdout == "No feature of 'honest_model' knows the future.\n"
+    shown = run("leaks", "honest_model")
+    assert (shown.exit_code, shown.stdout) == (0, "No feature of 'honest_model' knows the future.\n")
     assert json.loads(run("leaks", "honest_model", "--json").stdout) == []
 
 

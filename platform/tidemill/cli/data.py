@@ -223,19 +223,22 @@ def leaks(
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Find features that could know the future, and say why."""
+    """Find features that could know the future, and say why; exit code 1 if there are any."""
     from tidemill_training.leakage import find_model_leaks
 
     out = output(json)
-    findings = find_model_leaks(open_for_command(project), model)
+    with out.progress(f"looking through the features of {model}"):
+        findings = find_model_leaks(open_for_command(project), model)
+    out.result(findings)
     if not findings:
         out.say(f"No feature of {model!r} knows the future.")
+        return
     out.table(
         "Features that could know the future",
         ("feature", "why", "evidence"),
         [(finding.feature, finding.kind, finding.evidence) for finding in findings],
-    ) if findings else None
-    out.result(findings)
+    )
+    raise typer.Exit(1)
 
 
 def _print_runs(out: Output, reports: Sequence[RunReport | TaskReport], *, dry_run: bool = False) -> None:
