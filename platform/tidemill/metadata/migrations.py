@@ -21,6 +21,8 @@ def migrate(engine: Engine) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "alembic_scripts"))
     try:
         with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":  # whose driver would otherwise make each table by itself
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except (OperationalError, ProgrammingError, IntegrityError):
