@@ -5,7 +5,10 @@ A process that serves imports neither Feast nor MLflow nor pandas.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tidemill_serving.app import create_app
 
 __all__ = ["create_app"]
 
