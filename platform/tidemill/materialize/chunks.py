@@ -2,7 +2,7 @@
 
 A piece is an interval like any other: its rows are those that happened or became known in it. Done one after the other
 the pieces leave exactly what the whole would have left. Where too many rows share one instant for time to tell them
-apart, a piece is done in shares of its keys.
+apart, a piece is done in shares of its keys; so is a windowed view, each of whose values needs events of many instants.
 """
 
 from __future__ import annotations
@@ -39,11 +39,15 @@ def chunks_of(
     offline: OfflineStore, view: View, start: datetime | None, end: datetime, *, limit: str | None
 ) -> Iterator[Chunk]:
     """The pieces of `(start, end]`, in order; the last ends at `end`. Without a limit there is one piece."""
-    if limit is None or view.is_windowed:
+    if limit is None:
         yield Chunk(end=end)
         return
     most = max(1, (parse_size(limit) - _BASE) // (_COPIES * _row_bytes(view)))
-    yield from _cut(offline, view, start, end, int(most))
+    if view.is_windowed:
+        events = offline.events_of_run(view.name, start=start, end=end) if view.join_keys else 0
+        yield Chunk(end=end, shares=max(1, -(-events // most)))
+        return
+    yield from _cut(offline, view, start, end, most)
 
 
 def parse_size(text: str) -> int:

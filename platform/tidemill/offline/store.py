@@ -152,11 +152,11 @@ class OfflineStore:
     ) -> Latest:
         """`latest`, with the number of rows looked at and of rows that had a null key.
 
-        With `share` (i, n) only the i-th of n disjoint parts of a plain view's keys, so that a part fits in memory.
+        With `share` (i, n) only the i-th of n disjoint parts of the view's keys, so that a part fits in memory.
         """
         found = self.catalog.view(view)
         if found.is_windowed:
-            return self._latest_windows(found, start, end)
+            return self._latest_windows(found, start, end, share)
         history = self._history(found)
         unit = history.times.unit
         interval = interval_of(
@@ -293,11 +293,23 @@ class OfflineStore:
         except KeyTypeError as error:
             raise key_error(error, view=view.name, keys=view.join_keys, types=events.key_types) from None
 
-    def _latest_windows(self, view: View, start: datetime | None, end: datetime) -> Latest:
+    def events_of_run(self, view: str, *, start: datetime | None, end: datetime) -> int:
+        """About how many events a run of a windowed view up to `end`, after one up to `start`, has to look at."""
+        from tidemill.offline.windows import span_of_run
+
+        found = self.catalog.view(view)
+        events = self._events(found)
+        return events.rows_between(span_of_run(found, start, end, events.unit), events.unit)
+
+    def _latest_windows(
+        self, view: View, start: datetime | None, end: datetime, share: tuple[int, int] | None
+    ) -> Latest:
         from tidemill.offline.windows import latest_windows, span_of_run
 
         events = self._events(view)
         scanned = events.scan(events.unit, span_of_run(view, start, end, events.unit))
+        if share is not None and view.join_keys:
+            scanned = scanned.filter(pl.struct(view.join_keys).hash(seed=0) % share[1] == share[0])
         with events.naming_damage():
             frame = latest_windows(view, scanned, start=start, end=end, unit=events.unit, **events.times)
         return Latest(frame=frame, rows_read=frame.height, null_keys=0)

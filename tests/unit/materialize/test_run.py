@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tidemill.clock import to_micros
-from tidemill.definitions import Catalog
+from tidemill.definitions import Aggregation, AggregationFunction, Catalog, Feature, Projection, Service, ValueType
 from tidemill.errors import InputError, NotDefinedError
+from tidemill.materialize.chunks import chunks_of
 from tidemill.materialize.run import Materializer
 
 T0 = datetime(2013, 10, 1, tzinfo=UTC)
@@ -138,6 +140,44 @@ def test_rows_of_one_instant_are_loaded_in_shares_of_their_keys(world):
     (report,) = world.run(T0)
     assert (report.state, report.rows_read, report.rows_written) == ("succeeded", 10_000, 10_000)
     assert world.served("K0", "K5000", "K9999") == [0.0, 5000.0, 9999.0]
+
+
+def test_a_scheduled_window_is_computed_in_shares_of_its_keys(world):
+    world.happened(
+        *((f"K{n % 4_000}", T0 + n % 50 * HOUR / 10, T0 + n % 50 * HOUR / 10, float(n), n) for n in range(20_000))
+    )
+    use_window(world)
+    world.project.settings = world.project.settings.model_copy(update={"memory_limit": "201mb"})
+    (report,) = world.run(T0 + 5 * HOUR)
+    assert (report.state, report.rows_read, report.rows_written) == ("succeeded", 4_000, 4_000)
+    names = [f"K{n}" for n in (0, 1, 1_999, 3_999)]
+    expected = [sum(float(n) for n in range(20_000) if f"K{n % 4_000}" == name) for name in names]
+    assert world.project.online.read("windowed", [{"origin": name} for name in names]).values["temp_sum"] == expected
+    (chunk,) = chunks_of(
+        world.project.offline, world.project.catalog.view("weather_sum"), None, T0 + 5 * HOUR, limit="201mb"
+    )
+    assert chunk.shares > 2
+
+
+def use_window(world) -> None:
+    """The weather's sums over a day in place of the weather itself."""
+    before = world.project.catalog
+    total = Aggregation(
+        name="temp_sum",
+        function=AggregationFunction.SUM,
+        column="temp",
+        window=timedelta(days=1),
+        hop=timedelta(minutes=5),
+    )
+    view = replace(
+        before.view("weather"),
+        name="weather_sum",
+        features=(Feature(name="temp_sum", dtype=ValueType.DOUBLE),),
+        aggregations=(total,),
+    )
+    service = Service(name="windowed", projections=(Projection(view="weather_sum", features=("temp_sum",)),))
+    world.project.catalogs.add(replace(before, views=(view,), services=(service,)), at=T0)
+    world.project.reload()
 
 
 def test_a_view_removed_while_it_runs_leaves_nothing_behind(world):
