@@ -22,8 +22,8 @@ setup: .venv/.developer  ## the environment with everything for development
 demo: .venv/.runtime  ## the whole loop on real flights, in about a minute and a half
 	@$(BIN)/tidemill demo
 
-test: .venv/.developer  ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+test: .venv/.developer  ## every test; the longest come first, so that no core waits at the end
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 check: .venv/.developer  ## format, lint, types, architecture, spelling, then the tests
 	$(BIN)/ruff format --check .
