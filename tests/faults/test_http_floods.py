@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -166,8 +167,9 @@ def test_a_head_without_end_is_refused_and_takes_no_memory(server: LiveServer, f
 def test_a_head_that_is_too_long_is_431(server: LiveServer) -> None:
     with connect(server) as line:
         line.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n")
-        for number in range(100):
-            line.sendall(b"x-%d: %s\r\n" % (number, b"y" * 700))
+        with suppress(OSError):  # the server may have closed the line before the last of it
+            for number in range(100):
+                line.sendall(b"x-%d: %s\r\n" % (number, b"y" * 700))
         answer = read_until(line, b"}")
     assert answer.startswith(b"HTTP/1.1 431")
     assert b"application/problem+json" in answer

@@ -25,6 +25,7 @@ SCHEDULER = """
 import random, sys, time
 from datetime import datetime, timedelta
 from tidemill.clock import ManualClock
+from tidemill.materialize.run import Materializer
 from tidemill.project import open_project
 from tidemill.schedule.worker import Worker
 
@@ -32,6 +33,7 @@ root, start, ticks, begun, seed = sys.argv[1], datetime.fromisoformat(sys.argv[2
 chance = random.Random(seed)
 clock = ManualClock(start)
 project = open_project(root, clock=clock)
+project.materializer = Materializer(project, lease=timedelta(days=2))  # on so fast a clock no worker is dead so soon
 worker = Worker(project)
 end = start + timedelta(minutes=ticks - 1)
 fast = timedelta(seconds=1500)  # 25 ticks of a minute in a second
