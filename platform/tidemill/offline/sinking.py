@@ -71,7 +71,7 @@ def sink(
     """
     if folder.exists():
         raise ConflictError(f"{folder} exists already.", hint="Name a new folder, or take this one away first.")
-    rows, room = shares_of(values, memory_limit, windows=windows)
+    rows, room = shares_of(values, memory_limit, held=psutil.Process().memory_info().rss, windows=windows)
     _check_space(folder, len(spine) * max(values, 1))
     with _appearing(folder) as partial:
         digest: ContentDigest | None = None
@@ -89,14 +89,13 @@ def sink(
     return sunk
 
 
-def shares_of(values: int, memory_limit: int | None, *, windows: bool = False) -> tuple[int, int | None]:
+def shares_of(values: int, memory_limit: int | None, *, held: int, windows: bool = False) -> tuple[int, int | None]:
     """How many rows a piece may have, a multiple of SEGMENT_ROWS, and how many bytes what is read may take meanwhile.
 
-    The second is None without a limit. Events of windows get half of what is left, pieces of sources what they need.
+    `held` is what the process takes already, in bytes. The second is None without a limit. Events of windows get half of what is left, pieces of sources what they need.
     """
     if memory_limit is None:
         return DEFAULT_ROWS, None
-    held = psutil.Process().memory_info().rss
     left = memory_limit - held
     reading = max(_CHUNK_BYTES, left // 2) if windows else _CHUNK_BYTES
     segments = int((left - reading) // ((_LOOKUP_BYTES + _VALUE_BYTES * values) * SEGMENT_ROWS))

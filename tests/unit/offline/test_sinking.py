@@ -85,7 +85,7 @@ def test_a_limit_that_leaves_no_room_is_refused_before_the_work(made, tmp_path: 
 
 
 def test_a_lower_limit_means_smaller_pieces():
-    rows = [sinking.shares_of(20, limit << 30)[0] for limit in (2, 4, 64)]
+    rows = [sinking.shares_of(20, limit << 30, held=1 << 29)[0] for limit in (2, 4, 64)]
     assert rows == sorted(rows)
     assert rows[0] < rows[-1] == sinking.DEFAULT_ROWS
     assert all(number % SEGMENT_ROWS == 0 for number in rows)
