@@ -92,7 +92,8 @@ def sink(
 def shares_of(values: int, memory_limit: int | None, *, held: int, windows: bool = False) -> tuple[int, int | None]:
     """How many rows a piece may have, a multiple of SEGMENT_ROWS, and how many bytes what is read may take meanwhile.
 
-    `held` is what the process takes already, in bytes. The second is None without a limit. Events of windows get half of what is left, pieces of sources what they need.
+    `held` is what the process takes already, in bytes. The second number is None without a limit. Events of windows
+    get half of what is left, pieces of sources what they need.
     """
     if memory_limit is None:
         return DEFAULT_ROWS, None
