@@ -43,7 +43,7 @@ def message(field: str, value: object) -> bytes:
 
 @pytest.mark.parametrize("name", SCALARS)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_scalar_has_feast_s_bytes_and_comes_back(name: str, data: st.DataObject):
     value = data.draw(SCALARS[name])
     raw = encode_value(ValueType[name], value)
@@ -53,7 +53,7 @@ def test_a_scalar_has_feast_s_bytes_and_comes_back(name: str, data: st.DataObjec
 
 @pytest.mark.parametrize("name", SCALARS)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_list_has_feast_s_bytes_and_comes_back(name: str, data: st.DataObject):
     values = data.draw(st.lists(SCALARS[name], max_size=20))
     inner = getattr(Value_pb2, f"{name.title()}List")(val=values)
@@ -63,7 +63,7 @@ def test_a_list_has_feast_s_bytes_and_comes_back(name: str, data: st.DataObject)
 
 
 @given(WHOLE_SECONDS, st.lists(WHOLE_SECONDS, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_instants_have_feast_s_bytes_and_come_back(instant: datetime, instants: list[datetime]):
     raw = encode_value(ValueType.UNIX_TIMESTAMP, instant)
     assert raw == message("unix_timestamp_val", int(instant.timestamp()))
@@ -107,7 +107,7 @@ def test_a_list_written_unpacked_is_read_too():
 
 
 @given(st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_event_times_have_protobuf_s_bytes_and_come_back(micros: int):
     theirs = Timestamp()
     theirs.FromMicroseconds(micros)
@@ -116,7 +116,7 @@ def test_event_times_have_protobuf_s_bytes_and_come_back(micros: int):
 
 
 @given(I64, I32, TEXT, st.binary(max_size=30), st.sampled_from(["prod", "my_prod", "ü"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_entity_keys_have_feast_s_bytes_whatever_the_order_of_declaration(i64, i32, text, binary, project: str):
     names = ("zone", "id", "Route", "blob")
     types = (ValueType.INT64, ValueType.INT32, ValueType.STRING, ValueType.BYTES)
@@ -140,6 +140,6 @@ def test_entity_keys_have_feast_s_bytes_whatever_the_order_of_declaration(i64, i
 
 
 @given(TEXT, TEXT)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_field_hashes_are_feast_s(view: str, feature: str):
     assert hash_field(view, feature) == _mmh3(f"{view}:{feature}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.clock import ManualClock
@@ -207,7 +207,7 @@ def lives(draw: st.DrawFn) -> list[tuple[int, list[dict]]]:
     return pushes
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(life=lives(), later=st.sampled_from([0, 1, 3, 5_000_000, 5 * MINUTE, 15 * MINUTE, 13 * 60 * MINUTE, 2**40]))
 def test_windows_agree_after_every_push_and_slide_on_without_events(
     server: str, life: list[tuple[int, list[dict]]], later: int
@@ -221,7 +221,7 @@ def test_windows_agree_after_every_push_and_slide_on_without_events(
     world.assert_agree(life[-1][0] + later)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(life=lives())
 def test_rebuilding_gives_the_same_windows_as_having_streamed(server: str, life: list[tuple[int, list[dict]]]) -> None:
     world = fresh_world(server)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
@@ -96,7 +96,7 @@ def _changed(draw: st.DrawFn, part: Any) -> Any:
     return draw(JSON)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400)
 @given(request=nearly_valid())
 @example(request=("/get-online-features", VALID["/get-online-features"] | {"feature_service": 5}))
 @example(request=("/get-online-features", VALID["/get-online-features"] | {"entities": {}}))
@@ -114,7 +114,7 @@ def test_no_body_is_answered_with_a_defect(client: httpx.Client, request: tuple[
     assert "detail" in answer.json() if answer.status_code != 200 else True
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(path=st.sampled_from(sorted(VALID)), body=st.binary(max_size=60) | JSON.map(lambda value: repr(value).encode()))
 def test_no_bytes_are_answered_with_a_defect(client: httpx.Client, path: str, body: bytes) -> None:
     answer = client.post(path, content=body)
@@ -122,7 +122,7 @@ def test_no_bytes_are_answered_with_a_defect(client: httpx.Client, path: str, bo
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(path=st.text(st.characters(codec="utf-8"), max_size=30), method=st.sampled_from(["GET", "POST", "PUT", "HEAD"]))
 def test_no_path_is_answered_with_a_defect(client: httpx.Client, path: str, method: str) -> None:
     assert client.request(method, f"/v1/{quote(path, safe='/')}").status_code < 500

@@ -13,7 +13,7 @@ from tidemill.borders import count_at_most
 whole = st.integers(-(10**6), 10**6)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     edges=st.one_of(st.lists(whole, unique=True, max_size=40), st.lists(st.integers(0, 60), unique=True, max_size=40)),
     values=st.lists(whole, max_size=40),

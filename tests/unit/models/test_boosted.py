@@ -95,7 +95,7 @@ def categorical() -> HistGradientBoostingClassifier:
     return HistGradientBoostingClassifier(max_iter=10, random_state=0, categorical_features=[0]).fit(matrix, outcome)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(NUMBERS, min_size=8, max_size=8), min_size=1, max_size=40), st.data())
 def test_any_numbers_at_all_get_scikit_learns_answers(
     numeric: HistGradientBoostingClassifier, rows: list[list[float]], drawn: st.DataObject
@@ -107,7 +107,7 @@ def test_any_numbers_at_all_get_scikit_learns_answers(
     assert_equal_to_the_last_bit(numeric, matrix)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(ANY_CODE, st.floats(-3, 3) | st.just(np.nan)), min_size=1, max_size=40))
 def test_categories_known_unknown_and_missing_get_scikit_learns_answers(
     categorical: HistGradientBoostingClassifier, pairs: list[tuple[float, float]]

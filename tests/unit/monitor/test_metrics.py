@@ -16,7 +16,7 @@ from tidemill.monitor.metrics import evaluate, loss_of_quality, standard_errors
 ALL = ("roc_auc", "average_precision", "log_loss", "brier")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=60))
 def test_every_metric_is_the_one_scikit_learn_computes(rows: list[tuple[int, int]]) -> None:
     labels = np.array([label for label, _ in rows])

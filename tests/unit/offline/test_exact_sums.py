@@ -29,7 +29,7 @@ def sums_of(values: list[float], slices: list[tuple[int, int]]) -> list[float]:
     return limbs.joined([totals(numbers, [bounds])[0] for numbers in limbs.split(column)]).tolist()
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(values=st.lists(FINITE, min_size=1, max_size=30), data=st.data())
 @example(values=[1e16, 1.0, -1e16], data=None)
 @example(values=[-1.0, 2.0**-70, 2.0**-100], data=None)

@@ -56,7 +56,7 @@ ORDERS = {
 
 @pytest.mark.parametrize("steps", [0, 1, 12])
 @pytest.mark.parametrize("order", ORDERS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     rows=st.lists(row, max_size=40),
     labels=st.lists(label, max_size=12),

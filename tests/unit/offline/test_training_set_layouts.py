@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Row, winner
 from workshop import EPOCH, MICROS, Workshop
@@ -82,7 +82,7 @@ def lay(workshop: Workshop, found: list[tuple], layout: str, mapped: bool) -> tu
     return workshop.source("s", path="data/s", **options), found
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     found=rows,
     asked=spines,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Row, winner
 from workshop import EPOCH, Workshop
@@ -100,7 +100,7 @@ def write(workshop: Workshop, number: int, made: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 12])
-@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120)
 @given(data=st.data())
 def test_a_training_set_is_what_the_oracle_says(make_workshop: Callable[[], Workshop], steps: int, data: st.DataObject):
     workshop = make_workshop()
@@ -173,7 +173,7 @@ def expected(
     return answers
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(made=sources(), data=st.data())
 def test_latest_is_the_newest_row_of_each_key_in_the_interval(
     make_workshop: Callable[[], Workshop], made: dict[str, Any], data: st.DataObject
@@ -209,7 +209,7 @@ def test_latest_is_the_newest_row_of_each_key_in_the_interval(
     assert {keys: row[width + 1] for keys, row in rows.items()} == {key: at(item[0][0]) for key, item in best.items()}
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(
     made=sources(),
     asked=st.lists(st.tuples(st.integers(-1, 9), st.integers(-2, 9)), min_size=1, max_size=8),

@@ -102,7 +102,7 @@ labels = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(event_lists(), labels, st.booleans(), st.sampled_from([2, window_columns._EVENTS_AT_ONCE]))
 def test_every_function_equals_the_oracle_for_late_unordered_and_repeated_events(
     events: list[dict], asked: list[tuple], with_id: bool, at_once: int

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from workshop import EPOCH, MICROS, Workshop, at
 
@@ -125,7 +125,7 @@ def column(values: list[tuple[int, int] | None], unit: str, zone: str | None) ->
     return naive if zone is None else naive.dt.replace_time_zone("UTC").dt.convert_time_zone(zone), nanos
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     events=st.lists(
         st.tuples(st.sampled_from([1, 2]), instants, st.one_of(st.none(), instants), st.integers(-5, 5)), max_size=15
@@ -304,7 +304,7 @@ def test_variances_of_very_late_events_count_only_what_was_known(workshop: Works
 # Little memory
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     events=st.lists(
         st.tuples(st.sampled_from(["a", "b", "c", None]), instants, st.one_of(st.none(), instants), st.floats(-9, 9)),

@@ -48,7 +48,7 @@ def without_length(row: bytes, spelled: str) -> bytes:
 
 @pytest.mark.parametrize("dtype", VALUES, ids=lambda dtype: dtype.name)
 @given(data=st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_column_s_bytes_are_those_of_its_values(dtype: ValueType, data: st.DataObject):
     values = data.draw(st.lists(st.one_of(st.none(), VALUES[dtype]), min_size=1, max_size=30))
     pieces, spelled = feature_pieces(dtype, pl.Series("x", values, dtype=dtype.polars()))
@@ -57,7 +57,7 @@ def test_a_column_s_bytes_are_those_of_its_values(dtype: ValueType, data: st.Dat
 
 
 @given(st.lists(st.tuples(SMALL_AND_LARGE, st.text(max_size=200), st.integers(-5, 5)), min_size=1, max_size=30))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_frame_s_keys_are_those_of_its_rows(rows: list[tuple[int, str, int]]):
     types = (ValueType.INT64, ValueType.STRING, ValueType.INT32)
     layout = KeyLayout(project="prod", join_keys=("a", "b", "c"), types=types)
@@ -68,7 +68,7 @@ def test_a_frame_s_keys_are_those_of_its_rows(rows: list[tuple[int, str, int]]):
 
 
 @given(st.lists(st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999), min_size=1, max_size=30))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_event_times_are_those_of_single_ones(micros: list[int]):
     rows = rows_of(*join_rows([timestamps(np.array(micros))], len(micros)))
     assert [without_length(row, "B") for row in rows] == [encode_timestamp(at) for at in micros]

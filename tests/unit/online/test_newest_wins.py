@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.clock import ManualClock
@@ -97,7 +97,7 @@ FACTS = st.lists(
 
 
 @given(writes=st.lists(FACTS, min_size=2, max_size=4), data=st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 def test_every_order_of_writers_ends_in_the_same_state(
     store: OnlineStore, writes: list[list[Fact]], data: st.DataObject
 ):
@@ -122,7 +122,7 @@ def _told_once(facts: list[Fact]) -> list[Fact]:
 
 
 @given(writes=st.lists(FACTS, min_size=1, max_size=4))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 def test_the_winner_is_the_greatest_event_then_known_then_learned(store: OnlineStore, writes: list[list[Fact]]):
     cleared(store)
     best: dict[int, tuple] = {}

@@ -63,7 +63,7 @@ def crons(draw: st.DrawFn) -> tuple[str, str, str, str, str]:
     return minute, hour, day, month, weekday
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     crons(),
     st.datetimes(datetime(1999, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),
@@ -88,7 +88,7 @@ def test_cron_ticks_are_those_of_apscheduler_where_clocks_do_not_change(
     assert found.tolist() == sorted(expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 200_000).map(lambda seconds: timedelta(seconds=seconds)),
     st.datetimes(datetime(1999, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),
@@ -102,7 +102,7 @@ def test_interval_ticks_are_those_of_apscheduler_from_1970(every: timedelta, sta
     assert ticks_between(Schedule(every=every), start, end).tolist() == by_trigger(trigger, start, end)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(["*/5 * * * *", "30 2 * * *", "0 6 * * 1", "0 0 1 * *", "0 0 29 2 *", "15 1,2 31 * *"]),
     st.sampled_from(["UTC", "America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo"]),

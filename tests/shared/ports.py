@@ -1,0 +1,42 @@
+"""Ports for the servers that tests start."""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+_FIRST, _LAST = 20_000, 32_767
+_RANGE_OF_CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_chance = random.SystemRandom()  # not the module's own: property tests seed that, and all processes alike
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens, and which no connection is given before a server listens there.
+
+    The system picks the ports of outgoing connections from a range of its own. One that it calls free is soon taken
+    by a connection of another test, of which some open thousands; so this one is from below that range.
+    """
+    for port in _chance.sample(range(_FIRST, _below_connections()), 1_000):
+        if port not in _given and _is_free(port):
+            _given.add(port)
+            return port
+    raise AssertionError("None of a thousand ports is free.")
+
+
+def _below_connections() -> int:
+    try:
+        first = int(_RANGE_OF_CONNECTIONS.read_text().split()[0])
+    except (OSError, ValueError):
+        return _LAST
+    return first if _FIRST + 2_000 < first <= _LAST else _LAST
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

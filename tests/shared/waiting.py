@@ -1,0 +1,16 @@
+"""Waiting for something to become so, without a guess of how long that takes on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+PATIENCE = 180.0  # seconds; run out of only where something is wrong, however slow or busy the machine is
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = PATIENCE, every: float = 0.01) -> None:
+    """Ask again and again until it is so; fail if it never is."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "It did not become so in time."
+        time.sleep(every)
