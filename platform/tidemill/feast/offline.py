@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from tidemill.errors import InputError, SourceError
+from tidemill.feast import monitoring
+from tidemill.feast.feature_order import keep_features_in_order
 from tidemill.feast.historical import keys_and_times, range_asked, training_set_of
 from tidemill.feast.pulls import columns_of, newest_of_each_key, rows_between
 from tidemill.feast.registry_defaults import change_registry_defaults
@@ -25,6 +27,7 @@ from tidemill.feast.retrieval import PolarsRetrievalJob, metadata_of
 from tidemill.feast.writes import append_log, append_to_source
 
 change_registry_defaults()
+keep_features_in_order()
 
 
 class PolarsOfflineStoreConfig(FeastConfigBaseModel):
@@ -162,6 +165,70 @@ class PolarsOfflineStore(OfflineStore):
                 hint="Use a FileLoggingDestination.",
             )
         append_log(root_of(config), destination, data)
+
+    @staticmethod
+    def compute_monitoring_metrics(
+        config: RepoConfig,
+        data_source: DataSource,
+        feature_columns: list[tuple[str, str]],
+        timestamp_field: str,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+        histogram_bins: int = 20,
+        top_n: int = 10,
+    ) -> list[dict[str, Any]]:
+        """Data quality metrics of a source's features, as `feast monitor run` asks for them."""
+        return monitoring.measure(
+            root_of(config),
+            _file_source(data_source),
+            feature_columns,
+            time_column=timestamp_field,
+            start=start_date,
+            end=end_date,
+            bins=histogram_bins,
+            most_values=top_n,
+        )
+
+    @staticmethod
+    def get_monitoring_max_timestamp(
+        config: RepoConfig, data_source: DataSource, timestamp_field: str
+    ) -> datetime | None:
+        return monitoring.newest_time(root_of(config), _file_source(data_source), timestamp_field)
+
+    @staticmethod
+    def ensure_monitoring_tables(config: RepoConfig) -> None:
+        monitoring.prepare(root_of(config))
+
+    @staticmethod
+    def save_monitoring_metrics(config: RepoConfig, metric_type: str, metrics: list[dict[str, Any]]) -> None:
+        monitoring.keep(root_of(config), metric_type, metrics)
+
+    @staticmethod
+    def query_monitoring_metrics(
+        config: RepoConfig,
+        project: str,
+        metric_type: str,
+        filters: dict[str, Any] | None = None,
+        start_date: date | None = None,
+        end_date: date | None = None,
+    ) -> list[dict[str, Any]]:
+        return monitoring.kept(root_of(config), project, metric_type, filters, start_date, end_date)
+
+    @staticmethod
+    def clear_monitoring_baseline(
+        config: RepoConfig,
+        project: str,
+        feature_view_name: str | None = None,
+        feature_name: str | None = None,
+        data_source_type: str | None = None,
+    ) -> None:
+        monitoring.end_baseline(
+            root_of(config),
+            project,
+            feature_view_name=feature_view_name,
+            feature_name=feature_name,
+            data_source_type=data_source_type,
+        )
 
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource

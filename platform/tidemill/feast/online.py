@@ -21,7 +21,7 @@ from tidemill.errors import InputError
 from tidemill.feast.pushing import let_push_reach_windows
 from tidemill.feast.registry_defaults import change_registry_defaults
 from tidemill.feast.serving import ASKED, ProjectStores, rows_of
-from tidemill.feast.values import to_python, to_values
+from tidemill.feast.values import to_python, to_stored, to_values
 from tidemill.online.result import OnlineResult, Status
 from tidemill.online.store import OnlineStore
 from tidemill.online.writer import EVENT_TIME, KNOWN_TIME
@@ -276,7 +276,7 @@ def _frame(table: FeatureView, data: Sequence[_Row], store: OnlineStore) -> pl.D
         for name, dtype in zip(view.join_keys, store.catalog.key_types(view), strict=True)
     ]
     for feature in view.features:
-        found = [to_python(values[feature.name]) if feature.name in values else None for _, values, _, _ in data]
+        found = [to_stored(values[feature.name]) if feature.name in values else None for _, values, _, _ in data]
         columns.append(pl.Series(feature.name, found, feature.dtype.polars(), strict=False))
     event = [utils.make_tzaware(time) for _, _, time, _ in data]
     known = [

@@ -20,7 +20,7 @@ from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError
 from tidemill.feast.files import replace_file
-from tidemill.offline.files import resolve
+from tidemill.offline.listing import resolve
 
 _NULLABLE = {
     pa.int8(): pd.Int8Dtype(),

@@ -51,6 +51,11 @@ def to_python(value: Value, dtype: ValueType | None = None) -> Any:
     return feast_value_type_to_python_type(value, None if dtype is None else FeastValueType(int(dtype)))
 
 
+def to_stored(value: Value) -> Any:
+    """As `to_python`, but JSON stays the text that columns hold."""
+    return value.json_val if value.WhichOneof("val") == "json_val" else to_python(value)
+
+
 def _seconds(value: Any) -> int:
     """Feast's wire format keeps whole seconds."""
     return to_micros(value) // 1_000_000 if isinstance(value, datetime) else int(value)

@@ -19,7 +19,7 @@ from tidemill.errors import InputError
 from tidemill.feast.files import replace_file
 from tidemill.feast.nouns import source_noun
 from tidemill.offline.append import append_rows
-from tidemill.offline.files import resolve
+from tidemill.offline.listing import resolve
 
 _writing = threading.Lock()
 _shared: dict[tuple[str, str], set[str]] = {}
