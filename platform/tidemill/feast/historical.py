@@ -12,12 +12,15 @@ import polars as pl
 from feast.feature_view import DUMMY_ENTITY_ID, FeatureView
 from feast.field import Field
 from feast.infra.offline_stores.file_source import FileSource
+from feast.labeling.label_view import LabelView
 
 from tidemill.clock import as_utc
 from tidemill.definitions import catalog as nouns
 from tidemill.definitions.catalog import Catalog
+from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError, NotDefinedError, SpineError
 from tidemill.feast.nouns import aggregation_noun, feature_noun, source_noun, stream_noun
+from tidemill.feast.pulls import columns_of
 from tidemill.feast.tags import event_id_of, freshness_of, schedule_of
 from tidemill.offline.instants import Unit, finer, to_unit
 from tidemill.offline.scan import declared_types, scan_source
@@ -72,13 +75,16 @@ def catalog_of_views(
     views: Iterable[FeatureView],
     sources: Iterable[FileSource] = (),
     only: Mapping[str, Collection[str]] | None = None,
+    root: Path | None = None,
 ) -> Catalog:
-    """A catalog of just these views, `only` some features of each, and of further sources for SQL to read."""
+    """A catalog of just these views, `only` some features of each, and of further sources for SQL to read.
+
+    `root` is the repository's folder, where the types of label views' keys are found.
+    """
     views = list(views)
     entities: dict[str, nouns.Entity] = {}
     for view in views:
-        for column in view.entity_columns:
-            field = feature_noun(column)
+        for field in _keys_of(view, root):
             entities.setdefault(field.name, nouns.Entity(name=field.name, join_key=field.name, dtype=field.dtype))
     of_views = [view.batch_source for view in views if view.batch_source is not None]
     found_sources = {source.name: source_noun(source) for source in (*sources, *of_views)}
@@ -117,7 +123,7 @@ def training_set_of(
     only: dict[str, set[str]] = {view.name: set() for view in views}
     for projection in projections:
         only[projection.view] |= set(projection.features)
-    catalog = catalog_of_views(project, views, further, only)
+    catalog = catalog_of_views(project, views, further, only, root)
     service = nouns.Service(name=_SERVICE, projections=projections)
     store = OfflineStore(root=root, catalog=replace(catalog, services=(service,)))
     return store.training_set(
@@ -133,7 +139,7 @@ def keys_and_times(
     Views with different keys each bring their own rows; the keys they lack are null there. In the order of time and
     keys, so that the same files always give the same spine. Times are as fine as the finest source's.
     """
-    catalog = catalog_of_views(project, views, only={view.name: () for view in views})
+    catalog = catalog_of_views(project, views, only={view.name: () for view in views}, root=root)
     store = OfflineStore(root=root, catalog=catalog)
     unit = finer(store.source_files(source.name).unit_of(source.timestamp_field) for source in catalog.sources)
     parts: dict[tuple[str, tuple[str, ...]], pl.LazyFrame] = {}
@@ -171,6 +177,17 @@ def _end_asked(end: datetime | None) -> datetime:
         return now
     is_local_now = end.tzinfo is None and abs(end.astimezone(UTC) - now) < _A_MOMENT
     return now if is_local_now else as_utc(end)
+
+
+def _keys_of(view: FeatureView, root: Path | None) -> list[nouns.Feature]:
+    """A view's keys with their types. Those of label views are the file's: Feast infers only those of other views."""
+    keys = [feature_noun(column) for column in view.entity_columns]
+    if root is None or not isinstance(view, LabelView) or not isinstance(view.batch_source, FileSource):
+        return keys
+    stored, type_of = dict(columns_of(root, view.batch_source)), view.batch_source.source_datatype_to_feast_value_type()
+    return [
+        replace(key, dtype=ValueType(type_of(stored[key.name]).value)) if key.name in stored else key for key in keys
+    ]
 
 
 def _keys_in(

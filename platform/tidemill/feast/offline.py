@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 from feast import FeatureView, OnDemandFeatureView
 from feast.data_source import DataSource
+from feast.errors import RequestDataNotFoundInEntityDfException
 from feast.feature_logging import LoggingConfig, LoggingSource
 from feast.infra.offline_stores.file_source import FileLoggingDestination, FileSource
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
@@ -74,12 +75,14 @@ class PolarsOfflineStore(OfflineStore):
             full_feature_names=full_feature_names,
             filter_known=filter_by_created_timestamp,
         )
+        on_demand_views = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        _refuse_missing_requests(on_demand_views, training_set.spine.columns)
         return PolarsRetrievalJob(
             training_set.collect,
             root=root,
             references=feature_refs,
             full_feature_names=full_feature_names,
-            on_demand_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            on_demand_views=on_demand_views,
             metadata=metadata_of(feature_refs, training_set.spine, training_set.time_column),
         )
 
@@ -239,6 +242,15 @@ class PolarsOfflineStore(OfflineStore):
 def root_of(config: RepoConfig) -> Path:
     """The repository's folder, against which every relative path is read."""
     return Path(config.repo_path or Path.cwd()).resolve()
+
+
+def _refuse_missing_requests(views: Iterable[OnDemandFeatureView], columns: Iterable[str]) -> None:
+    """Feast asks this of pandas spines alone; a range of time, for one, never has request data."""
+    present = set(columns)
+    for view in views:
+        for name in view.get_request_data_schema():
+            if name not in present:
+                raise RequestDataNotFoundInEntityDfException(feature_name=name, feature_view_name=view.name)
 
 
 def _file_source(source: DataSource) -> FileSource:

@@ -237,3 +237,34 @@ def test_metrics_of_numbers_that_are_none_count_them_and_leave_them_out(tmp_path
     end_baseline(tmp_path, "p", feature_view_name="v")
     assert [found["is_baseline"] for found in kept(tmp_path, "p", "feature", None, at.date(), None)] == [False]
     assert kept(tmp_path, "p", "feature", None, at.date() + timedelta(days=1), None) == []
+
+
+def test_labels_are_joined_with_features_by_the_keys_that_their_file_holds(quickstarts: Quickstarts) -> None:
+    from feast.data_source import PushMode
+
+    with chdir(quickstarts.offline):
+        store = opened(quickstarts.offline)
+        label = {
+            "driver_id": [1001, 1001],
+            "event_timestamp": [quickstarts.now - timedelta(hours=hours) for hours in (3, 2)],
+            "is_reliable": [0, 1],
+            "quality_score": pd.Series([0.25, 0.75], dtype="float32"),
+            "reviewer_notes": ["late", "mended"],
+            "labeler": ["ada", "bob"],
+        }
+        store.push("driver_quality_labels_push", pd.DataFrame(label), to=PushMode.OFFLINE)
+        asked = ["driver_quality_labels:is_reliable", "driver_quality_labels:labeler", "driver_hourly_stats:acc_rate"]
+        found = store.get_historical_features(spine(quickstarts.now).tail(3), asked).to_polars()
+
+    assert found["is_reliable"].to_list() == [1, None, None]
+    assert found["labeler"].to_list() == ["bob", None, None]
+    assert found["acc_rate"].null_count() == 0
+
+
+def test_a_spine_without_what_an_on_demand_view_asks_for_is_refused_before_the_work(quickstarts: Quickstarts) -> None:
+    from feast.errors import RequestDataNotFoundInEntityDfException
+
+    with chdir(quickstarts.offline), pytest.raises(RequestDataNotFoundInEntityDfException, match="val_to_add"):
+        opened(quickstarts.offline).get_historical_features(
+            features=ASKED, start_date=quickstarts.now - timedelta(days=1), end_date=quickstarts.now
+        )
