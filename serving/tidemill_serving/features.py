@@ -94,7 +94,7 @@ class FeatureEndpoint:
     def __init__(self, state: ServingState, service: str) -> None:
         self._state, self.service = state, service
         self.batcher: Batcher[_Read, bytes] = Batcher.of_requests(self._answer_batch, state.limits)
-        self._rows_meter = state.metrics.batch_rows.labels("features", service)
+        self._meter = ("features", service)
         state.metrics.pending.labels("features", service).set_function(lambda: self.batcher.pending)
 
     async def answer(self, body: bytes) -> bytes:
@@ -113,7 +113,7 @@ class FeatureEndpoint:
         result = await snapshot.online.aread(self.service, rows)
         head = {"service": self.service, "catalog_version": snapshot.version, "at": micros_text(result.at)}
         vectors = Vectors.of(result, snapshot.writers[self.service], head)
-        self._rows_meter.observe(len(rows))
+        self._state.metrics.batch_rows.observe(self._meter, len(rows))
         if not vectors.all_present:
             self._state.metrics.not_present(self.service, vectors.statuses)
         self._state.metrics.stale_values(self.service, vectors.stale)

@@ -10,7 +10,7 @@ from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -20,58 +20,67 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 
 _ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000)
 
 
-class _Routes(Collector):
-    """Requests and their times by route: plain numbers that one thread adds to, turned into metrics when asked for.
+class QuickCounter(Collector):
+    """A counter of plain numbers that one thread adds to, turned into a metric when asked for.
 
     The client library's own meters take a lock for each number, which is more than answering takes elsewhere.
     """
 
-    def __init__(self) -> None:
-        self._counts: dict[tuple[str, int], int] = {}
-        self._times: dict[str, list[int]] = {}
-        self._sums: dict[str, float] = {}
+    def __init__(self, name: str, about: str, labels: tuple[str, ...]) -> None:
+        self._name, self._about, self._labels = name, about, labels
+        self._counts: dict[tuple[str, ...], int] = {}
 
-    def add(self, route: str, status: int, seconds: float) -> None:
-        counts = self._counts
-        counts[route, status] = counts.get((route, status), 0) + 1
-        buckets = self._times.get(route)
-        if buckets is None:
-            buckets = self._times[route] = [0] * (len(_SECONDS) + 1)
-        buckets[bisect_left(_SECONDS, seconds)] += 1
-        self._sums[route] = self._sums.get(route, 0.0) + seconds
+    def add(self, labels: tuple[str, ...], count: int = 1) -> None:
+        self._counts[labels] = self._counts.get(labels, 0) + count
 
     def collect(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily("tidemill_http_requests", "Requests answered", labels=("route", "status"))
-        for (route, status), count in self._counts.copy().items():
-            requests.add_metric((route, str(status)), count)
-        yield requests
-        times = HistogramMetricFamily(
-            "tidemill_http_seconds", "From the request's head to the answer", labels=("route",)
-        )
-        for route, buckets in self._times.copy().items():
-            bounds = [*(str(bound) for bound in _SECONDS), "+Inf"]
-            times.add_metric((route,), list(zip(bounds, accumulate(buckets), strict=True)), self._sums.get(route, 0.0))
-        yield times
+        metric = CounterMetricFamily(self._name, self._about, labels=self._labels)
+        for labels, count in self._counts.copy().items():
+            metric.add_metric(labels, count)
+        yield metric
+
+
+class QuickHistogram(Collector):
+    """The same for a histogram."""
+
+    def __init__(self, name: str, about: str, labels: tuple[str, ...], bounds: tuple[float, ...]) -> None:
+        self._name, self._about, self._labels, self._bounds = name, about, labels, bounds
+        self._counts: dict[tuple[str, ...], list[int]] = {}
+        self._sums: dict[tuple[str, ...], float] = {}
+
+    def observe(self, labels: tuple[str, ...], value: float) -> None:
+        counts = self._counts.get(labels)
+        if counts is None:
+            counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
+        counts[bisect_left(self._bounds, value)] += 1
+        self._sums[labels] = self._sums.get(labels, 0.0) + value
+
+    def collect(self) -> Iterator[Metric]:
+        metric = HistogramMetricFamily(self._name, self._about, labels=self._labels)
+        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        for labels, counts in self._counts.copy().items():
+            metric.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), self._sums.get(labels, 0.0))
+        yield metric
 
 
 class Metrics:
-    """The meters of one application."""
+    """The meters of one application. The quick ones are to be used from its event loop only."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._routes = _Routes()
-        self.registry.register(self._routes)
-        self.predictions = Counter(
-            "tidemill_predictions", "Rows predicted and logged", ("model", "version"), registry=self.registry
+        self._requests = QuickCounter("tidemill_http_requests", "Requests answered", ("route", "status"))
+        self._times = QuickHistogram(
+            "tidemill_http_seconds", "From the request's head to the answer", ("route",), _SECONDS
         )
-        self.batch_rows = Histogram(
-            "tidemill_batch_rows", "Rows answered together", ("kind", "name"), buckets=_ROWS, registry=self.registry
-        )
-        self.stage_seconds = Histogram(
+        self.predictions = QuickCounter("tidemill_predictions", "Rows predicted and logged", ("model", "version"))
+        self.batch_rows = QuickHistogram("tidemill_batch_rows", "Rows answered together", ("kind", "name"), _ROWS)
+        self.stage_seconds = QuickHistogram(
             "tidemill_prediction_stage_seconds", "Where a batch of predictions spends its time", ("model", "stage"),
-            buckets=_SECONDS, registry=self.registry,
+            _SECONDS,
         )  # fmt: skip
+        for quick in (self._requests, self._times, self.predictions, self.batch_rows, self.stage_seconds):
+            self.registry.register(quick)
         self.values = Counter(
             "tidemill_feature_values_not_present", "Feature values read that were not PRESENT",
             ("service", "feature", "status"), registry=self.registry,
@@ -92,7 +101,8 @@ class Metrics:
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count and time one answer. To be called from the event loop only."""
-        self._routes.add(route, status, seconds)
+        self._requests.add((route, str(status)))
+        self._times.observe((route,), seconds)
 
     def not_present(self, service: str, statuses: Mapping[str, Sequence[str]]) -> None:
         """Count what a read did not find, found null or found too old."""

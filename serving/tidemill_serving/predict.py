@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from tidemill.errors import InputError, UnavailableError
-from tidemill.predictions.log import PredictionLog, PredictionRecord
+from tidemill.predictions import PredictionBatch, PredictionLog
 from tidemill_serving.batching import Batcher
 from tidemill_serving.exchange import parse_object
 from tidemill_serving.features import check_fields, flag, micros_text
@@ -21,12 +20,15 @@ from tidemill_serving.models import ServedModel
 from tidemill_serving.problems import MalformedBodyError, NotDeployedError
 from tidemill_serving.rows import Row, RowSchema, row_schema
 from tidemill_serving.state import ServingState, Snapshot
-from tidemill_serving.values import plain
-from tidemill_serving.vectors import StatusRows, row_texts, stale_columns, stale_rows, status_names
+from tidemill_serving.vectors import StatusRows, stale_columns, stale_rows, status_names
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tidemill.online.result import OnlineResult
 
+_QUICK_ROWS = 64
+_QUICK_SECONDS = 0.02
 _LONGEST_ID = 64
 REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_ID}}}")
 
@@ -60,18 +62,29 @@ class _Batch:
     rows: list[Row]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    """A batch that is predicted and logged: the answers, and how long each stage took in seconds."""
+
+    answers: list[bytes]
+    statuses: Mapping[str, Sequence[str]] | None
+    stages: Mapping[str, float]
+
+
 class PredictEndpoint:
-    """Answers for one model. Requests that arrive together share a read, a call of the model and a write to the log."""
+    """Answers for one model. Requests that arrive together share a read, a call of the model and a write to the log.
+
+    Models of plain arrays predict some rows in less time than another thread takes to begin: those are completed in the
+    event loop, which also keeps the two from taking turns. Other models, larger batches, and a disk or a model that has
+    just been slow are left to the thread of the models.
+    """
 
     def __init__(self, state: ServingState, model: str) -> None:
         self._state, self.model = state, model
         self._statuses = StatusRows()
+        self._last_seconds = 0.0
         self.batcher: Batcher[_Request, bytes] = Batcher.of_requests(self._answer_batch, state.limits)
-        metrics = state.metrics
-        metrics.pending.labels("predict", model).set_function(lambda: self.batcher.pending)
-        self._rows_meter = metrics.batch_rows.labels("predict", model)
-        stages = ("read", "predict", "log", "encode")
-        self._stage = {name: metrics.stage_seconds.labels(model, name) for name in stages}
+        state.metrics.pending.labels("predict", model).set_function(lambda: self.batcher.pending)
 
     async def answer(self, body: bytes) -> bytes:
         request = parse_object(body)
@@ -84,69 +97,83 @@ class PredictEndpoint:
         return await self.batcher.submit(asked, weight=len(rows), kind=(id(snapshot), id(served)))
 
     async def _answer_batch(self, requests: list[_Request]) -> list[bytes]:
-        state, served = self._state, requests[0].served
+        served = requests[0].served
         rows = requests[0].rows if len(requests) == 1 else [row for request in requests for row in request.rows]
         batch = _Batch(served=served, snapshot=requests[0].snapshot, requests=requests, rows=rows)
         started = perf_counter()
         result = await batch.snapshot.online.aread(served.service, rows)
-        self._stage["read"].observe(perf_counter() - started)
-        self._rows_meter.observe(len(rows))
-        return await asyncio.get_running_loop().run_in_executor(state.model_thread, self._complete, batch, result)
+        read = perf_counter()
+        if self._is_quick(batch):
+            done = self._complete(batch, result)
+        else:
+            thread = self._state.model_thread
+            done = await asyncio.get_running_loop().run_in_executor(thread, self._complete, batch, result)
+        self._last_seconds = perf_counter() - read
+        self._count(batch, result, done, read_seconds=read - started)
+        return done.answers
 
-    def _complete(self, batch: _Batch, result: OnlineResult) -> list[bytes]:
-        """Predict, log and only then answer; in the thread of the models."""
+    def _is_quick(self, batch: _Batch) -> bool:
+        return (
+            len(batch.rows) <= _QUICK_ROWS
+            and self._last_seconds < _QUICK_SECONDS
+            and batch.served.artifact.trees is not None
+            and not self._state.project.predictions.sync
+        )
+
+    def _complete(self, batch: _Batch, result: OnlineResult) -> _Done:
+        """Predict, log and only then answer."""
         started = perf_counter()
-        predictions = _predict(batch.served, result)
+        predictions = _predict(batch.served, result).tolist()
         predicted = perf_counter()
         statuses = None if result.all_present else status_names(result)
-        rows = self._log(batch, result, statuses, predictions)
-        logged = perf_counter()
-        if statuses is not None:
-            self._state.metrics.not_present(batch.served.service, statuses)
-        self._state.metrics.stale_values(batch.served.service, stale_columns(result))
-        self._state.metrics.predictions.labels(self.model, str(batch.served.version)).inc(len(batch.rows))
-        answers = _answers(batch, rows, result)
-        for stage, seconds in (
-            ("predict", predicted - started),
-            ("log", logged - predicted),
-            ("encode", perf_counter() - logged),
-        ):
-            self._stage[stage].observe(seconds)
-        return answers
+        logged = self._logged(batch, result, statuses, predictions)
+        self._state.project.predictions.append_batch(logged)
+        appended = perf_counter()
+        answers = _answers(batch, logged, self._status_texts(batch, result, statuses), stale_rows(result))
+        stages = {"predict": predicted - started, "log": appended - predicted, "encode": perf_counter() - appended}
+        return _Done(answers=answers, statuses=statuses, stages=stages)
 
-    def _log(
-        self, batch: _Batch, result: OnlineResult, statuses: Mapping[str, Sequence[str]] | None, predictions: np.ndarray
-    ) -> list[PredictionRecord]:
+    def _count(self, batch: _Batch, result: OnlineResult, done: _Done, *, read_seconds: float) -> None:
+        metrics, model = self._state.metrics, self.model
+        if done.statuses is not None:
+            metrics.not_present(batch.served.service, done.statuses)
+        metrics.stale_values(batch.served.service, stale_columns(result))
+        metrics.predictions.add((model, str(batch.served.version)), len(batch.rows))
+        metrics.batch_rows.observe(("predict", model), len(batch.rows))
+        metrics.stage_seconds.observe((model, "read"), read_seconds)
+        for stage, seconds in done.stages.items():
+            metrics.stage_seconds.observe((model, stage), seconds)
+
+    def _logged(
+        self,
+        batch: _Batch,
+        result: OnlineResult,
+        statuses: Mapping[str, Sequence[str]] | None,
+        predictions: list[float],
+    ) -> PredictionBatch:
         log, served = self._state.project.predictions, batch.served
-        columns = batch.snapshot.writers[served.service].columns(result)
-        known = self._statuses
-        identity = _Identity.of(self._schema(batch.snapshot, served))
-        records = [
-            PredictionRecord(
-                prediction_id=name,
-                model=self.model,
-                version=served.version,
-                service=served.service,
-                catalog_digest=batch.snapshot.digest,
-                at=result.at,
-                id=identity.id_of(row),
-                keys=identity.keys_of(row),
-                request=identity.request_of(row),
-                features=features,
-                statuses=status,
-                prediction=prediction,
-            )
-            for name, row, features, status, prediction in zip(
-                [name for request in batch.requests for name in request.prediction_ids(log)],
-                batch.rows,
-                row_texts(columns),
-                known.all_present(result.names, len(batch.rows)) if statuses is None else known.texts(statuses),
-                predictions.tolist(),
-                strict=True,
-            )
-        ]
-        log.append(records)
-        return records
+        parts = self._schema(batch.snapshot, served).parts
+        return PredictionBatch(
+            model=self.model,
+            version=served.version,
+            service=served.service,
+            catalog_digest=batch.snapshot.digest,
+            at=result.at,
+            prediction_ids=[name for request in batch.requests for name in request.prediction_ids(log)],
+            ids=parts.names_of(batch.rows),
+            keys=parts.keys_of(batch.rows),
+            request=parts.request_of(batch.rows),
+            features=batch.snapshot.writers[served.service].columns(result),
+            statuses=statuses,
+            predictions=predictions,
+        )
+
+    def _status_texts(
+        self, batch: _Batch, result: OnlineResult, statuses: Mapping[str, Sequence[str]] | None
+    ) -> list[str]:
+        if statuses is None:
+            return self._statuses.all_present(result.names, len(batch.rows))
+        return self._statuses.texts(statuses)
 
     def _served(self) -> ServedModel:
         served = self._state.shelf.served.get(self.model)
@@ -177,61 +204,30 @@ def _name_of(request: Mapping[str, Any]) -> str | None:
     return name
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Identity:
-    """Which columns of a row are keys, which are request fields, and which one is its name."""
-
-    keys: tuple[str, ...]
-    request: tuple[str, ...]
-    id_column: str | None
-
-    @classmethod
-    def of(cls, schema: RowSchema) -> _Identity:
-        return cls(
-            keys=tuple(field.name for field in schema.fields if field.is_key),
-            request=tuple(field.name for field in schema.fields if not field.is_key),
-            id_column=schema.id_column,
+def _answers(batch: _Batch, logged: PredictionBatch, statuses: list[str], stale: list[list[str]]) -> list[bytes]:
+    at = micros_text(logged.at)
+    rows = [
+        {
+            "id": name,
+            "prediction_id": prediction_id,
+            "prediction": prediction,
+            "statuses": orjson.Fragment(status),
+            "stale": stale_features,
+        }
+        for name, prediction_id, prediction, status, stale_features in zip(
+            logged.ids, logged.prediction_ids, logged.predictions, statuses, stale, strict=True
         )
-
-    def id_of(self, row: Row) -> str | None:
-        name = None if self.id_column is None else row.get(self.id_column)
-        return name if name is None or type(name) is str else str(name)
-
-    def keys_of(self, row: Row) -> str:
-        return orjson.dumps({name: row[name] for name in self.keys}, default=plain).decode()
-
-    def request_of(self, row: Row) -> str:
-        return orjson.dumps({name: row[name] for name in self.request}, default=plain).decode()
-
-
-def _answers(batch: _Batch, records: list[PredictionRecord], result: OnlineResult) -> list[bytes]:
-    stale = stale_rows(result)
+    ]
     answers, first = [], 0
     for request in batch.requests:
         last = first + len(request.rows)
-        part = zip(records[first:last], stale[first:last], strict=True)
-        document = {
-            "model": batch.served.model.name,
-            "version": batch.served.version,
-            "at": micros_text(result.at),
-            "predictions": [_row_answer(record, stale, explain=request.explain) for record, stale in part],
-        }
+        if request.explain:
+            for place in range(first, last):
+                rows[place]["features"] = {name: column[place] for name, column in logged.features.items()}
+        document = {"model": logged.model, "version": logged.version, "at": at, "predictions": rows[first:last]}
         answers.append(orjson.dumps(document))
         first = last
     return answers
-
-
-def _row_answer(record: PredictionRecord, stale: list[str], *, explain: bool) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "id": record.id,
-        "prediction_id": record.prediction_id,
-        "prediction": record.prediction,
-        "statuses": orjson.Fragment(record.statuses),
-        "stale": stale,
-    }
-    if explain:
-        answer["features"] = orjson.Fragment(record.features)
-    return answer
 
 
 def _predict(served: ServedModel, result: OnlineResult) -> np.ndarray:

@@ -16,6 +16,7 @@ from tidemill.definitions.catalog import Catalog, OnDemandView, Projection, Serv
 from tidemill.definitions.types import ValueType
 from tidemill_serving.exchange import json_kind
 from tidemill_serving.problems import Fault, MalformedBodyError, RejectedRowsError
+from tidemill_serving.row_parts import RowParts
 from tidemill_serving.values import EXACT, RANGES, WrongTypeError, expected, reader_of
 
 _MOST_FAULTS = 20
@@ -74,6 +75,11 @@ class RowSchema:
 
     def _names_its_row(self, row: Row) -> bool:
         return self._own_id_column and self.id_column is not None and type(row.get(self.id_column)) is str
+
+    @cached_property
+    def parts(self) -> RowParts:
+        """What a checked row is taken apart into for the prediction log."""
+        return RowParts.of(self.fields, self.id_column)
 
     @cached_property
     def _own_id_column(self) -> bool:

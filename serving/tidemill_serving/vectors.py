@@ -135,12 +135,6 @@ class StatusRows:
         return text
 
 
-def row_texts(columns: Columns) -> list[str]:
-    """One JSON object, as text, for each row of the columns."""
-    names = tuple(columns)
-    return [orjson.dumps(dict(zip(names, row, strict=True))).decode() for row in zip(*columns.values(), strict=True)]
-
-
 def stale_columns(result: OnlineResult) -> dict[str, Sequence[bool]]:
     """The features of which some value is older than its freshness objective; mostly none."""
     if not result.any_stale:

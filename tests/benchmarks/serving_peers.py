@@ -33,7 +33,7 @@ def ours(root: Path, port: int) -> None:
 def ours_unlogged(root: Path, port: int) -> None:
     from tidemill.predictions.log import PredictionLog
 
-    PredictionLog.append = lambda _log, _records: None  # type: ignore[method-assign]
+    PredictionLog.append_batch = lambda _log, _batch: None  # type: ignore[method-assign]
     ours(root, port)
 
 

@@ -1,9 +1,10 @@
 """The prediction log: every answer that was given, with what it was computed from.
 
-Records are JSON lines in segment files, one file for each process and hour of the project's clock, so that any number
-of serving processes write side by side and a reader of some hours opens only their files. Objects inside a line
-(`keys`, `request`, `features`, `statuses`) are JSON texts of their own: they come back exactly as they were written,
-whatever types a model's features have. A float that JSON cannot say is the text "NaN", "Infinity" or "-Infinity".
+It is JSON lines in segment files, one file for each process and hour of the project's clock, so that any number of
+serving processes write side by side and a reader of some hours opens only their files. A line holds the rows that were
+answered together (`batch.py`), or one record. Read back, `keys`, `request`, `features` and `statuses` are JSON texts,
+exactly as they were written, whatever types a model's features have. A float that JSON cannot say is the text "NaN",
+"Infinity" or "-Infinity".
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import polars as pl
 
 from tidemill.clock import as_utc, to_micros
 from tidemill.errors import UnavailableError
+from tidemill.predictions.batch import PREFIX, PredictionBatch, columns_of
 from tidemill.predictions.segment import PARQUET_SUFFIX, SUFFIX, Segment, TornLine, hour_of_name, whole_lines
 
 _log = logging.getLogger("tidemill.predictions")
@@ -78,7 +80,7 @@ class PredictionLog:
 
     def __init__(self, folder: Path, *, sync: bool = False, segment_bytes: int = 64 * 2**20) -> None:
         self.folder = folder
-        self._sync, self._segment_bytes = sync, segment_bytes
+        self.sync, self._segment_bytes = sync, segment_bytes
         self._segment: Segment | None = None
         self._writing = threading.Lock()
         self._syncing = threading.Lock()
@@ -98,19 +100,13 @@ class PredictionLog:
 
         Raises UnavailableError where the disk refuses; then none of the records may be answered.
         """
-        if not records:
-            return
-        lines = b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
-        try:
-            ticket = self._write(lines, at=records[0].at)
-            if self._sync:
-                self._wait_until_synced(ticket)
-        except OSError as error:
-            self._abandon_segment()
-            raise UnavailableError(
-                f"The prediction log in {self.folder} cannot be written: {error.strerror}.",
-                hint="Answers are withheld until it can be; make room or mend the disk.",
-            ) from error
+        if records:
+            lines = (orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
+            self._append(b"".join(lines), at=records[0].at)
+
+    def append_batch(self, batch: PredictionBatch) -> None:
+        """The same for rows that were answered together: encoded once, written in one go."""
+        self._append(batch.line(), at=batch.at)
 
     def scan(
         self, model: str | None = None, start: datetime | None = None, end: datetime | None = None
@@ -122,7 +118,7 @@ class PredictionLog:
         process, is skipped and reported as a warning: its answer was never sent. A request that was sent again under
         the same name counts once, with its last answer: the one that arrived.
         """
-        parts = [self._read(file) for file in self._files(start, end)]
+        parts = [self._read(file, model) for file in self._files(start, end)]
         frame = pl.concat([pl.DataFrame(schema=SCHEMA), *parts])
         return _each_once(frame.filter(*_conditions(model, start, end)).sort("at", maintain_order=True))
 
@@ -146,6 +142,18 @@ class PredictionLog:
         if segment is not None:
             segment.close()
 
+    def _append(self, lines: bytes, *, at: int) -> None:
+        try:
+            ticket = self._write(lines, at=at)
+            if self.sync:
+                self._wait_until_synced(ticket)
+        except OSError as error:
+            self._abandon_segment()
+            raise UnavailableError(
+                f"The prediction log in {self.folder} cannot be written: {error.strerror}.",
+                hint="Answers are withheld until it can be; make room or mend the disk.",
+            ) from error
+
     def _write(self, lines: bytes, *, at: int) -> int:
         with self._writing:
             self._renew_after_fork()
@@ -156,7 +164,7 @@ class PredictionLog:
     def _segment_for(self, hour: str) -> Segment:
         current = self._segment
         if current is not None and (current.hour != hour or current.size >= self._segment_bytes):
-            if self._sync:
+            if self.sync:
                 current.sync()
             current.close()
             current = None
@@ -201,13 +209,13 @@ class PredictionLog:
             if first <= hour_of_name(file) <= last and not (file.suffix == SUFFIX and file.stem in compacted):
                 yield file
 
-    def _read(self, file: Path) -> pl.DataFrame:
+    def _read(self, file: Path, model: str | None = None) -> pl.DataFrame:
         if file.suffix == PARQUET_SUFFIX:
             return pl.read_parquet(file)
         content, torn = whole_lines(file)
         if torn is not None and not self._is_open(file):
             _log.warning("The last line of %s is torn (%d bytes); its answer was never sent.", torn.file, torn.bytes)
-        return parse_lines(content)
+        return parse_lines(content, model=model)
 
     def _is_open(self, file: Path) -> bool:
         segment = self._segment
@@ -222,11 +230,17 @@ class PredictionLog:
         return target
 
 
-def parse_lines(content: bytes) -> pl.DataFrame:
-    """Complete lines of a segment as a frame of `SCHEMA`."""
-    if not content:
-        return pl.DataFrame(schema=SCHEMA)
-    return pl.read_ndjson(BytesIO(content), schema=_STORED).cast({"at": SCHEMA["at"]})
+def parse_lines(content: bytes, *, model: str | None = None) -> pl.DataFrame:
+    """Complete lines of a segment as a frame of `SCHEMA`. Batches of other models than `model` are passed over."""
+    batches, records = [], []
+    for line in content.split(b"\n")[:-1]:
+        (batches if line.startswith(PREFIX) else records).append(line)
+    parts = [pl.DataFrame(schema=_STORED)]
+    if records:
+        parts.append(pl.read_ndjson(BytesIO(b"\n".join(records)), schema=_STORED))
+    if batches:
+        parts.append(pl.DataFrame(columns_of(batches, model=model), schema_overrides=_STORED).select(*_STORED))
+    return pl.concat(parts).cast({"at": SCHEMA["at"]})
 
 
 def _conditions(model: str | None, start: datetime | None, end: datetime | None) -> Iterable[pl.Expr]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 
 from tidemill.clock import to_micros
 from tidemill.errors import UnavailableError
-from tidemill.predictions import PredictionLog, PredictionRecord
+from tidemill.predictions import PredictionBatch, PredictionLog, PredictionRecord
 from tidemill.predictions.segment import Segment
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
@@ -41,6 +43,26 @@ def record(
     )
 
 
+def batch(
+    *numbers: int, at: datetime = NOON, model: str = "delay", statuses: dict[str, list[str]] | None = None
+) -> PredictionBatch:
+    """The same rows as `record` makes, by column."""
+    return PredictionBatch(
+        model=model,
+        version=3,
+        service="delay_v1",
+        catalog_digest="ab" * 32,
+        at=to_micros(at),
+        prediction_ids=[f"p-{number}" for number in numbers],
+        ids=[None if number % 2 else f"row-{number}" for number in numbers],
+        keys={"origin": ["JFK"] * len(numbers)},
+        request={},
+        features={"temp": [1.5] * len(numbers)},
+        statuses=statuses,
+        predictions=[number / 10 for number in numbers],
+    )
+
+
 def test_what_was_appended_is_scanned_back_with_its_columns_and_types(tmp_path: Path) -> None:
     log = PredictionLog(tmp_path)
     log.append([record(0), record(1)])
@@ -54,6 +76,47 @@ def test_what_was_appended_is_scanned_back_with_its_columns_and_types(tmp_path: 
     assert frame["id"].to_list() == ["row-0", None]
     assert frame["at"].to_list() == [NOON, NOON]
     assert frame["prediction"].to_list() == [0.0, 0.1]
+
+
+def test_a_batch_is_scanned_back_as_the_records_of_its_rows(tmp_path: Path) -> None:
+    by_row, by_column = PredictionLog(tmp_path / "rows"), PredictionLog(tmp_path / "columns")
+    by_row.append([record(number) for number in range(5)])
+    by_column.append_batch(batch(0, 1, 2))
+    by_column.append_batch(batch(3, 4, statuses={"temp": ["PRESENT", "PRESENT"]}))
+    assert by_column.scan().equals(by_row.scan())
+
+
+def test_batches_and_records_lie_in_one_file_and_are_scanned_together(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    log.append([record(0)])
+    log.append_batch(batch(1, 2, at=NOON + timedelta(minutes=1)))
+    log.append_batch(batch(7, model="other"))
+    log.append([record(3, at=NOON + timedelta(minutes=2))])
+    assert len(list(tmp_path.iterdir())) == 1
+    assert log.scan("delay")["prediction_id"].to_list() == ["p-0", "p-1", "p-2", "p-3"]
+    assert log.scan("delay", NOON + timedelta(minutes=1), NOON + timedelta(minutes=2)).height == 2
+    assert log.scan("other")["features"].to_list() == ['{"temp":1.5}']
+
+
+def test_a_status_that_is_not_present_belongs_to_its_row(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    log.append_batch(batch(0, 1, statuses={"temp": ["PRESENT", "NOT_FOUND"]}))
+    assert log.scan()["statuses"].to_list() == ['{"temp":"PRESENT"}', '{"temp":"NOT_FOUND"}']
+
+
+def test_a_batch_sent_again_under_its_names_counts_once_with_its_last_answer(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    log.append_batch(batch(0, 1))
+    log.append_batch(replace(batch(0, 1), predictions=[0.7, 0.8]))
+    assert log.scan()["prediction"].to_list() == [0.7, 0.8]
+
+
+def test_values_of_every_kind_come_back_from_a_batch_as_they_were_written(tmp_path: Path) -> None:
+    features = {"n": [None, 9223372036854775807], "x": [0.1, "NaN"], "s": ['a"\\é\n', ""], "l": [[1, 2], []]}
+    log = PredictionLog(tmp_path)
+    log.append_batch(replace(batch(0, 1), features=features, statuses={name: ["PRESENT"] * 2 for name in features}))
+    rows = [json.loads(text) for text in log.scan()["features"].to_list()]
+    assert rows == [{name: column[place] for name, column in features.items()} for place in range(2)]
 
 
 @pytest.mark.parametrize("text", ['{"a":"b\\\\c\\"d\\u00e9\\n"}', '{"big":9223372036854775807}', '{"x":0.1,"n":null}'])
@@ -94,15 +157,18 @@ def test_a_segment_that_has_grown_is_followed_by_another(tmp_path: Path) -> None
     assert log.scan().height == 6
 
 
-def test_a_torn_last_line_is_skipped_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("torn", [b'{"prediction_id":"half', batch(2, 3).line()[:-10]])
+def test_a_torn_last_line_is_skipped_and_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: bytes
+) -> None:
     log = PredictionLog(tmp_path)
     log.append([record(0), record(1)])
     log.close()
     [segment] = tmp_path.iterdir()
     with segment.open("ab") as file:
-        file.write(b'{"prediction_id":"half')
+        file.write(torn)
     assert log.scan()["prediction_id"].to_list() == ["p-0", "p-1"]
-    assert [torn.bytes for torn in log.torn_lines()] == [22]
+    assert [line.bytes for line in log.torn_lines()] == [len(torn)]
     assert "torn" in caplog.text
 
 
@@ -130,7 +196,7 @@ def test_names_of_records_are_unique_over_logs_and_calls(tmp_path: Path) -> None
 _ENDLESS_WRITER = """
 import sys
 from pathlib import Path
-from tidemill.predictions import PredictionLog, PredictionRecord
+from tidemill.predictions import PredictionBatch, PredictionLog, PredictionRecord
 log = PredictionLog(Path(sys.argv[1]))
 number = 0
 while True:
@@ -175,6 +241,7 @@ def test_compaction_keeps_every_record_and_may_be_repeated(tmp_path: Path) -> No
     log = PredictionLog(tmp_path)
     for hour in range(4):
         log.append([record(hour, at=NOON + timedelta(hours=hour))])
+    log.append_batch(batch(8, 9))
     before = log.scan()
     written = log.compact(before=NOON + timedelta(hours=2))
     assert len(written) == 2

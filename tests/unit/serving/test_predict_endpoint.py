@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from small_model import make_artifact, promote
 from small_project import NOW, catalog, open_small, served, wait_until
 
 from tidemill.models.artifact import ModelArtifact
+from tidemill.predictions import PredictionBatch
 from tidemill.project import Project
 from tidemill_serving.models import warm_up
 
@@ -73,6 +75,42 @@ def test_what_cannot_be_logged_is_not_answered(project: Project) -> None:
         answer = predict(client, [ROW])
     assert answer.status_code == 503
     assert "prediction log" in answer.json()["detail"]
+
+
+def test_a_disk_that_has_been_slow_is_left_to_the_thread_of_the_models_until_it_is_quick_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(project, 1)
+    pauses, threads = [0.0, 0.05], []
+    append = project.predictions.append_batch
+
+    def slow_append(batch: PredictionBatch) -> None:
+        threads.append(threading.current_thread().name.startswith("tidemill-model"))
+        time.sleep(pauses.pop(0) if pauses else 0.0)
+        append(batch)
+
+    monkeypatch.setattr(project.predictions, "append_batch", slow_append)
+    with served(project) as client:
+        predict(client, [ROW])
+        wait_until(lambda: not pauses or predict(client, [ROW]).status_code != 200)
+        predict(client, [ROW])
+        assert threads[-1]
+        wait_until(lambda: predict(client, [ROW]).status_code == 200 and not threads[-1])
+
+
+def test_many_rows_are_left_to_the_thread_of_the_models(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote(project, 1)
+    threads = []
+    append = project.predictions.append_batch
+
+    def noted_append(batch: PredictionBatch) -> None:
+        threads.append(threading.current_thread().name)
+        append(batch)
+
+    monkeypatch.setattr(project.predictions, "append_batch", noted_append)
+    with served(project) as client:
+        assert predict(client, [ROW] * 65).status_code == 200
+    assert [name.startswith("tidemill-model") for name in threads] == [True]
 
 
 def test_a_promotion_is_taken_up_without_a_restart(project: Project) -> None:
