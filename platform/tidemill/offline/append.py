@@ -13,8 +13,10 @@ import pyarrow as pa
 
 from tidemill.definitions.catalog import Source
 from tidemill.errors import InputError, SourceError
-from tidemill.offline.files import APPENDED, SourceFiles, family, parquet_files, resolve
+from tidemill.offline.families import family
+from tidemill.offline.files import SourceFiles
 from tidemill.offline.layout import write_rows
+from tidemill.offline.listing import APPENDED, parquet_files, resolve
 
 _HIDDEN = "."
 

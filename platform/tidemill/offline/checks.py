@@ -10,7 +10,8 @@ import pyarrow as pa
 from tidemill.definitions.catalog import AggregationFunction, Catalog, View
 from tidemill.definitions.types import ValueType
 from tidemill.errors import SourceError, SpineError
-from tidemill.offline.files import SourceFiles, family
+from tidemill.offline.families import family
+from tidemill.offline.files import SourceFiles
 from tidemill.offline.history import History
 from tidemill.offline.selection import Selection, ViewSelection
 from tidemill.offline.spine import Spine

@@ -24,7 +24,8 @@ from tidemill.errors import InvariantError, SourceError
 from tidemill.offline.casting import cast_column
 from tidemill.offline.chunk_grid import ChunkGrid, index_chunk
 from tidemill.offline.chunk_index import ChunkIndex, Rows
-from tidemill.offline.files import RowGroup, SourceFiles, family
+from tidemill.offline.families import family
+from tidemill.offline.files import RowGroup, SourceFiles
 from tidemill.offline.gathered import Numbers, Places, in_order, is_number
 from tidemill.offline.instants import FOREVER, NEVER, Instants, Unit, finer, is_instant, is_text, to_instants
 from tidemill.offline.key_runs import Runs, chunk_starts, first_rows, only

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from tidemill.definitions.types import ValueType
 from tidemill.offline.arrow_numbers import as_mask, as_numbers
-from tidemill.offline.files import family
+from tidemill.offline.families import family
 from tidemill.offline.instants import is_instant, to_instants
 
 Codes = npt.NDArray[np.integer]

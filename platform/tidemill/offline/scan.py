@@ -12,7 +12,8 @@ import pyarrow as pa
 from tidemill.definitions.catalog import Catalog, Source
 from tidemill.definitions.types import ValueType
 from tidemill.errors import SourceError
-from tidemill.offline.files import DataFile, RowGroup, SourceFiles
+from tidemill.offline.data_file import DataFile
+from tidemill.offline.files import RowGroup, SourceFiles
 from tidemill.offline.instants import NEVER, Unit, to_instants
 
 UTC_MICROS = pl.Datetime("us", "UTC")

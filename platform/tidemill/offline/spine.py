@@ -19,8 +19,9 @@ import pyarrow as pa
 from tidemill.clock import as_utc
 from tidemill.definitions.types import ValueType
 from tidemill.errors import SpineError
-from tidemill.offline.files import family, resolve
+from tidemill.offline.families import family
 from tidemill.offline.instants import NEVER, Instants, Unit, is_instant, is_text, rescale, to_instants, unit_of
+from tidemill.offline.listing import resolve
 
 CONVENTIONAL_TIME = "event_timestamp"
 """The request time's column where a spine has several and none is named: Feast's convention."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -69,8 +71,47 @@ def test_of_equal_rows_in_a_large_batch_the_last_one_still_wins(store: OfflineSt
     assert found["tags"].to_list() == [["a"], ["b"], None]
 
 
-def test_fractions_have_no_dictionary_and_everything_else_has(store: OfflineStore) -> None:
-    group = pq.read_metadata(store.append("s", _rows(*MANY))).row_group(0)
+def _chunks(file: Path) -> dict[str, pq.ColumnChunkMetaData]:
+    group = pq.read_metadata(file).row_group(0)
     columns = [group.column(place) for place in range(group.num_columns)]
-    encoded = {column.path_in_schema: "RLE_DICTIONARY" in column.encodings for column in columns}
-    assert encoded == {"id": True, "event": True, "known": True, "x": False, "tags.list.element": True}
+    return {column.path_in_schema: column for column in columns}
+
+
+def test_what_repeats_has_a_dictionary_and_fractions_and_times_lie_as_they_are(store: OfflineStore) -> None:
+    chunks = _chunks(store.append("s", _rows(*MANY)))
+    encoded = {path: "RLE_DICTIONARY" in chunk.encodings for path, chunk in chunks.items()}
+    assert encoded == {"id": True, "event": False, "known": False, "x": False, "tags.list.element": True}
+    compressed = {path for path, chunk in chunks.items() if chunk.compression != "UNCOMPRESSED"}
+    assert compressed == {"id", "tags.list.element"}
+
+
+def test_numbers_lie_as_they_are_only_where_lz4_would_hardly_help(tmp_path: Path) -> None:
+    rows = pl.DataFrame(
+        {
+            "noise": np.random.default_rng(1).random(5_000),
+            "round": np.arange(5_000) % 7 / 4.0,
+            "count": np.arange(5_000) % 3,
+            "holes": [None, 0.1] * 2_500,
+        }
+    )
+    layout.write_rows(rows, tmp_path / "rows.parquet")
+    chunks = _chunks(tmp_path / "rows.parquet")
+    assert {path for path, chunk in chunks.items() if chunk.compression == "UNCOMPRESSED"} == {"noise"}
+    assert pl.read_parquet(tmp_path / "rows.parquet").equals(rows)
+
+
+def test_every_kind_of_column_can_be_written(tmp_path: Path) -> None:
+    rows = pl.DataFrame(
+        {
+            "struct": [{"a": 1, "b": [0.5]}, None],
+            "list": [[True], []],
+            "decimal": [Decimal("1.50"), None],
+            "bytes": [b"\x00", b""],
+            "day": [START.date(), None],
+            "nothing": [None, None],
+        }
+    )
+    layout.write_rows(rows, tmp_path / "rows.parquet")
+    assert pl.read_parquet(tmp_path / "rows.parquet").equals(rows)
+    layout.write_rows(rows.clear(), tmp_path / "none.parquet")
+    assert pl.read_parquet(tmp_path / "none.parquet").height == 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,6 +65,7 @@ def sources(draw: st.DrawFn) -> dict[str, Any]:
         "ttl": draw(st.sampled_from([0, 1, 2, 5])),
         "group": draw(st.sampled_from([1, 3, 100])),
         "files": draw(st.sampled_from([1, 2])),
+        "written": draw(st.sampled_from(["by polars", "plain", "plain, second version"])),
     }
 
 
@@ -72,6 +75,22 @@ def times(values: list[int | None], unit: str, zone: str | None) -> pl.Series:
     found = pl.Series([None if value is None else base + value for value in values], dtype=pl.Int64)
     naive = found.cast(pl.Datetime(unit))  # type: ignore[arg-type]
     return naive if zone is None else naive.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+
+
+def write_part(frame: pl.DataFrame, file: Path, made: dict[str, Any]) -> None:
+    """Compressed, or with pages of a row or two that hold nothing but values."""
+    if made["written"] == "by polars":
+        frame.write_parquet(file, row_group_size=made["group"])
+        return
+    pq.write_table(
+        frame.to_arrow(compat_level=pl.CompatLevel.oldest()),
+        file,
+        compression="none",
+        use_dictionary=False,
+        row_group_size=made["group"],
+        max_rows_per_page=2,
+        data_page_version="2.0" if "second" in made["written"] else "1.0",
+    )
 
 
 def write(workshop: Workshop, number: int, made: dict[str, Any]) -> None:
@@ -88,7 +107,7 @@ def write(workshop: Workshop, number: int, made: dict[str, Any]) -> None:
     folder.mkdir()
     size = max(1, -(-frame.height // made["files"]))
     for part in range(made["files"]):
-        frame.slice(part * size, size).write_parquet(folder / f"{part}.parquet", row_group_size=made["group"])
+        write_part(frame.slice(part * size, size), folder / f"{part}.parquet", made)
     source = workshop.source(f"s{number}", path=f"s{number}", known_field="known" if made["has_known"] else None)
     workshop.view(
         f"v{number}",

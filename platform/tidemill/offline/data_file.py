@@ -1,0 +1,233 @@
+"""One Parquet file: its footer, what its statistics say, and reading some of its row groups.
+
+A footer is read once while its file stays what it is: a schedule opens the same files every hour.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from tidemill.definitions.catalog import Source
+from tidemill.errors import SourceError
+from tidemill.offline.families import family
+from tidemill.offline.instants import FOREVER, NEVER, Unit
+from tidemill.offline.listing import Listed
+from tidemill.offline.plain_pages import PlainPages, can_lie_plain, plain_pages
+
+_Version = tuple[int, int, int]
+_MOST_REMEMBERED = 20_000
+"""Footers; a few kilobytes each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footer:
+    """What a file says about itself, and what was found out from it. `version` is None where it cannot be told."""
+
+    metadata: pq.FileMetaData
+    schema: pa.Schema
+    version: _Version | None = None
+    bounds: dict[tuple[int, str, Unit], tuple[int, int]] = field(default_factory=dict, compare=False)
+    """What statistics were found to say, by row group, stored column and unit."""
+    plain: dict[tuple[int, str], PlainPages | None] = field(default_factory=dict, compare=False)
+    """Where values lie that need no decoding, by row group and stored column."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """One Parquet file: where it lies, what its folders' names say (hive partitions), and its footer."""
+
+    path: str
+    name: str
+    partition: Mapping[str, str | None]
+    footer: Footer
+    filesystem: pafs.FileSystem | None = field(default=None, compare=False)
+
+    @classmethod
+    def opened(cls, listed: Listed, source: Source) -> DataFile:
+        """Its footer is read, its data is not. Raises SourceError for what is no Parquet file."""
+        read = _local_footer if listed.filesystem is None else _footer
+        return cls(
+            path=listed.path,
+            name=listed.name,
+            partition=listed.partition,
+            footer=read(listed, source),
+            filesystem=listed.filesystem,
+        )
+
+    @property
+    def metadata(self) -> pq.FileMetaData:
+        return self.footer.metadata
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.footer.schema
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The place of each flat column among the file's leaves."""
+        schema = self.metadata.schema
+        return {schema.column(place).path: place for place in range(len(schema))}
+
+    def statistics(self, group: int, stored: str) -> pq.Statistics | None:
+        """What a row group says about a column's least and greatest value; None where it does not say."""
+        place = self.places.get(stored)
+        found = None if place is None else self.metadata.row_group(group).column(place).statistics
+        return found if found is not None and found.has_min_max else None
+
+    def bounds(self, group: int, stored: str, unit: Unit) -> tuple[int, int]:
+        """The least and greatest instant of a column in a row group by its statistics; endless without any."""
+        wanted = group, stored, unit
+        if wanted not in self.footer.bounds:
+            self.footer.bounds[wanted] = self._bounds(*wanted)
+        return self.footer.bounds[wanted]
+
+    def open(self, *, dictionary: Sequence[str] = ()) -> pq.ParquetFile:
+        where: Any = self.path if self.filesystem is None else self.filesystem.open_input_file(self.path)
+        return pq.ParquetFile(where, metadata=self.metadata, read_dictionary=list(dictionary), pre_buffer=False)
+
+    def read(self, groups: Sequence[int], columns: Sequence[str], *, dictionary: Sequence[str] = ()) -> pa.Table:
+        """Stored columns of some row groups, in order; text of `dictionary` columns stays encoded as it is stored.
+
+        Raises OSError or ArrowException where the file is damaged.
+        """
+        found = self._read_plain(groups, columns)
+        others = [name for name in columns if name not in found]
+        if others:
+            encoded = [name for name in dictionary if name in others and _is_words(self.schema.field(name).type)]
+            table = self.open(dictionary=encoded).read_row_groups(list(groups), columns=others, use_threads=False)
+            found |= {name: table.column(name) for name in others}
+        return pa.table([found[name] for name in columns], names=list(columns))
+
+    def _read_plain(self, groups: Sequence[int], columns: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+        """Those of the columns whose values lie in the file as they are in memory."""
+        candidates = [name for name in columns if name in self._simple] if self.footer.version is not None else []
+        found: dict[str, pa.ChunkedArray] = {}
+        if not candidates:
+            return found
+        with _descriptor(self.path) as opened:
+            for name in candidates:
+                pages = [self._pages(opened, group, name) for group in groups]
+                whole = [page for page in pages if page is not None]
+                if whole and len(whole) == len(pages):
+                    found[name] = _as_column(opened, whole, self.schema.field(name).type)
+            if found and _version(os.fstat(opened)) != self.footer.version:
+                raise OSError("the file has changed while it was read")
+        return found
+
+    @cached_property
+    def _simple(self) -> frozenset[str]:
+        """Columns whose pages may hold nothing but their values."""
+        leaves = self.metadata.schema
+        return frozenset(
+            field.name
+            for field in self.schema
+            if field.name in self.places
+            and "." not in field.name  # which may be that of a struct's field
+            and can_lie_plain(field.type, leaves.column(self.places[field.name]))
+        )
+
+    def _pages(self, opened: int, group: int, name: str) -> PlainPages | None:
+        wanted = group, name
+        if wanted not in self.footer.plain:
+            place = self.places[name]
+            chunk = self.metadata.row_group(group).column(place)
+            leaf = self.metadata.schema.column(place)
+            self.footer.plain[wanted] = plain_pages(opened, chunk, leaf, self.schema.field(name).type)
+        return self.footer.plain[wanted]
+
+    def _bounds(self, group: int, stored: str, unit: Unit) -> tuple[int, int]:
+        statistics = self.statistics(group, stored)
+        if statistics is None or not pa.types.is_timestamp(self.schema.field(stored).type):
+            return NEVER, FOREVER
+        if not isinstance(statistics.min_raw, int):
+            return NEVER, FOREVER
+        return _in_unit(statistics.min_raw, statistics, unit), _in_unit(statistics.max_raw, statistics, unit)
+
+
+def _as_column(opened: int, pages: Sequence[PlainPages], dtype: pa.DataType) -> pa.ChunkedArray:
+    """The values of a column in one or more row groups, as one chunk in memory that Arrow keeps and uses again."""
+    buffer = pa.allocate_buffer(sum(page.size for page in pages))
+    room, start = memoryview(buffer), 0
+    for page in pages:
+        page.read_into(opened, room[start : start + page.size])
+        start += page.size
+    rows = sum(page.rows for page in pages)
+    return pa.chunked_array([pa.Array.from_buffers(dtype, rows, [None, buffer])])
+
+
+@contextmanager
+def _descriptor(path: str) -> Iterator[int]:
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        yield opened
+    finally:
+        os.close(opened)
+
+
+def _version(stat: os.stat_result) -> _Version:
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _local_footer(listed: Listed, source: Source) -> Footer:
+    """A local file's footer, remembered while the file stays what it is."""
+    try:
+        version = _version(os.stat(listed.path))  # noqa: PTH116 - thousands of files, and half the cost of Path.stat
+    except OSError:
+        return _footer(listed, source)
+    with _REMEMBERING:
+        remembered = _REMEMBERED.get(listed.path)
+    if remembered is not None and remembered.version == version:
+        return remembered
+    found = _footer(listed, source, version)
+    with _REMEMBERING:
+        while len(_REMEMBERED) >= _MOST_REMEMBERED:
+            _REMEMBERED.pop(next(iter(_REMEMBERED)))
+        _REMEMBERED[listed.path] = found
+    return found
+
+
+def _footer(listed: Listed, source: Source, version: _Version | None = None) -> Footer:
+    try:
+        where: Any = listed.path if listed.filesystem is None else listed.filesystem.open_input_file(listed.path)
+        with pq.ParquetFile(where) as opened:
+            return Footer(metadata=opened.metadata, schema=_shared(opened.schema_arrow), version=version)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(
+            f"{listed.name} of source {source.name!r} is not a readable Parquet file: {error}.",
+            hint="The file is corrupt or was cut off; write it again or take it away.",
+        ) from error
+
+
+def _shared(schema: pa.Schema) -> pa.Schema:
+    """One object for equal schemas, so that files of one shape are known by identity."""
+    with _REMEMBERING:
+        if len(_SCHEMAS) >= _MOST_REMEMBERED:
+            _SCHEMAS.clear()
+        return _SCHEMAS.setdefault(schema.serialize().to_pybytes(), schema)
+
+
+_REMEMBERED: dict[str, Footer] = {}
+_SCHEMAS: dict[bytes, pa.Schema] = {}
+_REMEMBERING = Lock()
+
+
+def _is_words(dtype: pa.DataType) -> bool:
+    return family(dtype) in {"text", "bytes"}
+
+
+def _in_unit(raw: int, statistics: pq.Statistics, unit: Unit) -> int:
+    """A raw statistic by its own logical type (a file may be read as another unit than it is stored in)."""
+    logical = str(statistics.logical_type)
+    scale = 1_000 if "milliseconds" in logical else 1_000_000_000 if "nanoseconds" in logical else 1_000_000
+    wanted = 1_000_000_000 if unit == "ns" else 1_000_000
+    return raw * wanted // scale
