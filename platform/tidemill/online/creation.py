@@ -32,8 +32,11 @@ from tidemill.online.columns import (
 )
 from tidemill.online.crc64 import LONGEST, checksums
 from tidemill.online.keys import hash_field, known_field, packed_field, time_field
-from tidemill.online.packed import packed_pieces
+from tidemill.online.packed import PackedSchema, packed_pieces
 from tidemill.online.resp import Sendable
+
+FIXED_END = 39
+"""Bytes of an image from the first of the row's three instants on, in Feast's layout."""
 
 _HASH = b"\x0d"
 _VERSION = b"\x06\x00"
@@ -72,16 +75,27 @@ def creations(
     """
     fields = _packed_field(view, frame, instants) if layout == "packed" else _fields(view, frame, event, instants)
     key = _narrow(closed_up(key_bulk_pieces(catalog, view, frame)))
-    image = None if fields is None else _image(fields, frame.height)
-    if image is None or key is None:
+    found = None if fields is None or key is None else _image(fields, frame.height)
+    if found is None or key is None:
         return None
-    sizes = total_length(image, frame.height) + 8
-    if int(sizes.max(initial=0)) > LONGEST:
-        return None
-    distinct, index = np.unique(sizes, return_inverse=True)
-    head = [constant(b"*4\r\n$7\r\nRESTORE\r\n"), *key, constant(bulk((expiry or 0) * 1_000))]
-    head.append(chosen([b"$%d\r\n" % size for size in distinct], index))
+    length, image = found
+    head = [constant(b"*4\r\n$7\r\nRESTORE\r\n"), *key, constant(bulk((expiry or 0) * 1_000)), length]
     return _cut(*_checked_rows(head, image, frame.height))
+
+
+def images(
+    view: View, frame: pl.DataFrame, *, event: np.ndarray, instants: list[Piece]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The rows' images in Feast's layout as bulk strings, one after the other, and where each begins.
+
+    None where a value is too long. `event` and `instants` as for `creations`.
+    """
+    fields = _fields(view, frame, event, instants)
+    found = None if fields is None else _image(fields, frame.height)
+    if found is None:
+        return None
+    length, image = found
+    return _checked_rows([length], image, frame.height)
 
 
 def _checked_rows(head: list[Narrow], image: list[Narrow], rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,13 +122,14 @@ def _fields(view: View, frame: pl.DataFrame, event: np.ndarray, instants: list[P
     """Feast's layout. None where a value takes more than a byte to say its length."""
     found = [
         _Field(name=time_field(view.name), value=[timestamps(event)]),
-        _Field(name=known_field(view.name), value=[constant(bytes((24,))), *instants]),
     ]
     for feature in view.features:
         value, spelled = feature_pieces(feature.dtype, frame[feature.name])
         if spelled != "Bc0":
             return None
         found.append(_Field(name=hash_field(view.name, feature.name), value=value))
+    found.sort(key=lambda field: field.is_fixed)  # values equally long in all rows come last, where bytes are cheap
+    found.append(_Field(name=known_field(view.name), value=[constant(bytes((28,))), *instants, definition_piece(view)]))
     longest = max(int(total_length(field.value, frame.height).max(initial=0)) for field in found)
     fits = longest <= 1 + _SHORTEST and len(found) <= _MOST_FIELDS
     return found if fits else None
@@ -126,12 +141,17 @@ def _packed_field(view: View, frame: pl.DataFrame, instants: list[Piece]) -> lis
     return [_Field(name=packed_field(view.name), value=[length, *value])]
 
 
-def _image(fields: Sequence[_Field], rows: int) -> list[Narrow] | None:
-    """The hash up to its version; fields whose values are equally long in all rows come last, where bytes are cheap."""
+def definition_piece(view: View) -> Narrow:
+    """Which features the writer of a row's instants knew the view to have; it is stored behind them."""
+    return constant(PackedSchema(view.features).digest)
+
+
+def _image(fields: Sequence[_Field], rows: int) -> tuple[Narrow, list[Narrow]] | None:
+    """The length of each row's hash as a bulk string's, and the hash up to its version. None where one is too long."""
     before: Piece = constant(b"\0")
     strings: list[Piece] = []
     entry = np.zeros(rows, dtype=np.int64)
-    for field in sorted(fields, key=lambda field: field.is_fixed):
+    for field in fields:
         name = field.name
         if len(name) > _SHORTEST:
             return None
@@ -146,7 +166,13 @@ def _image(fields: Sequence[_Field], rows: int) -> list[Narrow] | None:
         numbers(size - 1 - entry, "<u4"),
         constant((2 * len(fields)).to_bytes(2, "little")),
     ]
-    return _narrow(closed_up([*head, *strings, constant(b"\xff" + _VERSION)]))
+    image = _narrow(closed_up([*head, *strings, constant(b"\xff" + _VERSION)]))
+    if image is None:
+        return None
+    sizes, index = np.unique(total_length(image, rows) + 8, return_inverse=True)
+    if int(sizes.max(initial=0)) > LONGEST:
+        return None
+    return chosen([b"$%d\r\n" % length for length in sizes], index), image
 
 
 def _narrow(pieces: Sequence[Piece]) -> list[Narrow] | None:

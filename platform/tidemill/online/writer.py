@@ -4,20 +4,24 @@ What is stored for a view of an entity carries three instants: when the fact hap
 known it (known), and when we learned this value of it (learned: the end of a run's interval, the moment of a push). A
 row replaces the stored one if its (event, known) is greater, or if they are equal, the value differs and it was not
 learned earlier. The comparison and the write are one Lua script over a batch of rows, so that no other writer comes
-between; the batches are small, so that readers are not kept waiting. Where most entities are new to Redis, they are
-created whole first (see `creation`), and only the rows whose key was there are compared.
+between; the batches are small, so that readers are not kept waiting.
+
+Many rows are first tried in the ways that cost Redis less: where most entities are new to it, they are created whole
+(see `creation`); those that are there are replaced whole where that is right (see `newest_wins`). What is left is
+compared, which is right always.
 
 Feast's layout: a hash for each entity with a field for each feature, `_ts:{view}` for the event time, and beside them
-our `_kt:{view}`: event, known and learned as three big-endian 64-bit integers, in microseconds. A row that Feast wrote
-itself has none, or one that does not fit its event time; its known time counts as the earliest.
+our `_kt:{view}`: event, known and learned as three big-endian 64-bit integers, in microseconds, and four bytes that
+name the definition of the view. A row that Feast wrote itself has none, or one that does not fit its event time; its
+known time counts as the earliest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,18 +29,21 @@ import polars as pl
 
 from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import InputError
-from tidemill.online.bulk_strings import bulk, key_bulk_pieces
+from tidemill.online.bulk_strings import key_bulk_pieces
 from tidemill.online.columns import Piece, as_declared, feature_pieces, join_rows, micros_of, numbers, timestamps
-from tidemill.online.creation import creations
-from tidemill.online.keys import hash_field, key_layout, known_field, packed_field, time_field
+from tidemill.online.creation import creations, definition_piece, images
+from tidemill.online.keys import key_layout
+from tidemill.online.newest_wins import compare_script, replace_script
 from tidemill.online.packed import packed_pieces
 from tidemill.online.resp import RedisReplyError, RespClient, Script
+from tidemill.online.script_batches import with_blob, with_strings
 
 EVENT_TIME, KNOWN_TIME = "__event_time", "__known_time"
 
 _ROWS_ENCODED = 5_000  # rows turned into bytes at once
 _BYTES_ATOMIC = 1_500  # of rows in one script: about a tenth of a millisecond in which a reader waits
-_ROWS_CREATED = 100_000  # entities created before what became of them is looked at
+_BYTES_REPLACED = 5_000  # the same, of whole images
+_ROWS_TRIED = 100_000  # in one of the cheaper ways before what became of them is looked at
 _SAMPLE = 100  # rows that tell whether a frame's entities are new
 _FEW_ROWS = 2_000  # up to here one round trip is simpler than a stream of them
 _UNKNOWN = -(2**63)
@@ -83,17 +90,19 @@ def write_rows(
     """
     frame, nulls = _with_keys(view, _checked(catalog, view, frame))
     expiry = expiry_seconds(catalog, view) if expires else None
-    few = frame.height <= _FEW_ROWS
-    rest = frame
-    if not few and _are_mostly_new(client, catalog, view, frame):
-        rest = _create(client, catalog, view, frame, learned=learned, layout=layout, expiry=expiry)
-    script = _script(view.name, tuple(feature.name for feature in view.features), layout)
-    options = (expiry or 0,)
-    commands = _commands(catalog, view, rest, script=script, layout=layout, learned=learned, options=options)
+    rest, cheap = frame, WriteResult()
+    if frame.height > _FEW_ROWS:
+        options = {"learned": learned, "layout": layout, "expiry": expiry}
+        if _are_mostly_new(client, catalog, view, frame):
+            rest, cheap = _settled(rest, partial(_created, client, catalog, view, **options))
+        if layout == "feast" and rest.height > _FEW_ROWS:
+            rest, replaced = _settled(rest, partial(_replaced, client, catalog, view, **options), first=_ROWS_ENCODED)
+            cheap += replaced
+    script = compare_script(view.name, tuple(feature.name for feature in view.features), layout)
+    commands = _commands(catalog, view, rest, script=script, layout=layout, learned=learned, options=(expiry or 0,))
     counts = _send(client, script, commands, few=rest.height <= _FEW_ROWS)
     written, unchanged, older = (int(sum(column)) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
-    created = frame.height - rest.height
-    return WriteResult(written=created + written, unchanged=unchanged, skipped_older=older, null_keys=nulls)
+    return cheap + WriteResult(written=written, unchanged=unchanged, skipped_older=older, null_keys=nulls)
 
 
 def _are_mostly_new(client: RespClient, catalog: Catalog, view: View, frame: pl.DataFrame) -> bool:
@@ -104,32 +113,27 @@ def _are_mostly_new(client: RespClient, catalog: Catalog, view: View, frame: pl.
     return there < sample.height / 2
 
 
-def _create(
-    client: RespClient,
-    catalog: Catalog,
-    view: View,
-    frame: pl.DataFrame,
-    *,
-    learned: int,
-    layout: str,
-    expiry: int | None,
-) -> pl.DataFrame:
-    """Create the rows whose key is free; the others come back, in their order.
+Attempt = Callable[[pl.DataFrame], tuple[np.ndarray, WriteResult]]
+"""Writes rows in a cheaper way: tells which of them are left (bool), and what became of the others. It may stop early,
+and then says nothing of the last ones."""
 
-    Whatever a row was refused for, it is compared next, which tells a key that is there from a Redis that is full, or
-    from one that knows no RESTORE.
+
+def _settled(frame: pl.DataFrame, attempt: Attempt, *, first: int | None = None) -> tuple[pl.DataFrame, WriteResult]:
+    """The rows that an attempt leaves, in their order, and what became of the others.
+
+    It goes on while it settles most rows. Whatever a row was left for, it is compared next, which tells one that is
+    there from a Redis that is full, or from one where the cheaper way is not allowed.
     """
-    refused: list[np.ndarray] = []
-    done = 0
+    left: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
+    done, result = 0, WriteResult()
     while done < frame.height:
-        part = frame.slice(done, _ROWS_CREATED)
-        replies = _created(client, catalog, view, part, learned=learned, layout=layout, expiry=expiry)
-        failed = np.fromiter((reply != b"OK" for reply in replies), dtype=bool, count=len(replies))
-        refused.append(done + np.flatnonzero(failed))
-        done += len(replies)
-        if len(replies) < part.height or failed.mean() > 0.5:
+        part = frame.slice(done, _ROWS_TRIED if done or first is None else first)
+        refused, settled = attempt(part)
+        left.append(done + np.flatnonzero(refused))
+        done, result = done + len(refused), result + settled
+        if len(refused) < part.height or refused.mean() > 0.5:
             break
-    return pl.concat([frame[np.concatenate(refused)], frame.slice(done)])
+    return pl.concat([frame[np.concatenate(left)], frame.slice(done)]), result
 
 
 def _created(
@@ -141,8 +145,8 @@ def _created(
     learned: int,
     layout: str,
     expiry: int | None,
-) -> list[Any]:
-    """A reply for each row, up to the first that cannot be created in this way."""
+) -> tuple[np.ndarray, WriteResult]:
+    """Create the rows whose key is free, up to the first that cannot be created in this way."""
     with client.stream() as stream:
         for part in frame.iter_slices(_ROWS_ENCODED):
             event = micros_of(part[EVENT_TIME])
@@ -151,7 +155,51 @@ def _created(
             if commands is None:
                 break
             stream.send_all(commands)
-        return stream.finish(checked=False)
+        replies = stream.finish(checked=False)
+    refused = np.fromiter((reply != b"OK" for reply in replies), dtype=bool, count=len(replies))
+    return refused, WriteResult(written=len(refused) - int(refused.sum()))
+
+
+def _replaced(
+    client: RespClient,
+    catalog: Catalog,
+    view: View,
+    frame: pl.DataFrame,
+    *,
+    learned: int,
+    layout: str,  # noqa: ARG001 - Feast's, as `_created` may be told
+    expiry: int | None,
+) -> tuple[np.ndarray, WriteResult]:
+    """Replace the rows that are newer, where their hash holds this view alone; as far as images can be made."""
+    script = replace_script(view)
+    script.load(client)
+    sizes: list[int] = []
+    with client.stream() as stream:
+        for part in frame.iter_slices(_ROWS_ENCODED):
+            event = micros_of(part[EVENT_TIME])
+            found = images(view, part, event=event, instants=_instants(part, event, learned))
+            if found is None:
+                break
+            keys = join_rows(key_bulk_pieces(catalog, view, part), part.height)
+            batches = with_strings(script, keys, found, ((expiry or 0) * 1_000,), most=_BYTES_REPLACED)
+            sizes += [rows for _, rows in batches]
+            stream.send_all([(command, 1) for command, _ in batches])
+        replies = stream.finish(checked=False)
+    return _left_of(replies, sizes)
+
+
+def _left_of(replies: list[Any], sizes: list[int]) -> tuple[np.ndarray, WriteResult]:
+    """Which rows the replace script left, from its replies to batches of so many rows; all of a batch that failed."""
+    left = np.zeros(sum(sizes), dtype=bool)
+    start = written = older = 0
+    for reply, rows in zip(replies, sizes, strict=True):
+        if isinstance(reply, list):
+            written, older = written + reply[0], older + reply[1]
+            left[[start + place - 1 for place in reply[2:]]] = True
+        else:
+            left[start : start + rows] = True
+        start += rows
+    return left, WriteResult(written=written, skipped_older=older)
 
 
 def expiry_seconds(catalog: Catalog, view: View) -> int | None:
@@ -196,10 +244,6 @@ def _with_keys(view: View, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return kept, frame.height - kept.height
 
 
-Pieces = list[tuple[bytes, int]]
-"""Commands, and how many replies they get."""
-
-
 def _commands(
     catalog: Catalog,
     view: View,
@@ -209,61 +253,34 @@ def _commands(
     layout: str,
     learned: int,
     options: Sequence[Any],
-) -> Iterator[Pieces]:
+) -> Iterator[list[bytes]]:
     for part in frame.iter_slices(_ROWS_ENCODED):
-        keys, key_starts = join_rows(key_bulk_pieces(catalog, view, part), part.height)
+        keys = join_rows(key_bulk_pieces(catalog, view, part), part.height)
         pieces, spelled = _row_pieces(view, part, layout, learned)
-        rows, row_starts = join_rows(pieces, part.height)
-        yield _eval_all(script, (keys, key_starts), (rows, row_starts), (spelled, *options))
+        rows = join_rows(pieces, part.height)
+        yield with_blob(script, keys, rows, (spelled, *options), most=_BYTES_ATOMIC)
 
 
-def _eval_all(
-    script: Script, keys: tuple[np.ndarray, np.ndarray], rows: tuple[np.ndarray, np.ndarray], options: Sequence[Any]
-) -> Pieces:
-    """One EVALSHA for each batch: its keys, the batch's rows as one blob, and what holds for all of them."""
-    key_bytes, row_bytes = keys[0].data, rows[0].data
-    key_starts, row_starts = keys[1], rows[1]
-    count = len(row_starts) - 1
-    tail = b"".join(bulk(option) for option in options)
-    together = max(1, _BYTES_ATOMIC * count // max(1, len(row_bytes)))
-    out: Pieces = []
-    for first in range(0, count, together):
-        last = min(first + together, count)
-        start, end = int(row_starts[first]), int(row_starts[last])
-        arguments = 3 + (last - first) + 1 + len(options)
-        command = (
-            b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n" % (arguments, script.digest.encode()),
-            bulk(last - first),
-            key_bytes[int(key_starts[first]) : int(key_starts[last])],
-            b"$%d\r\n" % (end - start),
-            row_bytes[start:end],
-            b"\r\n",
-            tail,
-        )
-        out.append((b"".join(command), 1))
-    return out
-
-
-def _send(client: RespClient, script: Script, commands: Iterator[Pieces], *, few: bool) -> list[list[int]]:
+def _send(client: RespClient, script: Script, commands: Iterator[list[bytes]], *, few: bool) -> list[list[int]]:
     if few:
-        return [reply for pieces in commands for reply in _exchange(client, script, pieces)]
+        return [reply for calls in commands for reply in _exchange(client, script, calls)]
     script.load(client)
     with client.stream() as stream:
-        for pieces in commands:
-            stream.send_all(pieces)
+        for calls in commands:
+            stream.send_all([(call, 1) for call in calls])
         return stream.finish()
 
 
-def _exchange(client: RespClient, script: Script, pieces: Pieces) -> list[list[int]]:
+def _exchange(client: RespClient, script: Script, calls: list[bytes]) -> list[list[int]]:
     """Writing twice is writing once, so a batch may simply be sent again."""
-    packed = b"".join(piece for piece, _ in pieces)
+    packed = b"".join(calls)
     try:
-        return client.write(packed, len(pieces))
+        return client.write(packed, len(calls))
     except RedisReplyError as error:
         if not str(error).startswith("NOSCRIPT"):
             raise
     script.load(client)
-    return client.write(packed, len(pieces))
+    return client.write(packed, len(calls))
 
 
 def _instants(frame: pl.DataFrame, event: np.ndarray, learned: int) -> list[Piece]:
@@ -278,146 +295,10 @@ def _row_pieces(view: View, frame: pl.DataFrame, layout: str, learned: int) -> t
     times = _instants(frame, event, learned)
     if layout == "packed":
         return [*times, *packed_pieces(view, frame)], ">c24I4c0"
-    pieces: list[Piece] = [*times, timestamps(event)]
-    spelled = ">c24Bc0"
+    pieces: list[Piece] = [*times, definition_piece(view), timestamps(event)]
+    spelled = ">c28Bc0"
     for feature in view.features:
         more, how = feature_pieces(feature.dtype, frame[feature.name])
         pieces += more
         spelled += how
     return pieces, spelled
-
-
-@lru_cache(maxsize=512)
-def _script(view: str, features: tuple[str, ...], layout: str) -> Script:
-    return Script(_packed_script(view) if layout == "packed" else _feast_script(view, features))
-
-
-def _literal(raw: bytes) -> str:
-    return '"' + "".join(f"\\{byte:03d}" for byte in raw) + '"'
-
-
-_HEAD = """
-local unpack_row, call = struct.unpack, redis.call
-local blob, spelled, expiry = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local place, written, unchanged, older = 1, 0, 0, 0
-
-local function renew(key)
-  if expiry > 0 then call('EXPIRE', key, expiry) else call('PERSIST', key) end
-end
-"""
-
-_EVENT_OF = """
-local function event_of(stamp)
-  local parts, i = {[8] = 0, [16] = 0}, 1
-  while i <= #stamp do
-    local field, value, inverse, scale, byte = stamp:byte(i), 0, 0, 1, 0
-    repeat
-      i = i + 1
-      byte = stamp:byte(i) or 0
-      value = value + byte % 128 * scale
-      if scale < 2 ^ 63 then inverse = inverse + (127 - byte % 128) * scale end
-      scale = scale * 128
-    until byte < 128
-    if scale == 2 ^ 70 then value = -inverse - 1 end
-    parts[field] = value
-    i = i + 1
-  end
-  return parts[8] * 1000000 + math.floor(parts[16] / 1000)
-end
-"""
-
-_VERDICT = """
-    if event < old_event or (event == old_event and known < old_known) then
-      older, keep = older + 1, false
-    elseif event == old_event and known == old_known then
-      if %(same)s then
-        if learned > old_learned then %(relearn)s end
-        unchanged, keep = unchanged + 1, false
-        renew(key)
-      elseif learned < old_learned then
-        older, keep = older + 1, false
-      end
-    end
-"""
-
-
-def _feast_script(view: str, features: Sequence[str]) -> str:
-    fields = [_literal(hash_field(view, feature)) for feature in features]
-    few = len(fields) <= 40  # Lua allows 200 local names and 250 registers
-    values = [f"v{place}" for place in range(len(fields))] if few else []
-    pairs = ", ".join(f"{field}, {value}" for field, value in zip(fields, values, strict=False))
-    stamps = f"{_literal(time_field(view))}, stamp, {_literal(known_field(view))}, instants"
-    new = f"{{{', '.join(values)}}}, 0" if few else "row, 2"
-    verdict = _VERDICT % {
-        "same": f"same(call('HMGET', key, unpack(fields)), {new})",
-        "relearn": f"call('HSET', key, {_literal(known_field(view))}, instants)",
-    }
-    take = (
-        f"local instants, stamp, {', '.join(values)}, after = unpack_row(spelled, blob, place)"
-        if few
-        else """local row = {unpack_row(spelled, blob, place)}
-  local instants, stamp, after = row[1], row[2], table.remove(row)"""
-    )
-    put = (
-        f"call('HSET', key, {stamps}, {pairs})"
-        if few
-        else f"""local pairs_of = {{{stamps}}}
-    for i = 1, #fields do pairs_of[#pairs_of + 1] = fields[i] pairs_of[#pairs_of + 1] = row[i + 2] end
-    call('HSET', key, unpack(pairs_of))"""
-    )
-    return f"""{_HEAD}{_EVENT_OF}
-local fields = {{{", ".join(fields)}}}
-local function same(old, new, before)
-  for i = 1, #fields do if old[i] ~= new[i + before] then return false end end
-  return true
-end
-
-for i = 1, #KEYS do
-  local key, keep = KEYS[i], true
-  {take}
-  place = after
-  local old = call('HMGET', key, {_literal(time_field(view))}, {_literal(known_field(view))})
-  if old[1] then
-    local event, known, learned = unpack_row('>i8i8i8', instants)
-    local old_event, old_known, old_learned = event_of(old[1]), -(2 ^ 63), -(2 ^ 63)
-    if old[2] and #old[2] == 24 then
-      local noted, old_known_noted, old_learned_noted = unpack_row('>i8i8i8', old[2])
-      if noted == old_event then old_known, old_learned = old_known_noted, old_learned_noted end
-    end
-{verdict}
-  end
-  if keep then
-    {put}
-    renew(key)
-    written = written + 1
-  end
-end
-return {{written, unchanged, older}}
-"""
-
-
-def _packed_script(view: str) -> str:
-    field = _literal(packed_field(view))
-    verdict = _VERDICT % {
-        "same": "old:sub(25) == values",
-        "relearn": f"call('HSET', key, {field}, instants .. values)",
-    }
-    return f"""{_HEAD}
-for i = 1, #KEYS do
-  local key, keep = KEYS[i], true
-  local instants, values, after = unpack_row(spelled, blob, place)
-  place = after
-  local old = call('HGET', key, {field})
-  if old and #old >= 24 then
-    local event, known, learned = unpack_row('>i8i8i8', instants)
-    local old_event, old_known, old_learned = unpack_row('>i8i8i8', old)
-{verdict}
-  end
-  if keep then
-    call('HSET', key, {field}, instants .. values)
-    renew(key)
-    written = written + 1
-  end
-end
-return {{written, unchanged, older}}
-"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidemill.clock import ManualClock
+from tidemill.clock import ManualClock, to_micros
 from tidemill.definitions import Catalog, Entity, Feature, Projection, Service, ValueType, View
+from tidemill.online import writer
+from tidemill.online.codec import encode_timestamp
 from tidemill.online.embedded import EmbeddedRedis
+from tidemill.online.keys import hash_field, key_layout, known_field, time_field
 from tidemill.online.store import OnlineStore
 from tidemill.settings import Settings
 
@@ -61,13 +65,17 @@ def frame(facts: list[Fact]) -> pl.DataFrame:
     )
 
 
-@pytest.fixture(params=["feast", "packed"])
-def store(request: pytest.FixtureRequest, redis_server: EmbeddedRedis, tmp_path: Path):
+@pytest.fixture(params=["feast", "packed", "feast, however few rows"])
+def store(request: pytest.FixtureRequest, redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In either layout; and in Feast's with every row first tried in the ways that are meant for many."""
+    layout, _, however_few = request.param.partition(", ")
+    if however_few:
+        monkeypatch.setattr(writer, "_FEW_ROWS", 0)
     store = OnlineStore(
         address=redis_server.ensure_started(),
         project="p",
         catalog=CATALOG,
-        settings=Settings(online_layout=request.param),
+        settings=Settings(online_layout=layout),
         root=tmp_path,
         clock=ManualClock(T0),
     )
@@ -150,8 +158,8 @@ def test_writers_at_the_same_time_end_as_if_they_had_come_in_order(store: Online
 
 def test_what_became_of_each_row_is_counted(store: OnlineStore):
     cleared(store)
-    store.write("v", frame([(1, 0, 0, 5), (2, 9, 9, 5)]), learned=T0)
-    result = store.write("v", frame([(1, 0, 0, 5), (2, 8, 9, 5), (3, 0, 0, 5), (1, 1, 1, 6)]), learned=T0)
+    store.write("v", frame([(1, 0, 0, 5), (2, 9, 9, 5), (4, 0, 0, 5)]), learned=T0)
+    result = store.write("v", frame([(1, 0, 0, 5), (2, 8, 9, 5), (3, 0, 0, 5), (4, 1, 1, 6)]), learned=T0)
     assert (result.written, result.unchanged, result.skipped_older) == (2, 1, 1)
 
 
@@ -260,10 +268,90 @@ def test_new_entities_are_written_where_redis_may_not_restore(store: OnlineStore
     )
     cleared(store)
     assert careful.write("v", rows).written == rows.height
+    assert state(store) == expected
+    assert careful.write("v", later(rows)).written == rows.height
     careful.close()
     store.resp.call("ACL", "DELUSER", "careful")
-    assert state(store) == expected
     assert restored(store) == rows.height
+
+
+def later(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same entities an hour later, with another value."""
+    hour = pl.duration(hours=1)
+    return rows.with_columns(pl.col("x") + 1, pl.col("__event_time") + hour, pl.col("__known_time") + hour)
+
+
+only_feast = pytest.mark.parametrize("store", ["feast"], indirect=True)
+
+
+@only_feast
+def test_entities_replaced_whole_are_what_compared_ones_are(store: OnlineStore):
+    rows, newer = told(6_000), later(told(6_000))
+    cleared(store).write("v", rows)
+    for part in newer.iter_slices(1_500):
+        store.write("v", part)
+    expected = state(store)
+    cleared(store).write("v", rows)
+    store.resp.call("CONFIG", "RESETSTAT")
+    assert store.write("v", newer).written == rows.height
+    assert restored(store) == rows.height
+    assert state(store) == expected
+    again = [store.write("v", some) for some in (rows, newer)]
+    assert [(one.written, one.unchanged, one.skipped_older) for one in again] == [
+        (0, 0, rows.height),
+        (0, rows.height, 0),
+    ]
+    assert state(store) == expected
+
+
+@only_feast
+def test_what_else_lies_on_a_key_outlives_a_replacement(store: OnlineStore):
+    """Another view's fields; as many fields as the view has, of which one is not its own; what Feast wrote since."""
+    cleared(store).write("v", told(6_000))
+    store.write("wide", wide_rows(100))
+    layout = key_layout(CATALOG, VIEW)
+    added, another, newest = (layout.encode([entity]) for entity in (200, 202, 205))
+    with redis.Redis.from_url(store.address) as client:
+        client.hset(added, "theirs", "kept")
+        instants = client.hget(another, known_field("v"))
+        assert instants is not None
+        client.hset(another, mapping={known_field("v"): instants[:24] + b"else", "theirs": "kept"})
+        client.hdel(another, hash_field("v", "s"))
+        client.hset(newest, time_field("v"), encode_timestamp(to_micros(T0 + timedelta(days=1))))
+        result = store.write("v", later(told(6_000)))
+        assert (result.written, result.skipped_older) == (6_000, 1)
+        assert store.read_features(["v:x", "wide:x3"], [{"id": 2}]).values == {"x": [9], "x3": [2]}
+        assert client.hget(added, "theirs") == client.hget(another, "theirs") == b"kept"
+    found = store.read("s", [{"id": entity} for entity in (200, 202, 205)])
+    assert found.values["x"] == [200**3 + 1, 202**3 + 1, 205**3]
+    assert found.values["s"][1] == str(202**3)
+
+
+@only_feast
+def test_runs_and_pushes_at_the_same_time_end_as_if_they_had_come_in_order(store: OnlineStore):
+    facts = [frame([(entity, event, event, event) for entity in range(2_500)]) for event in range(4)]
+    writes = [rows for rows in facts for rows in (rows, *rows.iter_slices(1_250))]
+    cleared(store).write("v", facts[-1], learned=T0)
+    expected = state(store)
+    cleared(store)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda one: store.write("v", one, learned=T0), [*writes, *writes[::-1]]))
+    assert state(store) == expected
+
+
+@only_feast
+def test_a_replaced_key_lives_as_long_as_one_that_is_written(store: OnlineStore):
+    short = replace(CATALOG, views=(replace(VIEW, ttl=timedelta(minutes=10)),))
+    expiring = OnlineStore(
+        address=store.address, project="p", catalog=short, settings=store.settings, root=store.root, clock=store.clock
+    )
+    cleared(store).write("v", told(3_000))
+    assert expiring.write("v", later(told(3_000))).written == 3_001
+    expiring.close()
+    with redis.Redis.from_url(store.address) as client:
+        left = [client.ttl(key) for key in client.scan_iter()]
+    assert len(left) == 3_001
+    assert 600 + 3_600 - 60 < min(left) <= max(left) <= 600 + 3_600 + 1
 
 
 def test_a_long_run_reaches_redis_in_short_scripts(store: OnlineStore):
