@@ -1,8 +1,8 @@
 """How tiles lie in Redis: what a record holds, and what its key is called.
 
 A *tile* is one hop of time of one entity: the partial aggregates of the events in `[index * hop, (index + 1) * hop)`.
-The tiles of one entity, view and hop are one Redis string, a log of records of equal size sorted by tile, so that a
-read is one GET and a push touches a few bytes at its end. A record is a row of little-endian 8-byte words:
+The tiles of one entity, view and hop are a log of records of equal size sorted by tile; those of all hops lie in one
+Redis string (see `tile_log`), so that a read is one GET. A record is a row of little-endian 8-byte words:
 
     tile | since | newest | counts and whole sums ... | float sums ... | other partials, column by column
 
@@ -106,10 +106,6 @@ class TileLayout:
         said = (_FORMAT, self.hop, self.longest, self.view.join_keys, self.view.event_id, self.view.source, self.ops)
         columns = [column.needs.column for column in self.columns]
         return hashlib.sha256(repr((said, columns)).encode()).hexdigest()[:10]
-
-    def prefix(self, project: str) -> bytes:
-        """What the keys of these tiles start with; the entity's key in Feast's serialization follows."""
-        return f"{view_prefix(project, self.view.name)}{self.digest}:".encode()
 
 
 def layouts_of(view: View) -> tuple[TileLayout, ...]:

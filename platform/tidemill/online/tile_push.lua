@@ -1,22 +1,26 @@
--- Writes events into tiles, once.
+-- Writes events into tiles, once. How tiles lie in a string is told in tile_log.py.
 --
--- KEYS   where the ids of events are remembered (one key, if there are ids), locks ..., tiles ...
+-- KEYS   where the ids of events are remembered (one key, if there are ids), locks ..., entities of each view ...
 -- ARGV   number of ids, seconds to remember them, 1 to write whether or not they are known, number of locks,
---        now (microseconds), ids ..., then for each layout: number of records, words of a record, merge operations,
---        seconds to keep tiles, oldest tile that counts, capacity in records, the records one after the other
+--        now (microseconds), ids ..., then for each view: its number, how many entities, how many records each of them
+--        has in each hop (uint32, entity by entity; empty: one in each), and for each hop: the oldest tile that counts,
+--        the records one after the other
 --
 -- Answers {0} when all is written, {1, positions of ids seen before} or {2, position of a lock that is held} when
--- nothing is. Redis runs a script as one step, so ids and tiles change together or not at all.
+-- nothing is. Redis runs a script as one step, so ids and tiles change together or not at all. What is said about the
+-- views themselves is put in where the word VIEWS stands.
 local unpack_, pack, sub, floor = struct.unpack, struct.pack, string.sub, math.floor
 local call, spread = redis.call, unpack
 local ids, remember, regardless = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local locks, now = tonumber(ARGV[4]), tonumber(ARGV[5])
 local named = ids > 0 and 1 or 0
 local HALF = 4503599627370496
-local ZERO = string.rep('\0', 8)
+local ZERO, NO_TILE = string.rep('\0', 8), string.rep('\0', 7) .. '\128'
 
-for i = named + 1, named + locks do
-  if call('EXISTS', KEYS[i]) == 1 then return {2, i - named} end
+if locks > 0 and call('EXISTS', spread(KEYS, named + 1, named + locks)) > 0 then
+  for i = 1, locks do
+    if call('EXISTS', KEYS[named + i]) == 1 then return {2, i} end
+  end
 end
 
 -- Ids lie in sets, one for each span of half the time for which they are remembered; a set is dropped as a whole when
@@ -136,26 +140,15 @@ local merges = {
   h = function(a, b, op) return greater_sketch(a, b, op.at) end,
 }
 
-local formats = {i = 'i8', a = 'i8', b = 'i8', f = 'd', A = 'd', B = 'd'}
-
--- How to read a whole record as numbers, if that is all it holds, and how each word is merged.
-local function number_format(ops)
-  local format, kinds = {'<i8i8i8'}, {}
-  for i = 1, #ops do
-    if not formats[ops[i].kind] then return end
-    format[i + 1], kinds[i + 3] = formats[ops[i].kind], ops[i].kind
-  end
-  return table.concat(format), kinds
-end
-
 local parsed_before = {}
 
+-- How each partial of a record is merged.
 local function parsed(text)
   if parsed_before[text] then return parsed_before[text] end
   local ops = {}
   for part in string.gmatch(text, '%S+') do
     local kind, at, rest = string.match(part, '^(%a):(%d+):?(.*)$')
-    local op = {kind = kind, at = tonumber(at), merge = merges[kind]}
+    local op = {at = tonumber(at), merge = merges[kind]}
     local count, total, number = string.match(rest, '^(%d+):(%d+):(%a)$')
     if count then
       op.count, op.total = tonumber(count), tonumber(total)
@@ -163,144 +156,211 @@ local function parsed(text)
     end
     ops[#ops + 1] = op
   end
-  ops.format, ops.kinds = number_format(ops)
   parsed_before[text] = ops
   return ops
 end
 
-local function merged(a, b, ops)
+local function merged(a, b, hop)
+  local ops = parsed(hop.ops)
   local newest = unpack_('<i8', b, 17) > unpack_('<i8', a, 17) and b or a
   local parts = {word(a, 1), ZERO, word(newest, 17)}
   for i = 1, #ops do parts[i + 3] = ops[i].merge(a, b, ops[i]) end
   return table.concat(parts)
 end
 
--- Most records are numbers that are added or compared, one word each: those are merged all at once. `a` and `b` are
--- their words as numbers; nil where one is too large for Lua to be exact.
-local function merged_numbers(a, b, layout)
-  local kinds, words = layout.ops.kinds, layout.words
-  for i = 4, words do
-    local kind, x, y = kinds[i], a[i], b[i]
-    if kind == 'f' then a[i] = x + y
-    elseif kind == 'A' then if y < x or y ~= y then a[i] = y end
-    elseif kind == 'B' then if y > x or y ~= y then a[i] = y end
-    else
-      if x >= HALF or x <= -HALF or y >= HALF or y <= -HALF then return nil end
-      if kind == 'i' then a[i] = x + y
-      elseif kind == 'a' then if y < x then a[i] = y end
-      elseif y > x then a[i] = y end
-    end
-  end
-  a[2] = 0
-  if b[3] > a[3] then a[3] = b[3] end
-  return pack(layout.ops.format, spread(a, 1, words))
-end
-
 local function tile_of(record) return (unpack_('<i8', record)) end
 local function has_come(record) return unpack_('<i8', record, 9) <= now end
 
--- How many of the records of `blob` have a tile of at most `tile`.
-local function upto(blob, size, count, tile)
-  local low, high = 0, count
+-- The front of a log whose newest tiles are those of the records, one in each hop; nil where they are not, and where
+-- the time of one has not come. `at` says how many records of each hop come before.
+local function met(header, hops, records, at)
+  local parts = {}
+  for i = 1, #hops do
+    local hop, from = hops[i], at[i] * hops[i].size
+    local a, b = sub(header, hop.at, hop.at + hop.size - 1), sub(records[i], from + 1, from + hop.size)
+    if sub(a, 1, 8) ~= sub(b, 1, 8) or not has_come(a) or not has_come(b) then return nil end
+    parts[i] = merged(a, b, hop)
+  end
+  return table.concat(parts)
+end
+
+local views = {}
+-- VIEWS
+
+-- How many of the records of `text` have a tile of at most `tile`.
+local function upto(text, size, tile)
+  local low, high = 0, #text / size
   while low < high do
     local middle = floor((low + high) / 2)
-    if unpack_('<i8', blob, middle * size + 1) <= tile then low = middle + 1 else high = middle end
+    if unpack_('<i8', text, middle * size + 1) <= tile then low = middle + 1 else high = middle end
   end
   return low
 end
 
+-- What is in a log: of each hop the newest record, how many older ones and room for how many from which byte. `over` are
+-- those that are to be added to the older ones, `text` the older ones where they are to be written anew.
+local function opened(key, header, view)
+  local log = {key = key, heads = {}, count = {}, room = {}, from = {}, over = {}, text = {}}
+  local sound, from, length = #header == view.header, view.header, nil
+  for i, hop in ipairs(view.hops) do
+    log.over[i], log.from[i] = '', from
+    if sound then
+      log.count[i], log.room[i] = unpack_('<i8i8', header, view.counts + 16 * (i - 1))
+      sound = log.count[i] >= 0 and log.count[i] <= log.room[i]
+      length, from = from + log.count[i] * hop.size, from + log.room[i] * hop.size
+      local head = sub(header, hop.at, hop.at + hop.size - 1)
+      if sub(head, 1, 8) ~= NO_TILE then log.heads[i] = head end
+    end
+  end
+  if sound and call('STRLEN', key) == length then return log end
+  for i = 1, #view.hops do log.count[i], log.room[i], log.text[i] = 0, 0, '' end
+  log.heads = {}
+  return log
+end
+
+-- The older records of a hop, which are to be written anew.
+local function text_of(log, i, size)
+  if not log.text[i] then
+    log.all = log.all or call('GET', log.key)
+    log.text[i] = sub(log.all, log.from[i] + 1, log.from[i] + log.count[i] * size)
+  end
+  log.text[i] = log.text[i] .. log.over[i]
+  log.over[i] = ''
+  return log.text[i]
+end
+
+local function replace(log, i, size, records)
+  log.text[i], log.heads[i] = sub(records, 1, -size - 1), sub(records, -size)
+end
+
 -- A record whose time has not come joins its tile as a record of its own; those whose time has come become one.
-local function insert_early(key, record, layout)
-  local size, blob = layout.size, call('GET', key)
-  local count, tile = #blob / size, tile_of(record)
-  local stop = upto(blob, size, count, tile)
-  local start = upto(blob, size, count, tile - 1)
+local function insert_early(log, i, hop, record)
+  local size, tile, all = hop.size, tile_of(record), text_of(log, i, hop.size) .. log.heads[i]
+  local stop, start = upto(all, size, tile), upto(all, size, tile - 1)
   local come, early = nil, {}
-  for i = start, stop - 1 do
-    local one = sub(blob, i * size + 1, (i + 1) * size)
+  for j = start, stop - 1 do
+    local one = sub(all, j * size + 1, (j + 1) * size)
     if not has_come(one) then early[#early + 1] = one
-    elseif come then come = merged(come, one, layout.ops)
+    elseif come then come = merged(come, one, hop)
     else come = one end
   end
   early[#early + 1] = record
-  local all = sub(blob, 1, start * size) .. (come or '') .. table.concat(early) .. sub(blob, stop * size + 1)
-  call('SET', key, all, 'EX', layout.expiry)
+  local added = (come or '') .. table.concat(early)
+  replace(log, i, size, sub(all, 1, start * size) .. added .. sub(all, stop * size + 1))
 end
 
 -- The record may be older than the newest one: find its tile, or the place where it belongs.
-local function insert_late(key, record, layout)
-  local size, blob = layout.size, call('GET', key)
-  local count, tile = #blob / size, tile_of(record)
-  local stop = upto(blob, size, count, tile)
+local function insert_late(log, i, hop, record)
+  local size, tile, in_place = hop.size, tile_of(record), not log.text[i] and log.over[i] == ''
+  local older = text_of(log, i, size)
+  local all = older .. log.heads[i]
+  local stop = upto(all, size, tile)
   local place = stop
   while place > 0 do
-    local one = sub(blob, (place - 1) * size + 1, place * size)
+    local one = sub(all, (place - 1) * size + 1, place * size)
     if tile_of(one) ~= tile then break end
     if has_come(one) then
-      call('SETRANGE', key, (place - 1) * size, merged(one, record, layout.ops))
+      local both = merged(one, record, hop)
+      if in_place and place * size <= #older then
+        call('SETRANGE', log.key, log.from[i] + (place - 1) * size, both)
+        log.all, log.text[i] = nil, nil
+      else
+        replace(log, i, size, sub(all, 1, (place - 1) * size) .. both .. sub(all, place * size + 1))
+      end
       return
     end
     place = place - 1
   end
-  call('SET', key, sub(blob, 1, stop * size) .. record .. sub(blob, stop * size + 1), 'EX', layout.expiry)
+  replace(log, i, size, sub(all, 1, stop * size) .. record .. sub(all, stop * size + 1))
 end
 
-local function append(key, record, layout, count)
-  call('APPEND', key, record)
-  if count + 1 > layout.capacity then
-    local blob = call('GET', key)
-    local old = upto(blob, layout.size, count + 1, layout.oldest - 1)
-    if old > 0 then call('SET', key, sub(blob, old * layout.size + 1)) end
+local function insert(log, i, hop, record)
+  local last = log.heads[i]
+  local apart = last and tile_of(record) - tile_of(last) or 1
+  if apart > 0 then
+    log.over[i], log.heads[i], log.is_new = log.over[i] .. (last or ''), record, true
+  elseif not has_come(record) then insert_early(log, i, hop, record)
+  elseif apart == 0 and has_come(last) then log.heads[i] = merged(last, record, hop)
+  else insert_late(log, i, hop, record) end
+end
+
+local function front(log, hops)
+  local parts = {}
+  for i, hop in ipairs(hops) do
+    parts[i] = log.heads[i] or NO_TILE .. string.rep('\0', hop.size - 8)
+    parts[#hops + i] = pack('<i8i8', log.count[i], log.room[i])
   end
-  call('EXPIRE', key, layout.expiry)
+  return table.concat(parts)
 end
 
--- `length` is that of the key's log, and `last` its last record.
-local function place(key, record, layout, length, last)
-  local size = layout.size
-  if not last then
-    call('SET', key, record, 'EX', layout.expiry)
-    return
+local function room_for(count, capacity)
+  if count == 0 then return 0 end
+  return math.max(4, math.min(2 * count, math.max(capacity, count + floor(count / 4) + 4)))
+end
+
+-- Everything once more, without the tiles that no longer count.
+local function write_anew(log, view, oldest)
+  local parts = {}
+  for i, hop in ipairs(view.hops) do
+    local text = text_of(log, i, hop.size)
+    text = sub(text, upto(text, hop.size, oldest[i] - 1) * hop.size + 1)
+    local count = #text / hop.size
+    if count > log.room[i] then log.room[i] = room_for(count, hop.capacity) end
+    parts[2 * i - 1], log.count[i] = text, count
+    parts[2 * i] = i < #view.hops and string.rep('\0', (log.room[i] - count) * hop.size) or ''
   end
-  local apart = tile_of(record) - tile_of(last)
-  if apart > 0 then append(key, record, layout, length / size)
-  elseif not has_come(record) then insert_early(key, record, layout)
-  elseif apart == 0 and has_come(last) then call('SETRANGE', key, length - size, merged(last, record, layout.ops))
-  else insert_late(key, record, layout) end
+  call('SET', log.key, front(log, view.hops) .. table.concat(parts), 'EX', view.expiry)
 end
 
-local function write(key, records, at, layout)
-  local size, length, last = layout.size, call('STRLEN', key), nil
-  if length > 0 and length % size == 0 then
-    last = call('GETRANGE', key, layout.minus_size, '-1')
-    local format = layout.ops.format
-    if format then
-      local a, b = {unpack_(format, last)}, {unpack_(format, records, at)}
-      if a[1] == b[1] and a[2] <= now and b[2] <= now then
-        local both = merged_numbers(a, b, layout)
-        if both then
-          call('SETRANGE', key, length - size, both)
-          return
-        end
-      end
+local function save(log, view, oldest)
+  for i, hop in ipairs(view.hops) do
+    if log.text[i] or log.count[i] + #log.over[i] / hop.size > log.room[i] then return write_anew(log, view, oldest) end
+  end
+  for i, hop in ipairs(view.hops) do
+    if log.over[i] ~= '' then
+      call('SETRANGE', log.key, log.from[i] + log.count[i] * hop.size, log.over[i])
+      log.count[i] = log.count[i] + #log.over[i] / hop.size
     end
   end
-  place(key, sub(records, at, at + size - 1), layout, length, last)
+  call('SETRANGE', log.key, '0', front(log, view.hops))
+  if log.is_new then call('EXPIRE', log.key, view.expiry) end
+end
+
+-- The records of one entity, `counts[i]` of them in hop i, where they are not one in each of its newest tiles.
+local function write(key, header, view, oldest, records, at, counts)
+  local log = opened(key, header, view)
+  for i, hop in ipairs(view.hops) do
+    for j = at[i], at[i] + counts[i] - 1 do
+      insert(log, i, hop, sub(records[i], j * hop.size + 1, (j + 1) * hop.size))
+    end
+  end
+  save(log, view, oldest)
 end
 
 local key, arg = named + locks, 6 + ids
 while ARGV[arg] do
-  local layout = {
-    words = tonumber(ARGV[arg + 1]), ops = parsed(ARGV[arg + 2]), expiry = ARGV[arg + 3],
-    oldest = tonumber(ARGV[arg + 4]), capacity = tonumber(ARGV[arg + 5]),
-  }
-  layout.size = layout.words * 8
-  layout.minus_size = tostring(-layout.size)
-  local records, size = ARGV[arg + 6], layout.size
-  for i = 1, tonumber(ARGV[arg]) do
-    key = key + 1
-    write(KEYS[key], records, (i - 1) * size + 1, layout)
+  local view, entities, sizes = views[tonumber(ARGV[arg])], tonumber(ARGV[arg + 1]), ARGV[arg + 2]
+  local hops, oldest, records, at, counts = #view.hops, {}, {}, {}, {}
+  for i = 1, hops do
+    oldest[i], records[i], at[i], counts[i] = tonumber(ARGV[arg + 1 + 2 * i]), ARGV[arg + 2 + 2 * i], 0, 1
   end
-  arg = arg + 7
+  local meet, last, length = view.meet(records), view.last, view.header
+  for entity = 0, entities - 1 do
+    key = key + 1
+    local one_each = true
+    if sizes ~= '' then
+      for i = 1, hops do
+        counts[i] = unpack_('<I4', sizes, (entity * hops + i - 1) * 4 + 1)
+        one_each = one_each and counts[i] == 1
+      end
+    end
+    local name = KEYS[key]
+    local header = call('GETRANGE', name, '0', last)
+    local both = one_each and #header == length and meet(header, at)
+    if both then call('SETRANGE', name, '0', both)
+    else write(name, header, view, oldest, records, at, counts) end
+    for i = 1, hops do at[i] = at[i] + counts[i] end
+  end
+  arg = arg + 3 + 2 * hops
 end
 return {0}

@@ -19,8 +19,9 @@ from tidemill.offline.window_events import EVENT, KNOWN, deliveries
 from tidemill.online.keys import key_layout
 from tidemill.online.push_rows import time_fields
 from tidemill.online.resp import ReplyStream, RespClient, pack_command
-from tidemill.online.tile_build import AggregatedColumn, Events, build_records
-from tidemill.online.tile_layout import TileLayout, layouts_of, project_prefix, rebuild_lock, view_prefix
+from tidemill.online.tile_build import AggregatedColumn, Events, Records, build_records
+from tidemill.online.tile_layout import TileLayout, project_prefix, rebuild_lock, view_prefix
+from tidemill.online.tile_log import TileLog
 from tidemill.online.tile_writer import event_names, remember_events
 
 if TYPE_CHECKING:
@@ -139,28 +140,27 @@ def _rebuild(
     store: OnlineStore, view: View, offline: OfflineStore, at: int, locks: _Locks, named: set[str]
 ) -> RebuildResult:
     """Rebuild one view; `named` are the events whose ids have been remembered already, for a view before it."""
-    layouts = layouts_of(view)
-    history = _history(store, view, offline, at)
-    written: set[bytes] = set()
-    tiles = 0
+    log = TileLog.of(view)
+    history = _history(store, log, offline, at)
     fresh = [name for name in history.names if name is not None and name not in named]
     if view.event_id and view.stream:
         remember_events(store, view.stream, view.event_id, fresh, at=at, between=locks.renew)
         named.update(fresh)
+    hops: list[Records] = []
+    for layout in log.layouts:
+        locks.renew()
+        hops.append(build_records(layout, history.on(layout, at)))
+    expiry, prefix = log.expiry(forever=store.keeps_forever), log.prefix(store.project)
+    codes = np.unique(np.concatenate([records.code for records in hops])).tolist()
+    keys = [prefix + history.entities[code] for code in codes]
+    blobs = map(log.joined, zip(*(_logs(records, codes) for records in hops), strict=True))
     with store.resp.stream() as stream:
-        for layout in layouts:
-            locks.renew()
-            prefix = layout.prefix(store.project)
-            records = build_records(layout, history.on(layout, at))
-            tiles += len(records.code)
-            keys = [prefix + history.entities[code] for code in np.unique(records.code).tolist()]
-            written.update(keys)
-            blobs = _blobs(records.code, records.words)
-            expiry = layout.expiry(forever=store.keeps_forever)
-            sets = [pack_command("SET", key, blob, "EX", expiry) for key, blob in zip(keys, blobs, strict=True)]
-            _send(stream, iter(sets), locks)
+        locks.renew()
+        sets = (pack_command("SET", key, blob, "EX", expiry) for key, blob in zip(keys, blobs, strict=True))
+        _send(stream, sets, locks)
         stream.finish()
     locks.renew()
+    tiles, written = sum(len(records.code) for records in hops), set(keys)
     removed = _delete(store.resp, view_prefix(store.project, view.name), keep=written)
     return RebuildResult(events=len(history.events), entities=len(history.entities), tiles=tiles, removed=removed)
 
@@ -181,9 +181,10 @@ class _Delivered:
         return events if len(kept) == len(events) else events.take(kept)
 
 
-def _history(store: OnlineStore, view: View, offline: OfflineStore, at: int) -> _Delivered:
+def _history(store: OnlineStore, log: TileLog, offline: OfflineStore, at: int) -> _Delivered:
+    view = log.view
     source = store.catalog.source(view.source)
-    earliest = min(lower_bound(at, layout.longest, layout.hop) for layout in layouts_of(view))
+    earliest = min(lower_bound(at, layout.longest, layout.hop) for layout in log.layouts)
     columns = sorted({item.column for item in view.aggregations if item.column})
     frame = deliveries(view, offline.scan(source.name), columns, earliest, at, *time_fields(source))
     code, entities = _coded(store, view, frame)
@@ -211,13 +212,12 @@ def _coded(store: OnlineStore, view: View, frame: pl.DataFrame) -> tuple[np.ndar
     return coded.cast(pl.Int64).to_numpy(), [key for key in keys if key is not None]
 
 
-def _blobs(code: np.ndarray, words: np.ndarray) -> Iterator[bytes]:
-    """The log of each entity, in order of code."""
-    if len(code) == 0:
-        return
-    starts = np.flatnonzero(np.concatenate(([True], code[1:] != code[:-1]))).tolist()
-    raw, size = words.tobytes(), words.shape[1] * words.itemsize
-    for start, stop in zip(starts, [*starts[1:], len(code)], strict=True):
+def _logs(records: Records, codes: Sequence[int]) -> Iterator[bytes]:
+    """The records of each of some entities, in order of code."""
+    raw, size = records.words.tobytes(), records.words.shape[1] * records.words.itemsize
+    starts = np.searchsorted(records.code, codes).tolist()
+    stops = np.searchsorted(records.code, codes, side="right").tolist()
+    for start, stop in zip(starts, stops, strict=True):
         yield raw[start * size : stop * size]
 
 

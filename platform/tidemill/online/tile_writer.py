@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,19 +19,22 @@ import polars as pl
 from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import ConflictError
 from tidemill.online.keys import key_layout
-from tidemill.online.resp import RespClient, Script
-from tidemill.online.tile_build import AggregatedColumn, Events, build_records
-from tidemill.online.tile_layout import TileLayout, event_key, layouts_of, rebuild_lock
+from tidemill.online.resp import RespClient
+from tidemill.online.tile_build import AggregatedColumn, Events, Records, build_records
+from tidemill.online.tile_delta import Delta, delta_of
+from tidemill.online.tile_layout import TileLayout, event_key, rebuild_lock
+from tidemill.online.tile_log import TileLog
+from tidemill.online.tile_script import push_script
 
 if TYPE_CHECKING:
     from tidemill.online.store import OnlineStore
 
-PUSH = Script(Path(__file__).with_name("tile_push.lua").read_text())
 _EVENTS_AT_ONCE = 1_000
 _TILES_AT_ONCE = 2_000
 _ENTITIES_KEPT = 100_000
 _LONGEST_PLAIN_ID = 40
 _WRITTEN, _SEEN, _LOCKED = 0, 1, 2
+_NO_RECORDS = Records(code=np.zeros(0, dtype=np.int64), words=np.zeros((0, 0), dtype=np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +84,6 @@ class TileWriter:
         return repeated
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Delta:
-    """Records for the tiles of one view and hop, as the script takes them."""
-
-    keys: list[bytes]
-    arguments: list[bytes | str | int]
-
-
 class _Delivery:
     """Some views of a stream that name events alike: what is known of them before any event arrives."""
 
@@ -101,7 +94,10 @@ class _Delivery:
         self._ids = event_key(catalog.project, stream, self._event_id) if self._event_id else ""
         self._locks = [rebuild_lock(catalog.project, view.name) for view in views]
         self._remember = seconds_remembered(views, forever=forever)
-        self._groups = _groups(catalog.project, views, forever)
+        self._logs = [TileLog.of(view) for view in views]
+        self._prefixes = [log.prefix(catalog.project) for log in self._logs]
+        self._groups = _groups(self._logs)
+        self._script = push_script(self._logs, forever=forever)
 
     def write(self, arrivals: Arrivals, at: int) -> np.ndarray:
         names = event_names(arrivals.columns[self._event_id]) if self._event_id else None
@@ -116,8 +112,8 @@ class _Delivery:
 
     def _write_batch(self, arrived: _Arrived, rows: np.ndarray) -> list[int]:
         """Write some rows in one step, or in several where they touch many tiles; returns which were written before."""
-        deltas = [delta for group in self._groups for delta in group.deltas(arrived, rows)]
-        if len(rows) > 1 and sum(len(delta.keys) for delta in deltas) > _TILES_AT_ONCE:
+        deltas = self._deltas(arrived, rows)
+        if len(rows) > 1 and sum(delta.tiles for delta in deltas) > _TILES_AT_ONCE:
             middle = len(rows) // 2
             return self._write_batch(arrived, rows[:middle]) + self._write_batch(arrived, rows[middle:])
         named = arrived.named(rows)
@@ -127,7 +123,21 @@ class _Delivery:
         rest = np.array([row for row in rows.tolist() if row not in seen], dtype=np.int64)
         return [*seen, *(self._write_batch(arrived, rest) if len(rest) else [])]
 
-    def _send(self, arrived: _Arrived, deltas: Sequence[_Delta], named: Sequence[int]) -> list[int]:
+    def _deltas(self, arrived: _Arrived, rows: np.ndarray) -> list[Delta]:
+        """The records that some of the events make, for each view that they touch."""
+        hops: list[list[Records]] = [[_NO_RECORDS] * len(log.layouts) for log in self._logs]
+        for group in self._groups:
+            for part, records in group.records(arrived, rows):
+                hops[part.view][part.hop] = records
+        found = [
+            delta_of(number, log, [prefix + key for key in coded.keys], of_hops, arrived.at)
+            for number, (log, prefix, coded, of_hops) in enumerate(
+                zip(self._logs, self._prefixes, arrived.entities, hops, strict=True), start=1
+            )
+        ]
+        return [delta for delta in found if delta is not None]
+
+    def _send(self, arrived: _Arrived, deltas: Sequence[Delta], named: Sequence[int]) -> list[int]:
         """Positions (from 1) of the names that were seen before; empty when everything is written."""
         names = arrived.names or []
         keys: list[bytes | str] = [self._ids, *self._locks] if named else [*self._locks]
@@ -136,7 +146,7 @@ class _Delivery:
         for delta in deltas:
             keys += delta.keys
             arguments += delta.arguments
-        answer = PUSH.run(self._client, keys, arguments, retry=bool(named))
+        answer = self._script.run(self._client, keys, arguments, retry=bool(named))
         if answer[0] == _LOCKED:
             raise ConflictError(
                 f"The tiles of view {self._views[answer[1] - 1].view.name!r} are being rebuilt.",
@@ -206,12 +216,11 @@ class _Entities:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """The tiles of one view and hop. `view` is the view's number in its delivery."""
+    """The tiles of one view and hop, by their numbers in the delivery."""
 
     view: int
+    hop: int
     layout: TileLayout
-    prefix: bytes
-    expiry: int
 
 
 class _Group:
@@ -222,24 +231,15 @@ class _Group:
         self._hops = np.array([part.layout.hop for part in parts])
         self._names = [column.needs.column for column in self._layout.columns if column.needs.column]
 
-    def deltas(self, arrived: _Arrived, rows: np.ndarray) -> Iterator[_Delta]:
-        """The records that some of the events make."""
+    def records(self, arrived: _Arrived, rows: np.ndarray) -> Iterator[tuple[_Part, Records]]:
+        """What some of the events make in each part; entities by their numbers in its view."""
         sizes = [len(arrived.entities[part.view].keys) for part in self._parts]
         firsts = np.cumsum([0, *sizes])
         records = build_records(self._layout, self._events(arrived, rows, firsts[:-1]))
         bounds = np.searchsorted(records.code, firsts).tolist()
-        for part, first, start, stop in zip(
-            self._parts, firsts.tolist(), bounds, islice(bounds, 1, None), strict=False
-        ):
-            if start == stop:
-                continue
-            layout, entities = part.layout, arrived.entities[part.view].keys
-            limits = [part.expiry, layout.oldest_tile(arrived.at), layout.capacity]
-            words = records.words[start:stop].tobytes()
-            yield _Delta(
-                keys=[part.prefix + entities[code - first] for code in records.code[start:stop].tolist()],
-                arguments=[stop - start, layout.words, layout.ops, *limits, words],
-            )
+        for number, (part, first) in enumerate(zip(self._parts, firsts.tolist(), strict=False)):
+            mine = slice(bounds[number], bounds[number + 1])
+            yield part, Records(code=records.code[mine] - first, words=records.words[mine])
 
     def _events(self, arrived: _Arrived, rows: np.ndarray, firsts: np.ndarray) -> Events:
         """The events once for each part, without those that are about nobody or no longer count."""
@@ -269,7 +269,7 @@ def tile_views(catalog: Catalog, stream: str) -> list[View]:
 
 def seconds_remembered(views: Sequence[View], *, forever: bool) -> int:
     """For how long the ids of events are known again: as long as the tiles of any of the views last."""
-    return max(layout.expiry(forever=forever) for view in views for layout in layouts_of(view))
+    return max(TileLog.of(view).expiry(forever=forever) for view in views)
 
 
 def remember_events(
@@ -281,10 +281,10 @@ def remember_events(
     """
     views = [view for view in tile_views(store.catalog, stream) if view.event_id == event_id]
     remember = seconds_remembered(views, forever=store.keeps_forever)
-    key = event_key(store.project, stream, event_id)
+    key, script = event_key(store.project, stream, event_id), push_script(())
     for start in range(0, len(names), _EVENTS_AT_ONCE):
         some = names[start : start + _EVENTS_AT_ONCE]
-        PUSH.run(store.resp, [key], [len(some), remember, 1, 0, at, *some])
+        script.run(store.resp, [key], [len(some), remember, 1, 0, at, *some])
         between()
 
 
@@ -298,14 +298,11 @@ def _digest(name: str) -> str:
     return f"#{blake2b(name.encode(), digest_size=16).hexdigest()}"
 
 
-def _groups(project: str, views: Sequence[View], forever: bool) -> list[_Group]:
+def _groups(logs: Sequence[TileLog]) -> list[_Group]:
     parts: dict[tuple[Any, ...], list[_Part]] = {}
-    for number, view in enumerate(views):
-        for layout in layouts_of(view):
-            part = _Part(
-                view=number, layout=layout, prefix=layout.prefix(project), expiry=layout.expiry(forever=forever)
-            )
-            parts.setdefault(layout.build_shape, []).append(part)
+    for view, log in enumerate(logs):
+        for hop, layout in enumerate(log.layouts):
+            parts.setdefault(layout.build_shape, []).append(_Part(view=view, hop=hop, layout=layout))
     return [_Group(some) for some in parts.values()]
 
 

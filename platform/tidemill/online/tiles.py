@@ -19,7 +19,8 @@ from tidemill.definitions.catalog import Aggregation, AggregationFunction, View
 from tidemill.definitions.partials import Partials, declared, finish
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import longest_window, lower_bound, micros
-from tidemill.online.tile_layout import ColumnWords, TileLayout, layouts_of
+from tidemill.online.tile_layout import ColumnWords, TileLayout
+from tidemill.online.tile_log import TileLog
 from tidemill.online.tile_reduce import Tiles, partials
 
 _GET = b"*2\r\n$3\r\nGET\r\n"
@@ -62,25 +63,35 @@ class TilePlan:
         return self._projections[projection].features
 
     def width(self, projection: int) -> int:
-        """How many keys one row of this projection takes."""
-        return len(self._projections[projection].prefixes)
+        """How many keys one row of this projection takes: all tiles of an entity lie under one."""
+        del projection
+        return 1
+
+    def hops(self, projection: int) -> int:
+        """How many logs of records `split` makes of one key's value."""
+        return len(self._projections[projection].log.layouts)
 
     def keys(self, projection: int, entity_key: bytes) -> list[bytes]:
         """The Redis keys to GET for one row of this projection, given its entity's key (`KeyLayout.encode`)."""
-        return [prefix + entity_key for prefix in self._projections[projection].prefixes]
+        return [self._projections[projection].prefix + entity_key]
 
     def commands(self, projection: int, entity_key: bytes) -> bytes:
         """The same as commands ready to send; `width` replies come back."""
         found = self._projections[projection]
-        heads = found.heads_of.get(len(entity_key)) or found.add_heads(len(entity_key))
-        return b"".join([head + entity_key + b"\r\n" for head in heads])
+        head = found.heads_of.get(len(entity_key)) or found.add_head(len(entity_key))
+        return head + entity_key + b"\r\n"
+
+    def split(self, projection: int, blob: bytes) -> list[bytes]:
+        """The records of each hop of a projection's view, the longest hop first."""
+        return self._projections[projection].log.split(blob)
 
     def decode(self, blobs: Sequence[Sequence[bytes | None]], at: int) -> list[WindowColumns]:
         """The windows at instant `at` (int microseconds). `blobs[i]` are the replies of projection i, row by row."""
-        sizes = [len(of_one) // self.width(number) for number, of_one in enumerate(blobs)]
+        sizes = [len(of_one) for of_one in blobs]
         answers = [_nothing(size, at) for size in sizes]
+        logs = [one.logs(of_one) for one, of_one in zip(self._projections, blobs, strict=True)]
         for group in self.groups:
-            _decode_group(group, blobs, sizes, at, answers)
+            _decode_group(group, logs, sizes, at, answers)
         for one, answer in zip(self._projections, answers, strict=True):
             answer.values = {name: answer.values[name] for name in one.features}
         return answers
@@ -101,8 +112,8 @@ class _Part:
     """The tiles of one hop of one projection."""
 
     projection: int = -1
-    width: int = 1
-    place: int
+    hop: int
+    """The number of these tiles among the hops of their log."""
     layout: TileLayout
     names: tuple[str, ...]
     readings: tuple[_Reading, ...]
@@ -123,31 +134,38 @@ class _Part:
 @dataclass(frozen=True, kw_only=True)
 class _Projection:
     features: tuple[str, ...]
-    prefixes: tuple[bytes, ...]
+    prefix: bytes
+    log: TileLog
     parts: tuple[_Part, ...]
 
     @cached_property
-    def heads_of(self) -> dict[int, list[bytes]]:
-        """What comes before an entity's key in each command, for keys of each length met so far."""
+    def heads_of(self) -> dict[int, bytes]:
+        """What comes before an entity's key in the command, for keys of each length met so far."""
         return {}
 
-    def add_heads(self, size: int) -> list[bytes]:
-        heads = [b"%b$%d\r\n%b" % (_GET, len(prefix) + size, prefix) for prefix in self.prefixes]
+    def add_head(self, size: int) -> bytes:
+        head = b"%b$%d\r\n%b" % (_GET, len(self.prefix) + size, self.prefix)
         if len(self.heads_of) < _KEY_SIZES_KEPT:
-            self.heads_of[size] = heads
-        return heads
+            self.heads_of[size] = head
+        return head
+
+    def logs(self, blobs: Sequence[bytes | None]) -> list[list[bytes | None]]:
+        """Of each hop the records of each row."""
+        nothing: list[bytes | None] = [None] * len(self.log.layouts)
+        rows = [self.log.split(blob) if blob else nothing for blob in blobs]
+        return [[row[hop] for row in rows] for hop in range(len(self.log.layouts))]
 
     @classmethod
     def of(cls, project: str, view: View, features: tuple[str, ...]) -> _Projection:
         wanted = {view.feature(name).name for name in features}
-        longest = longest_window(view)
+        longest, log = longest_window(view), TileLog.of(view)
         parts: list[_Part] = []
-        for layout in layouts_of(view):
+        for hop, layout in enumerate(log.layouts):
             mine = tuple(item for item in layout.aggregations if item.name in wanted)
             holds_longest = layout.longest == longest and not any(part.newest_of for part in parts)
             if mine or holds_longest:
-                parts.append(_part(view, layout, mine, len(parts), longest if holds_longest else None))
-        return cls(features=features, prefixes=tuple(part.layout.prefix(project) for part in parts), parts=tuple(parts))
+                parts.append(_part(view, layout, mine, hop, longest if holds_longest else None))
+        return cls(features=features, prefix=log.prefix(project), log=log, parts=tuple(parts))
 
 
 class TileGroup:
@@ -187,7 +205,7 @@ class TileGroup:
         return _read_all(self, tiles, len(blobs)), tiles.newest()  # type: ignore[return-value] - all are there
 
 
-def _part(view: View, layout: TileLayout, mine: tuple[Aggregation, ...], place: int, newest_of: int | None) -> _Part:
+def _part(view: View, layout: TileLayout, mine: tuple[Aggregation, ...], hop: int, newest_of: int | None) -> _Part:
     by_name = {column.needs.column: column for column in layout.columns}
     windows = tuple(dict.fromkeys(micros(item.window) for item in mine))
     readings = tuple(
@@ -200,14 +218,14 @@ def _part(view: View, layout: TileLayout, mine: tuple[Aggregation, ...], place: 
         for item in mine
     )
     names = tuple(item.name for item in mine)
-    return _Part(place=place, layout=layout, names=names, readings=readings, windows=windows, newest_of=newest_of)
+    return _Part(hop=hop, layout=layout, names=names, readings=readings, windows=windows, newest_of=newest_of)
 
 
 def _groups(projections: Sequence[_Projection]) -> list[TileGroup]:
     groups: dict[tuple[Any, ...], list[_Part]] = {}
     for number, projection in enumerate(projections):
         for part in projection.parts:
-            placed = replace(part, projection=number, width=len(projection.parts))
+            placed = replace(part, projection=number)
             groups.setdefault(part.signature, []).append(placed)
     return [TileGroup(parts) for parts in groups.values()]
 
@@ -218,7 +236,7 @@ def _nothing(size: int, at: int) -> WindowColumns:
 
 def _decode_group(
     group: TileGroup,
-    blobs: Sequence[Sequence[bytes | None]],
+    logs: Sequence[Sequence[Sequence[bytes | None]]],
     sizes: Sequence[int],
     at: int,
     answers: Sequence[WindowColumns],
@@ -226,7 +244,7 @@ def _decode_group(
     """Reduce the tiles of a group and hand each part its rows."""
     flat: list[bytes | None] = []
     for part in group.parts:
-        flat += blobs[part.projection][part.place :: part.width]
+        flat += logs[part.projection][part.hop]
     repeats = [sizes[part.projection] for part in group.parts]
     tiles = Tiles(group.layout, flat, group.oldest(repeats, at), at)
     columns = _read_all(group, tiles, len(flat))

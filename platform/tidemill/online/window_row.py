@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
@@ -27,12 +28,10 @@ class WindowRow:
         self._tiles, self._keys, self._dtypes = tiles, keys, dtypes
         self._names = tuple(name for name, _, _ in places)
         self._owners = [view for _, view, _ in places]
-        firsts = [0]
-        for number in range(len(keys)):
-            firsts.append(firsts[-1] + tiles.width(number))
-        self._replies = firsts[-1]
+        self._replies = len(keys)
+        firsts = [0, *accumulate(tiles.hops(number) for number in range(len(keys)))]
         self._groups = [
-            (group, itemgetter(*(firsts[part.projection] + part.place for part in group.parts), firsts[0]))
+            (group, itemgetter(*(firsts[part.projection] + part.hop for part in group.parts), firsts[0]))
             for group in tiles.groups
         ]
         self._places = [
@@ -71,9 +70,10 @@ class WindowRow:
         """The answer; None where an entity has no tiles, or something that is none, which takes the long way."""
         if len(replies) != self._replies or set(map(type, replies)) != {bytes}:
             return None
+        logs = [log for number, blob in enumerate(replies) for log in self._tiles.split(number, blob)]
         columns, newest = [], []
         for group, pick in self._groups:
-            found = group.read_one(pick(replies)[:-1], at)
+            found = group.read_one(pick(logs)[:-1], at)
             if found is None:
                 return None
             columns.append(found[0])

@@ -1,0 +1,93 @@
+"""The script of a push, written for the views of one stream.
+
+Most records are numbers that are added or compared, one word each. For views that hold nothing else the meeting of a
+record with the newest tile is written out word by word, which takes Redis a third of the time of a loop over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tidemill.online.resp import Script
+from tidemill.online.tile_layout import HEADER, NEWEST, SINCE, TILE, WORD
+from tidemill.online.tile_log import TileLog
+
+_SOURCE = Path(__file__).with_name("tile_push.lua").read_text()
+_PLACE = "-- VIEWS\n"
+_FORMATS = {"i": "i8", "a": "i8", "b": "i8", "f": "d", "A": "d", "B": "d"}
+_MOST_WORDS = 60  # Lua has 200 local variables for a function, and each word takes two
+_BOUNDS = ((">", "HALF"), ("<", "-HALF"))
+_MERGES = {
+    "i": "a{0} + b{0}",
+    "f": "a{0} + b{0}",
+    "a": "(b{0} < a{0} and b{0} or a{0})",
+    "b": "(b{0} > a{0} and b{0} or a{0})",
+    "A": "((b{0} < a{0} or b{0} ~= b{0}) and b{0} or a{0})",
+    "B": "((b{0} > a{0} or b{0} ~= b{0}) and b{0} or a{0})",
+}
+
+
+def push_script(logs: Sequence[TileLog], *, forever: bool = False) -> Script:
+    """The script that writes into the tiles of these views; it knows them by their numbers, from 1."""
+    views = "".join(f"views[{number}] = {_view(log, forever=forever)}\n" for number, log in enumerate(logs, start=1))
+    return Script(_SOURCE.replace(_PLACE, views))
+
+
+def _view(log: TileLog, *, forever: bool) -> str:
+    hops = ", ".join(
+        f"{{at = {at + 1}, size = {layout.record_bytes}, ops = '{layout.ops}', capacity = {layout.capacity}}}"
+        for at, layout in zip(log.heads, log.layouts, strict=False)
+    )
+    said = (
+        f"header = {log.header_bytes}, last = '{log.header_bytes - 1}', counts = {log.heads[-1] + 1}, "
+        f"expiry = '{log.expiry(forever=forever)}', hops = {{{hops}}}"
+    )
+    return f"{{{said}}}\n{_meeting(log)}"
+
+
+def _meeting(log: TileLog) -> str:
+    """A function of the records that returns one of a log's front and of how many records of each hop come before: the
+    front with the next record of each hop in it, or nil where that takes more."""
+    kinds = _kinds(log)
+    inner = ["return met(header, hops, records, at)"] if kinds is None else _written_out(log, kinds)
+    body = "\n    ".join(inner)
+    head = "do local hops = views[#views].hops\nviews[#views].meet = function(records)\n  return function(header, at)"
+    return f"{head}\n    {body}\n  end\nend end"
+
+
+def _kinds(log: TileLog) -> list[list[str]] | None:
+    """How each word of each hop's records is merged; None where that is not one word at a time, or they are many."""
+    if log.heads[-1] > _MOST_WORDS * WORD:
+        return None
+    kinds = []
+    for layout in log.layouts:
+        ops = [op.split(":") for op in layout.ops.split()]
+        if not all(kind in _MERGES for kind, *_ in ops):
+            return None
+        kinds.append([kind for kind, *_ in ops])
+    return kinds
+
+
+def _written_out(log: TileLog, kinds: Sequence[Sequence[str]]) -> list[str]:
+    """Lua that unpacks both sides into a1, a2, ... and b1, b2, ..., compares tiles and merges the words."""
+    formats = [f"i8i8i8{''.join(_FORMATS[kind] for kind in of_hop)}" for of_hop in kinds]
+    mine = [f"local {_names('a', 0, log.heads[-1] // WORD)} = unpack_('<{''.join(formats)}', header)"]
+    meet, small, merged = [], [], []
+    for hop, (layout, start) in enumerate(zip(log.layouts, log.heads, strict=False), start=1):
+        first = start // WORD
+        place = f"records[{hop}], at[{hop}] * {layout.record_bytes} + 1"
+        mine.append(f"local {_names('b', first, layout.words)} = unpack_('<{formats[hop - 1]}', {place})")
+        tile, since, newest = first + TILE + 1, first + SINCE + 1, first + NEWEST + 1
+        meet += [f"a{tile} ~= b{tile}", f"a{since} > now", f"b{since} > now"]
+        merged += [f"a{tile}", "0", f"(b{newest} > a{newest} and b{newest} or a{newest})"]
+        for number, kind in enumerate(kinds[hop - 1], start=first + HEADER + 1):
+            merged.append(_MERGES[kind].format(number))
+            if _FORMATS[kind] == "i8":
+                small += [f"{side}{number} {sign}= {bound}" for side in "ab" for sign, bound in _BOUNDS]
+    front = f"return pack('<{''.join(formats)}', {', '.join(merged)})"
+    return [*mine, f"if {' or '.join([*meet, *small])} then return nil end", front]
+
+
+def _names(side: str, first: int, count: int) -> str:
+    return ", ".join(f"{side}{number}" for number in range(first + 1, first + count + 1))
