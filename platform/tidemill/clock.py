@@ -85,6 +85,8 @@ class SimulatedClock:
 
 def as_utc(at: datetime) -> datetime:
     """The same instant in UTC; a naive one is read as UTC, whatever the process's zone."""
+    if at.tzinfo is UTC:
+        return at
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 

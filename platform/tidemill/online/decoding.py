@@ -19,9 +19,9 @@ import numpy as np
 from tidemill.definitions.types import ValueType
 from tidemill.online.bulk_numbers import Raw, instants_by_length, varints
 from tidemill.online.codec import tag
-from tidemill.online.value_memo import PACKED, FieldType, Memo, WrongValues, memo_of
+from tidemill.online.value_memo import FieldType, Memo, WrongValues, memo_of
 
-__all__ = ["PACKED", "FieldDecoder", "FieldType", "WrongValues"]
+__all__ = ["FieldDecoder", "FieldType", "WrongValues"]
 
 Replies = Sequence[Sequence[bytes | None]]
 """One reply for each row: its fields in the order of the command."""
@@ -49,7 +49,7 @@ class FieldDecoder:
             for kind, places in by_kind.items()
         ]
         row = _RowDecoder([dtype for _, dtype in fields], memos)
-        self.decode_row, self.row_places = row.decode, row.places
+        self.decode_row, self.row_places, self.row_width = row.decode, row.places, self.width
 
     def decode(self, replies: Replies) -> Decoded:
         """One column for each field, with a value for each reply."""
@@ -119,13 +119,6 @@ class _Kind:
         return found, all(all(column) or None not in column for column in found)  # mostly not even a zero is there
 
 
-class _AsTheyAre(_Kind):
-    """Fields that somebody else decodes: packed values."""
-
-    def decode(self, columns: Sequence[Raw]) -> Decoded:
-        return [list(column) for column in columns], False
-
-
 class _FixedWidth(_Kind):
     """[tag][number] everywhere at once. A null or a wrong value shows by its length or its tag."""
 
@@ -179,18 +172,13 @@ def _split(values: list[Any], rows: int) -> list[list[Any]]:
 
 
 def _kind(dtype: FieldType) -> Any:
-    if dtype in _BULK or dtype in _WHOLE:
-        return dtype
-    if dtype is None or dtype == PACKED:
-        return dtype
-    return "other"
+    return dtype if dtype is None or dtype in _BULK or dtype in _WHOLE else "other"
 
 
 _KINDS: dict[Any, type[_Kind]] = {
     **dict.fromkeys(_BULK, _FixedWidth),
     **dict.fromkeys(_WHOLE, _WholeNumbers),
     None: _Times,
-    PACKED: _AsTheyAre,
     "other": _Kind,
 }
 

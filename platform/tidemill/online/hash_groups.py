@@ -1,4 +1,7 @@
-"""Views whose entities are the same share one Redis hash: one HMGET for each row, one decoding for all of them."""
+"""Views whose entities are the same share one Redis hash: one HMGET for each row, one decoding for all of them.
+
+Features lie in fields of their own, or all of a view in one field (the packed layout); what is decoded is the same.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from typing import Any
 from tidemill.definitions.catalog import Catalog, Projection
 from tidemill.online.decoding import FieldDecoder, FieldType, WrongValues
 from tidemill.online.key_columns import KeyColumns
-from tidemill.online.keys import KeyLayout
+from tidemill.online.keys import KeyLayout, hash_field, packed_field, time_field
+from tidemill.online.packed_reads import PackedDecoder
 from tidemill.online.reply_columns import GroupColumns
-from tidemill.online.view_reads import FeastViewRead, PackedViewRead, ViewColumns, ViewRead
+from tidemill.online.view_reads import ViewColumns, ViewRead
 from tidemill.online.wanted import is_tiled
 
 _LONGEST_KEPT = 256
@@ -21,20 +25,17 @@ class HashGroup:
 
     def __init__(self, keys: KeyColumns) -> None:
         self.keys = keys
-        self.fields: list[tuple[bytes, str, FieldType]] = []
         self.views: list[ViewRead] = []
 
-    def add(self, view: ViewRead) -> None:
-        view.start = len(self.fields)
-        self.fields += view.fields()
-        self.views.append(view)
-
-    def close(self, wrong: WrongValues) -> None:
+    def close(self, layout: str, wrong: WrongValues) -> None:
         """Prepare the bytes around a key, and the decoding of what comes back."""
-        self.decoder = FieldDecoder([(name, dtype) for _, name, dtype in self.fields], wrong)
-        self._before = b"*%d\r\n$5\r\nHMGET\r\n$" % (len(self.fields) + 2)
-        fields = b"".join(b"$%d\r\n%s\r\n" % (len(raw), raw) for raw, _, _ in self.fields)
-        self._after = self.keys.tail + b"\r\n" + fields
+        start = 0
+        for view in self.views:
+            view.start, start = start, start + len(view.features) + 1
+        fields, self.decoder = (_packed if layout == "packed" else _plain)(self.views, wrong)
+        self.fields = len(fields)
+        self._before = b"*%d\r\n$5\r\nHMGET\r\n$" % (len(fields) + 2)
+        self._after = self.keys.tail + b"\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(raw), raw) for raw in fields)
         self._around = len(self.keys.head) + len(self.keys.tail)
         self._prefixes: dict[int, bytes] = {}
 
@@ -76,7 +77,6 @@ class HashGroup:
 def hash_groups(catalog: Catalog, stored: Sequence[Projection], layout: str, wrong: WrongValues) -> list[HashGroup]:
     """The groups of all projections that are not read as tiles. Raises NotDefinedError for an unknown feature."""
     groups: dict[tuple[KeyLayout, tuple[str, ...]], HashGroup] = {}
-    kind = PackedViewRead if layout == "packed" else FeastViewRead
     for projection in stored:
         view = catalog.view(projection.view)
         if is_tiled(view):
@@ -85,10 +85,28 @@ def hash_groups(catalog: Catalog, stored: Sequence[Projection], layout: str, wro
             view.feature(name)  # an unknown one is told by its name
         keys = KeyColumns.of(catalog, projection)
         group = groups.setdefault((keys.layout, keys.columns), HashGroup(keys))
-        group.add(kind(view, projection, wrong))
+        group.views.append(ViewRead(view, projection))
     for group in groups.values():
-        group.close(wrong)
+        group.close(layout, wrong)
     return list(groups.values())
+
+
+def _plain(views: Sequence[ViewRead], wrong: WrongValues) -> tuple[list[bytes], FieldDecoder]:
+    """A field for each feature, and one for the event time."""
+    fields: list[bytes] = []
+    types: list[tuple[str, FieldType]] = []
+    for one in views:
+        view = one.view
+        fields += [hash_field(view.name, name) for name in one.features] + [time_field(view.name)]
+        types += [(f"{view.name}:{name}", view.feature(name).dtype) for name in one.features]
+        types.append((f"{view.name}:event time", None))
+    return fields, FieldDecoder(types, wrong)
+
+
+def _packed(views: Sequence[ViewRead], wrong: WrongValues) -> tuple[list[bytes], PackedDecoder]:
+    """One field for each view."""
+    fields = [packed_field(one.view.name) for one in views]
+    return fields, PackedDecoder([(one.view.name, one.view.features, one.places) for one in views], wrong)
 
 
 def spread(found: Sequence[Any], present: list[int], rows: int, width: int) -> list[Any]:

@@ -31,6 +31,15 @@ class KeyColumns:
         columns = tuple(names.get(name, name) for name in view.join_keys)
         return cls(layout=layout, columns=columns, head=layout.head, tail=layout.tail, entity_less=not view.join_keys)
 
+    def of_row(self, row: Row) -> bytes | None:
+        """The changing part of one row's key; None where a key is null."""
+        if len(self.columns) == 1:
+            part = self.layout.usual_part(row.get(self.columns[0]))
+            if part is not None:
+                return part
+        parts, present = self.of_rows((row,))
+        return parts[0] if present is None else None
+
     def of_rows(self, rows: Rows) -> tuple[list[bytes], list[int] | None]:
         """The changing part of each row's key, and which rows have one (None: all of them)."""
         if self.entity_less:

@@ -92,6 +92,21 @@ class KeyLayout:
             return parts[0]
         return [None if None in row else b"".join(row) for row in zip(*parts, strict=True)]  # type: ignore[arg-type]
 
+    def usual_part(self, value: Any) -> bytes | None:
+        """`parts` for the value of a single join key; None for whatever is unusual, which `parts` can tell apart."""
+        pack, dtype = self._pack_single, self.types[0]
+        if pack is None or type(value) is not int:
+            return None
+        try:
+            return pack(dtype, _FIXED[dtype].size, value)
+        except struct.error:
+            return None
+
+    @cached_property
+    def _pack_single(self) -> Callable[..., bytes] | None:
+        dtype = self.types[0]
+        return _packer(dtype) if len(self.types) == 1 and dtype in _FIXED else None
+
     def encode_rows(self, count: int) -> list[bytes]:
         """The one key of an entity-less view, once for each row."""
         return [self.encode([""])] * count
@@ -181,9 +196,13 @@ def check_field_hashes(catalog: Catalog) -> None:
                 )
 
 
+def _packer(dtype: ValueType) -> Callable[..., bytes]:
+    """Type, length and value of a number."""
+    return struct.Struct(f"<II{_FIXED[dtype].format[1:]}").pack
+
+
 def _encode_fixed(dtype: ValueType) -> _Encoder:
-    pack = struct.Struct(f"<II{_FIXED[dtype].format[1:]}").pack
-    size = _FIXED[dtype].size
+    pack, size = _packer(dtype), _FIXED[dtype].size
 
     def encode(name: str, column: Sequence[Any]) -> list[bytes | None]:
         try:

@@ -163,7 +163,7 @@ class ReadPlan:
                 group = groups[place] if place < len(groups) else None
                 name = "tiles" if group is None else group.views[0].name
                 self._wrong.add(f"{name}: the whole key", reply)
-                found[place] = None if group is None else [None] * group.decoder.width
+                found[place] = None if group is None else [None] * group.fields
         return found
 
     def _columns(self, sizes: Sequence[int]) -> ReplyColumns:

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from tidemill.online.decoding import FieldDecoder
+from tidemill.online.bulk_numbers import Raw
 
 WORTHWHILE = 16  # replies; below it a block costs more than it saves
+
+
+class Decoder(Protocol):
+    """Makes columns of replies, `width` of them, and says whether it is certain that no feature in them is null."""
+
+    width: int
+
+    def decode(self, replies: Sequence[Raw], /) -> tuple[list[list[Any]], bool]: ...
 
 
 @dataclass(slots=True)
@@ -26,7 +34,7 @@ class GroupColumns:
 class ReplyColumns:
     """`groups` gives the decoder and the number of replies of each group, in the order of the replies."""
 
-    def __init__(self, groups: Sequence[tuple[FieldDecoder, int]]) -> None:
+    def __init__(self, groups: Sequence[tuple[Decoder, int]]) -> None:
         self._groups = groups
         self._begin([])
 

@@ -7,10 +7,10 @@ from operator import itemgetter
 from typing import Any
 
 from tidemill.definitions.types import ValueType
+from tidemill.online.codec import WrongValueError
 from tidemill.online.hash_groups import HashGroup
 from tidemill.online.key_columns import Row
 from tidemill.online.result import OnlineResult, RowStates
-from tidemill.online.view_reads import FeastViewRead
 
 _EVER = 1 << 62  # microseconds: longer ago than any event
 
@@ -27,27 +27,25 @@ class SingleRow:
         self._dtypes = dtypes
         self._blank: dict[str, list[Any]] = {name: [] for name in self._names}
         self._groups = groups
-        self._decoders = [group.decoder for group in groups]
-        slots: list[int] = []  # where `decode_row` of all groups leaves each field
+        self._reads = [group.decoder.decode_row for group in groups]
+        slots: list[int] = []  # where `decode_row` of all groups leaves each column
         firsts, self._times = [], []
+        start = 0
         for group in groups:
-            start = len(slots)
-            slots += [start + place for place in group.decoder.row_places]
+            first, slots = len(slots), slots + [start + place for place in group.decoder.row_places]
             for view in group.views:
-                firsts.append(start + view.start)
-                allowed = view.oldest_allowed
-                self._times.append(
-                    (slots[start + view.start + len(view.features)], _EVER if allowed is None else allowed)
-                )
+                firsts.append(first + view.start)
+                event = slots[first + view.start + len(view.features)]
+                self._times.append((event, _EVER if view.oldest_allowed is None else view.oldest_allowed))
+            start += group.decoder.row_width
         self._pick = itemgetter(*(slots[firsts[view] + column] for _, view, column in places))
 
     @classmethod
     def where_it_fits(
         cls, groups: Sequence[HashGroup], places: Sequence[tuple[str, int, int]], dtypes: Mapping[str, ValueType]
     ) -> SingleRow | None:
-        """None where the views lie in packed values, or where there is but one column."""
-        plain = all(isinstance(view, FeastViewRead) for group in groups for view in group.views)
-        return cls(groups, places, dtypes) if plain and len(places) > 1 else None
+        """None where there is but one column."""
+        return cls(groups, places, dtypes) if len(places) > 1 else None
 
     @property
     def replies(self) -> int:
@@ -57,19 +55,22 @@ class SingleRow:
         """The commands for a row; None where a key is null. Raises InputError like `ReadPlan.prepare`."""
         out = b""
         for group in self._groups:
-            parts, present = group.keys.of_rows((row,))
-            if present is not None:
+            part = group.keys.of_row(row)
+            if part is None:
                 return None
-            out += group.command(parts[0])
+            out += group.command(part)
         return out
 
     def decode(self, replies: list[Any], at: int) -> OnlineResult | None:
         """The answer; None where a row is missing, too old or stale, which takes the long way."""
-        if len(replies) != len(self._decoders):
+        if len(replies) != len(self._reads):
             return None
         row: list[Any] = []
-        for decoder, reply in zip(self._decoders, replies, strict=True):
-            row += decoder.decode_row(reply)
+        try:
+            for read, reply in zip(self._reads, replies, strict=True):
+                row += read(reply)
+        except WrongValueError:
+            return None
         states = []
         for place, allowed in self._times:
             event = row[place]

@@ -15,9 +15,8 @@ from tidemill.online.codec import WrongValueError, decode_timestamp, decode_valu
 
 log = logging.getLogger(__name__)
 
-FieldType = ValueType | str | None
-"""A feature's type; None for an event time; PACKED for a packed value."""
-PACKED = "packed"
+FieldType = ValueType | None
+"""A feature's type; None for an event time."""
 
 _MEMO_SIZE = 4_096
 _WHOLE = (ValueType.INT64, ValueType.INT32)
@@ -65,8 +64,6 @@ def memo_of(name: str, dtype: FieldType, wrong: WrongValues) -> Memo:
     """The memo of one field; `name` is for whoever reads that its values are wrong."""
     if dtype is None:
         return Memo(name, _usual_time, wrong, keep=True)
-    if not isinstance(dtype, ValueType):
-        return Memo(name, bytes, wrong, keep=False)
     if dtype is ValueType.STRING:
         return Memo(name, _usual_text, wrong, keep=True)
     if dtype in _WHOLE:

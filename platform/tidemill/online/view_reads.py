@@ -1,4 +1,4 @@
-"""What one projection takes from one view: its fields in the hash, its columns, and how good each row is."""
+"""What one projection takes from one view: its columns, and how good each row is."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from typing import Any
 
 from tidemill.definitions.catalog import AggregationFunction, Projection, StalePolicy, View
 from tidemill.errors import StaleFeaturesError
-from tidemill.online.codec import WrongValueError
-from tidemill.online.decoding import PACKED, FieldType, WrongValues
-from tidemill.online.keys import hash_field, packed_field, time_field
-from tidemill.online.packed import PackedSchema
 from tidemill.online.result import RowStates, Status
 
 _PRESENT, _OLD, _MISSING = Status.PRESENT, Status.OUTSIDE_MAX_AGE, Status.NOT_FOUND
@@ -28,15 +24,15 @@ class ViewColumns:
 
 
 class ViewRead:
-    """The features taken from one view by one projection. `start` is where its fields begin in the command."""
+    """The features taken from one view by one projection. `start` is where its columns begin among those of its group:
+    its features', then that of the event time."""
 
-    def __init__(self, view: View, projection: Projection, wrong: WrongValues) -> None:
+    def __init__(self, view: View, projection: Projection) -> None:
         self.name, self.view, self.start = projection.name, view, 0
         self.features = projection.features
         self.ttl = 0 if view.is_windowed else view.ttl // _MICROSECOND
         counted = {item.name for item in view.aggregations if item.function is AggregationFunction.COUNT}
         self.nothing = [0 if name in counted else None for name in self.features]
-        self.wrong = wrong
 
     @property
     def oldest_allowed(self) -> int | None:
@@ -46,16 +42,15 @@ class ViewRead:
             ages.append(self.view.freshness.max_age // _MICROSECOND)
         return min(ages, default=None)
 
-    def fields(self) -> list[tuple[bytes, str, FieldType]]:
-        """Each field of the hash with its name for people and its type; None is an event time."""
-        raise NotImplementedError
-
-    def read(self, columns: Sequence[list[Any]]) -> tuple[list[int | None], list[list[Any]]]:
-        """Event times, and the features' columns."""
-        raise NotImplementedError
+    @property
+    def places(self) -> list[int]:
+        """Where the wanted features lie among the view's."""
+        order = [feature.name for feature in self.view.features]
+        return [order.index(name) for name in self.features]
 
     def decode(self, columns: Sequence[list[Any]], at: int) -> ViewColumns:
-        event_times, found = self.read(columns)
+        end = self.start + len(self.features)
+        event_times, found = columns[end], list(columns[self.start : end])
         states = RowStates(event_times)
         answer = ViewColumns(found, states)
         oldest = at - self.ttl if self.ttl else None
@@ -80,57 +75,6 @@ def _only_present(column: list[Any], base: list[Status], nothing: Any) -> list[A
         value if state is _PRESENT else nothing if state is _MISSING else None
         for value, state in zip(column, base, strict=True)
     ]
-
-
-class FeastViewRead(ViewRead):
-    """A field for each feature, and one for the event time."""
-
-    def fields(self) -> list[tuple[bytes, str, FieldType]]:
-        view = self.view
-        found: list[tuple[bytes, str, FieldType]] = [
-            (hash_field(view.name, name), f"{view.name}:{name}", view.feature(name).dtype) for name in self.features
-        ]
-        return [*found, (time_field(view.name), f"{view.name}:event time", None)]
-
-    def read(self, columns: Sequence[list[Any]]) -> tuple[list[int | None], list[list[Any]]]:
-        end = self.start + len(self.features)
-        return columns[end], list(columns[self.start : end])
-
-
-class PackedViewRead(ViewRead):
-    """One field for the whole view."""
-
-    def __init__(self, view: View, projection: Projection, wrong: WrongValues) -> None:
-        super().__init__(view, projection, wrong)
-        self._schema = PackedSchema(view.features)
-        order = [feature.name for feature in view.features]
-        self._places = [order.index(name) for name in self.features]
-
-    def fields(self) -> list[tuple[bytes, str, FieldType]]:
-        return [(packed_field(self.view.name), f"{self.view.name}:packed value", PACKED)]
-
-    def read(self, columns: Sequence[list[Any]]) -> tuple[list[int | None], list[list[Any]]]:
-        raw = columns[self.start]
-        try:
-            return self._schema.decode(raw, self._places)
-        except WrongValueError:
-            return self._row_by_row(raw)
-
-    def _row_by_row(self, raw: Sequence[bytes | None]) -> tuple[list[int | None], list[list[Any]]]:
-        """Written under another definition, or no packed value at all: as if it had never been written."""
-        event_times: list[int | None] = []
-        columns: list[list[Any]] = [[] for _ in self._places]
-        for item in raw:
-            event, values = None, [None] * len(self.view.features)
-            if item is not None:
-                try:
-                    event, values = self._schema.decode_row(item)
-                except WrongValueError as error:
-                    self.wrong.add(f"{self.view.name}:packed value", error)
-            event_times.append(event)
-            for column, place in zip(columns, self._places, strict=True):
-                column.append(values[place])
-        return event_times, columns
 
 
 def apply_freshness(view: View, answer: ViewColumns, at: int) -> None:
