@@ -48,14 +48,14 @@ def tags(
     found: dict[str, str | None] = {
         "schedule": schedule,
         "every": None if every is None else format_duration(parse_duration(every)),
-        "timezone": timezone if schedule else None,
-        "lag": format_duration(parse_duration(lag)) if schedule or every else None,
+        "timezone": timezone if schedule or timezone != "UTC" else None,
+        "lag": format_duration(parse_duration(lag)) if schedule or every or parse_duration(lag) else None,
         "catch_up": catch_up if catch_up != "latest" else None,
         "jitter": format_duration(parse_duration(jitter)) if parse_duration(jitter) else None,
         "attempts": str(attempts) if attempts != 5 else None,
         "timeout": None if timeout is None else format_duration(parse_duration(timeout)),
         "max_age": None if max_age is None else format_duration(parse_duration(max_age)),
-        "when_stale": when_stale if max_age is not None else None,
+        "when_stale": when_stale if max_age is not None or when_stale != "serve" else None,
         "event_id": event_id,
     }
     return {TAG_PREFIX + name: text for name, text in found.items() if text is not None} | others

@@ -148,13 +148,20 @@ def _feast_errors(root: Path) -> Iterator[None]:
         with redirect_stdout(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except TidemillError:
-        raise
+    except TidemillError as error:
+        place = _place(error, root)
+        if place is None or not isinstance(error, DefinitionError):
+            raise
+        raise DefinitionError(f"In {place}: {error.message}", hint=error.hint) from error
     except Exception as error:  # whatever the user's modules or Feast's checks raise
-        raise DefinitionError(_explained(error, root)) from error
+        place = _place(error, root)
+        where = "" if place is None else f" at {place}"
+        raise DefinitionError(
+            f"The definitions in {root} cannot be read{where}: {type(error).__name__}: {error}"
+        ) from error
 
 
-def _explained(error: Exception, root: Path) -> str:
+def _place(error: Exception, root: Path) -> str | None:
+    """The file and line of the user's that an error came from."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(root)]
-    where = f" at {Path(frames[-1].filename).relative_to(root)}:{frames[-1].lineno}" if frames else ""
-    return f"The definitions in {root} cannot be read{where}: {type(error).__name__}: {error}"
+    return f"{Path(frames[-1].filename).relative_to(root)}:{frames[-1].lineno}" if frames else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tidemill.definitions.catalog import CatchUp, Freshness, Schedule, StalePolicy
@@ -23,6 +24,7 @@ def schedule_of(tags: Mapping[str, str], place: str) -> Schedule | None:
     """When the tagged object is brought up to date; None where the tags do not say. Raises DefinitionError."""
     found = _ours(tags, place)
     if "schedule" not in found and "every" not in found:
+        _refuse_orphans(found, [name for name in _SCHEDULE if name in found], 'schedule="5 * * * *"', place)
         return None
     with _found_in(place):
         schedule = Schedule(
@@ -42,13 +44,17 @@ def schedule_of(tags: Mapping[str, str], place: str) -> Schedule | None:
 def freshness_of(tags: Mapping[str, str], place: str) -> Freshness | None:
     found = _ours(tags, place)
     if "max_age" not in found:
+        _refuse_orphans(found, [name for name in ("when_stale",) if name in found], 'max_age="1h"', place)
         return None
     policy = found.get("when_stale", "serve")
     if policy not in list(StalePolicy):
         known = [item.value for item in StalePolicy]
         raise DefinitionError(f"In the {place}: {NotDefinedError('policy for stale values', policy, known)}")
     with _found_in(place):
-        return Freshness(max_age=parse_duration(found["max_age"]), policy=StalePolicy(policy))
+        max_age = parse_duration(found["max_age"])
+        if max_age <= timedelta(0):
+            raise DefinitionError(f"Every value would be older than max_age={found['max_age']!r}.")
+        return Freshness(max_age=max_age, policy=StalePolicy(policy))
 
 
 def event_id_of(view: FeatureView) -> str | None:
@@ -58,6 +64,13 @@ def event_id_of(view: FeatureView) -> str | None:
         if name:
             return name
     return None
+
+
+def _refuse_orphans(found: Mapping[str, str], names: Sequence[str], without: str, place: str) -> None:
+    """Tags that say how something is done which no tag says is done at all would be passed over silently."""
+    if names:
+        said = ", ".join(f"{name}={found[name]!r}" for name in names)
+        raise DefinitionError(f"In the {place}: {said} has no meaning without e.g. {without}.", hint="Add or drop it.")
 
 
 def _catch_up(text: str) -> CatchUp:

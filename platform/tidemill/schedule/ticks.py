@@ -46,6 +46,13 @@ def check_schedule(schedule: Schedule) -> None:
         raise DefinitionError(f"A schedule's lag cannot be negative; found {schedule.lag}.")
     if schedule.jitter < timedelta(0) or schedule.attempts < 1:
         raise DefinitionError("A schedule needs a jitter of 0 or more, and at least one attempt.")
+    if schedule.timeout is not None and schedule.timeout <= timedelta(0):
+        raise DefinitionError(f"Every run takes longer than a timeout of {schedule.timeout}.", hint="Give it more.")
+    if schedule.every is not None and schedule.timezone != "UTC":
+        raise DefinitionError(
+            f"A fixed interval counts from 1970-01-01 UTC; timezone={schedule.timezone!r} changes nothing.",
+            hint="Drop the time zone, or write a cron expression.",
+        )
     _zone(schedule.timezone)
     if schedule.cron is not None:
         parse_cron(schedule.cron)

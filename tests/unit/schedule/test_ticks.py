@@ -208,6 +208,8 @@ def test_the_next_tick_is_later_than_the_moment_asked() -> None:
         (Schedule(), "either a cron expression or a fixed interval"),
         (Schedule(cron="0 0 * * *", every=timedelta(hours=1)), "not both"),
         (Schedule(cron="0 0 * * *", lag=timedelta(seconds=-1)), "lag"),
+        (Schedule(cron="0 0 * * *", timeout=timedelta(0)), "longer than a timeout"),
+        (Schedule(every=timedelta(hours=1), timezone="Europe/Berlin"), "changes nothing"),
     ],
 )
 def test_a_schedule_that_cannot_be_kept_says_why(schedule: Schedule, said: str) -> None:
