@@ -16,6 +16,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from postgres_server import PostgresServer, find_binaries, running
 
+from tidemill.settings import Settings
+
+# Settings of this machine are none of the tests'.
+for name in [name for name in os.environ if name.startswith("TIDEMILL_")]:
+    del os.environ[name]
+
 # Explaining a failure traces every line of every example. Early releases of Python 3.11 can hang while they trace a
 # process of several threads (a thread that asks for the interpreter just as it is given up leaves its request behind).
 # How fast examples are made says nothing of what is tested, and on a busy machine they are made slowly.
@@ -29,6 +35,12 @@ settings.register_profile(
 # each time, and find what nobody thought of.
 settings.register_profile("build", settings.get_profile("tidemill"), derandomize=True, database=None)
 settings.load_profile("build" if os.environ.get("CI") else "tidemill")
+
+
+# A machine whose processors or disks are busy keeps Redis from answering for seconds. Tests of patience set their own.
+for name, seconds in (("redis_timeout", 60.0), ("request_timeout", 120.0)):
+    Settings.model_fields[name].default = seconds
+Settings.model_rebuild(force=True)
 
 
 @pytest.fixture(scope="session")

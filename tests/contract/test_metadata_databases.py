@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, inspect, text
+from waiting import PATIENCE
 
 from tidemill.definitions import Catalog, Entity, ValueType
 from tidemill.errors import ConfigurationError, ConflictError, UnavailableError
@@ -58,7 +59,7 @@ def test_processes_that_start_at_once_make_the_tables_once(metadata_url: str) ->
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = [process.communicate(timeout=60) for process in processes]
+    answers = [process.communicate(timeout=PATIENCE) for process in processes]
     assert [said.strip() for said, _ in answers] == ["0"] * 3, [error for _, error in answers]
     engine = create_engine(metadata_url)
     assert {"catalogs", "runs", "reports", "deployments"} <= set(inspect(engine).get_table_names())

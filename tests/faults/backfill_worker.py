@@ -14,7 +14,7 @@ from tidemill.settings import Settings
 given = globals()
 project = Project(
     Path(given["ROOT"]),
-    settings=Settings(redis_url=given["ADDRESS"]),
+    settings=Settings(redis_url=given["ADDRESS"], redis_timeout=60),
     name="flights",
     clock=ManualClock(datetime.fromisoformat(given["NOW"])),
 )

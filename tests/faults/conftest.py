@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import random
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import redis
+from hammering import Seen, hammering
 
 from tidemill.clock import ManualClock
 from tidemill.definitions import Catalog, Entity, Feature, Projection, Service, Source, ValueType, View
-from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.materialize.run import RunReport
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project
@@ -41,17 +40,12 @@ def catalog() -> Catalog:
     )
 
 
-@dataclass
-class Seen:
-    """What the reader saw: how often it was answered, what it was refused for, and every value that cannot be."""
-
-    answers: int = 0
-    refused: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-
-
 class World:
-    """Hourly weather of 400 places, a tenth of it known late. `temp` tells hour and place, `wind` is twice `temp`."""
+    """Hourly weather of 400 places, a tenth of it known late.
+
+    `temp` tells place and hour and, in 512ths, the edition of the history; `wind` is `temp` in 1,024ths. So whoever
+    reads one knows the other, and when both were written.
+    """
 
     def __init__(self, root: Path, server: EmbeddedRedis) -> None:
         self.root, self.server = root, server
@@ -66,17 +60,10 @@ class World:
         project.catalogs.add(catalog(), at=T0)
         return project
 
-    def write_history(self, *, scale: float = 1.0) -> None:
-        chance = random.Random(3)
-        rows = [
-            (place, T0 + hour * HOUR, T0 + (hour + chance.choice([0] * 9 + [2])) * HOUR, scale * (1_000 * hour + place))
-            for hour in range(HOURS)
-            for place in range(ENTITIES)
-        ]
-        instant = pl.Datetime("us", "UTC")
-        schema = {"origin": pl.Int64, "at": instant, "known": instant, "temp": pl.Float64}
-        frame = pl.DataFrame(rows, schema=schema, orient="row")
-        frame = frame.with_columns((2 * pl.col("temp")).cast(pl.Int64).alias("wind"))
+    def write_history(self, *, edition: int = 0) -> None:
+        """Put a history in the place of the one before, at once; fewer than 512 editions can be told apart."""
+        frame = _history().with_columns(pl.col("temp") + edition / 512)
+        frame = frame.with_columns((1_024 * pl.col("temp")).cast(pl.Int64).alias("wind"))
         (self.root / "data").mkdir(exist_ok=True)
         fresh = self.root / "fresh.tmp"
         frame.write_parquet(fresh)
@@ -101,47 +88,64 @@ class World:
         self.project.online.write("weather", self.project.offline.latest("weather", end=until), learned=until)
         return self.stored()
 
-    @contextmanager
-    def reading(self, *, scales: tuple[float, ...] = (1.0,)) -> Iterator[Seen]:
+    def reading(self, *, goes: bool = False) -> AbstractContextManager[Seen]:
         """Read all the while. A value may only be one that the place had at some hour, and never an older one again.
 
-        `scales` are those of the histories that were written.
+        Where the view `goes` meanwhile, its values may be gone, and do not come back.
         """
-        over, seen = threading.Event(), Seen()
-        newest: dict[int, float] = {}
-        store = self.project.online
+        store, judge = self.project.online, Judge(goes=goes)
         rows = [{"origin": place} for place in range(READ)]
-
-        def read() -> None:
-            while not over.is_set():
-                try:
-                    found = store.read("s", rows).values
-                except OnlineStoreUnavailableError as error:
-                    seen.refused.append(str(error))
-                    time.sleep(0.01)
-                    continue
-                seen.answers += 1
-                for place, temp, wind in zip(range(READ), found["temp"], found["wind"], strict=True):
-                    hour = _hour_of(place, temp, wind, scales)
-                    if hour is None or hour < newest.get(place, -1):
-                        seen.wrong.append(f"{place}: {temp} beside {wind} after hour {newest.get(place)}")
-                    newest[place] = max(newest.get(place, -1), hour or -1)
-
-        thread = threading.Thread(target=read)
-        thread.start()
-        try:
-            yield seen
-        finally:
-            over.set()
-            thread.join()
+        return hammering(lambda: store.read("s", rows).values, judge)
 
 
-def _hour_of(place: int, temp: float | None, wind: int | None, scales: tuple[float, ...]) -> float | None:
-    """The hour at which a place had these values, -1 before the first, None where it never had them."""
-    if temp is None or wind is None:
-        return -1 if temp is None and wind is None else None
-    hours = ((temp / scale - place) / 1_000 for scale in scales)
-    return next((hour for hour in hours if hour in range(HOURS) and wind == int(2 * temp)), None)
+@cache
+def _history() -> pl.DataFrame:
+    chance = random.Random(3)
+    rows = [
+        (place, T0 + hour * HOUR, T0 + (hour + chance.choice([0] * 9 + [2])) * HOUR, 1_000 * hour + place)
+        for hour in range(HOURS)
+        for place in range(ENTITIES)
+    ]
+    instant = pl.Datetime("us", "UTC")
+    schema = {"origin": pl.Int64, "at": instant, "known": instant, "temp": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+class Judge:
+    """Says what is wrong with the values that were read: torn, never true, older than before, or back from nowhere."""
+
+    def __init__(self, *, goes: bool) -> None:
+        self._goes = goes
+        self._newest: dict[int, tuple[int, int]] = {}
+        self._gone: set[int] = set()
+
+    def __call__(self, found: dict[str, list[Any]]) -> Iterator[str]:
+        for place, temp, wind in zip(range(READ), found["temp"], found["wind"], strict=True):
+            newest = self._newest.get(place)
+            if not self._is_right(place, temp, wind):
+                yield f"{place}: {temp} beside {wind} after hour and edition {newest}"
+
+    def _is_right(self, place: int, temp: float | None, wind: int | None) -> bool:
+        newest = self._newest.get(place)
+        if temp is None and wind is None:
+            if newest is not None:
+                self._gone.add(place)
+            return newest is None or self._goes
+        written = _written(place, temp, wind)
+        if written is None or place in self._gone:
+            return False
+        hour, edition = newest or (-1, -1)
+        self._newest[place] = max(hour, written[0]), max(edition, written[1])
+        return written[0] >= hour and written[1] >= edition
+
+
+def _written(place: int, temp: float | None, wind: int | None) -> tuple[int, int] | None:
+    """The hour and the edition in which a place has these values, None if it has them in none."""
+    if temp is None or wind is None or wind != 1_024 * temp:
+        return None
+    hour, rest = divmod(int(temp) - place, 1_000)
+    edition = (temp - int(temp)) * 512
+    return (hour, int(edition)) if rest == 0 and hour in range(HOURS) and edition.is_integer() else None
 
 
 @pytest.fixture

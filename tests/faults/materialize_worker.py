@@ -13,7 +13,7 @@ given = globals()
 until = datetime.fromisoformat(given["UNTIL"])
 project = Project(
     Path(given["ROOT"]),
-    settings=Settings(redis_url=given["ADDRESS"], memory_limit="201mb"),
+    settings=Settings(redis_url=given["ADDRESS"], redis_timeout=60, memory_limit="201mb"),
     name="flights",
     clock=ManualClock(until),
 )

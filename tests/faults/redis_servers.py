@@ -18,8 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from small_live import free_port
-from small_project import wait_until
+from ports import free_port
+from waiting import PATIENCE, wait_until
 
 from tidemill.online.embedded import find_server
 
@@ -41,7 +41,7 @@ class Server:
         return self
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, socket_timeout=5)
+        return redis.Redis(port=self.port, socket_timeout=PATIENCE)
 
     def answers(self) -> bool:
         try:

@@ -6,6 +6,8 @@ import random
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,7 +32,9 @@ def ends_as_one_clean_run(world: Any, end: datetime) -> None:
 def test_a_clock_that_jumps_back_undoes_nothing(world: Any) -> None:
     world.materialize(T0 + 20 * HOUR)
     before = world.stored()
-    report = world.materialize(T0 + HOUR, at=T0 + HOUR)
+    with world.reading() as seen:
+        report = world.materialize(T0 + HOUR, at=T0 + HOUR)
+    assert (seen.wrong, seen.refused) == ([], [])
     assert (report.state, report.rows_written) == ("succeeded", 0)
     assert world.stored() == before
     assert world.project.ledger.last_cutoff("weather") == T0 + 20 * HOUR
@@ -66,7 +70,7 @@ def test_a_worker_is_not_taken_for_dead_when_the_clock_of_its_machine_is_set(
 
     from tidemill.materialize.holders import is_dead, this_worker
 
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3_600)"])
     try:
         machine = this_worker().rsplit(":", 2)[0]
         monkeypatch.setattr(psutil, "boot_time", lambda: 0.0)
@@ -78,29 +82,32 @@ def test_a_worker_is_not_taken_for_dead_when_the_clock_of_its_machine_is_set(
 
 
 def test_a_source_replaced_during_runs_is_read_whole_or_fails(world: Any) -> None:
-    scales = tuple(float(scale) for scale in range(1, 400))
-    over, written = threading.Event(), [1.0]
+    """Each value is of one history or of the next, never older than the one before, and no row is of both."""
+    over, written, chance = threading.Event(), [0], random.Random(6)
+    began = time.monotonic()
+    world.materialize(T0)
+    usual = time.monotonic() - began  # some runs are to meet a replacement, and others none
 
     def replace_files() -> None:
-        for scale in scales[1:]:
-            if over.is_set():
+        for edition in range(1, 500):
+            if over.wait(chance.uniform(0, 4 * usual)):
                 return
-            world.write_history(scale=scale)
-            written.append(scale)
+            world.write_history(edition=edition)
+            written.append(edition)
 
-    writer = threading.Thread(target=replace_files)
-    world.materialize(T0)
-    writer.start()
-    try:
-        with world.reading(scales=scales) as seen:
-            reports = [world.materialize(T0 + hour * HOUR) for hour in range(1, 25)]
-    finally:
-        over.set()
-        writer.join()
-    assert len(written) > 3, "it was really replaced"
-    assert seen.refused == []
-    assert [item for item in seen.wrong if "None" in item.partition(" after ")[0]] == []
-    assert {report.state for report in reports} <= {"succeeded", "failed"}
+    hours = iter(range(1, HOURS))
+    with world.reading() as seen, ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(replace_files)
+        try:
+            reports = [world.materialize(T0 + next(hours) * HOUR) for _ in range(24)]
+            while len(written) < 4 and not writing.done():
+                reports.append(world.materialize(T0 + next(hours, HOURS) * HOUR))
+        finally:
+            over.set()
+        writing.result()
+    assert len(written) > 3
+    assert (seen.wrong, seen.refused) == ([], [])
+    assert {report.state for report in reports} <= {"succeeded", "failed", "current"}
     assert "succeeded" in {report.state for report in reports}
     world.project.ledger.forget("weather", at=T0)
     ends_as_one_clean_run(world, T0 + HOURS * HOUR)
@@ -121,14 +128,14 @@ def test_a_view_removed_while_it_runs_leaves_nothing_behind_and_readers_see_it_g
         return result
 
     store.write = removed_meanwhile
-    with world.reading() as seen:
+    with world.reading(goes=True) as seen:
         if how == "run":
             report = world.materialize(T0 + 5 * HOUR)
         else:
             (report,) = backfill(world.project, "weather", start=T0, end=T0 + 5 * HOUR)
     assert report.state == "failed"
     assert "removed while it ran" in str(report.error)
-    assert seen.refused == []
+    assert (seen.wrong, seen.refused) == ([], [])
     assert world.stored() == {}
     world.project.reload()
     with pytest.raises(NotDefinedError, match="weather"):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import polars as pl
+from ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 PARTS = ("Makefile", "pyproject.toml", "README.md", "requirements", "feature_repo", "platform", "training", "serving")
@@ -42,7 +42,7 @@ def commands_of(page: Path) -> list[str]:
 def run(script: str, folder: Path, *, check: bool = True) -> str:
     """Run a script as one shell session that ends at the first failure; returns what it said."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
-    environment["TIDEMILL_PORT"] = str(_free_port())
+    environment["TIDEMILL_PORT"] = str(free_port())
     environment["PATH"] = f"{Path(sys.prefix) / 'bin'}:{environment['PATH']}"
     done = subprocess.run(
         ["bash", "-xeuo", "pipefail", "-c", script],
@@ -51,18 +51,12 @@ def run(script: str, folder: Path, *, check: bool = True) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=3_600,
         check=False,
     )
     if check:
         assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _copy(source: Path, target: Path) -> None:

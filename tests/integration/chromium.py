@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
 from websockets.sync.client import ClientConnection, connect
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
+    "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0", "--hide-scrollbars",
 )  # fmt: skip
 
@@ -46,7 +48,7 @@ class Tab:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def until(self, condition: str, *, seconds: float = 30.0) -> None:
+    def until(self, condition: str, *, seconds: float = PATIENCE) -> None:
         """Wait until an expression is true in the page."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -85,7 +87,7 @@ class Tab:
         self._last += 1
         self._socket.send(json.dumps({"id": self._last, "method": method, "params": params}))
         while True:
-            message = json.loads(self._socket.recv(timeout=60))
+            message = json.loads(self._socket.recv(timeout=PATIENCE))
             if message.get("id") == self._last:
                 assert "error" not in message, message
                 return message["result"]
@@ -112,21 +114,25 @@ def browser(program: str, profile: Path) -> Iterator[Tab]:
             yield Tab(socket)
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE)
 
 
 def _address(process: subprocess.Popen[bytes], profile: Path) -> str:
     """Where the first tab listens, once the browser has written its port down."""
     import httpx
 
-    file, end = profile / "DevToolsActivePort", time.monotonic() + 60
+    file, end = profile / "DevToolsActivePort", time.monotonic() + PATIENCE
     while not file.exists() or len(file.read_text().splitlines()) < 2:
         assert process.poll() is None, "The browser ended by itself."
         assert time.monotonic() < end, "The browser did not start."
         time.sleep(0.05)
     port = file.read_text().splitlines()[0]
     while True:
-        tabs = [tab for tab in httpx.get(f"http://127.0.0.1:{port}/json/list").json() if tab["type"] == "page"]
+        tabs = [
+            tab
+            for tab in httpx.get(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE).json()
+            if tab["type"] == "page"
+        ]
         if tabs:
             return tabs[0]["webSocketDebuggerUrl"]
         time.sleep(0.05)

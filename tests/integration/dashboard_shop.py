@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import polars as pl
+from ports import free_port
+from waiting import PATIENCE, wait_until
 
 from tidemill.clock import SimulatedClock
 from tidemill.definitions.catalog import (
@@ -98,9 +98,7 @@ def reports(project: Project) -> ReportRepository:
 @contextmanager
 def served(project: Project, **environment: str) -> Iterator[str]:
     """The API and its dashboard in a process of their own; gives the address. The embedded Redis ends with it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, str(project.root), str(port)],
         env={**os.environ, **environment},
@@ -112,21 +110,19 @@ def served(project: Project, **environment: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         EmbeddedRedis(project.redis_folder).stop()
 
 
 def _wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
-    end = time.monotonic() + 90
-    while time.monotonic() < end:
+    def ready() -> bool:
         assert process.poll() is None, process.communicate()[1]
         try:
-            if httpx.get(url).status_code == 200:
-                return
+            return httpx.get(url, timeout=PATIENCE).status_code == 200
         except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"Not ready: {httpx.get(url).text}")
+            return False
+
+    wait_until(ready, every=0.1)
 
 
 def _clock(project: Project) -> SimulatedClock:

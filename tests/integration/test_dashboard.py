@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from waiting import PATIENCE
 
 sys.path.insert(0, str(Path(__file__).parent))  # the shop and the browser are imported by name
 
@@ -38,7 +39,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, st
     """A shop with a day of predictions behind it, and the address of its API."""
     project = open_shop(tmp_path_factory.mktemp("shop"))
     train_twice(project)
-    with served(project) as address, httpx.Client(base_url=address, timeout=60) as client:
+    with served(project) as address, httpx.Client(base_url=address, timeout=PATIENCE) as client:
         live_a_day(project, client)
         yield project, address
     project.close()
@@ -46,7 +47,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, st
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_says_what_there_is(shop, page):
-    answer = httpx.get(f"{shop[1]}/dashboard/{page}", timeout=60)
+    answer = httpx.get(f"{shop[1]}/dashboard/{page}", timeout=PATIENCE)
     assert answer.status_code == 200
     text = html.unescape(answer.text.encode().decode("unicode_escape", errors="ignore"))
     for expected in PAGES[page]:
@@ -55,12 +56,12 @@ def test_every_page_says_what_there_is(shop, page):
 
 
 def test_a_page_that_does_not_exist_is_no_page(shop):
-    assert httpx.get(f"{shop[1]}/dashboard/nowhere").status_code == 404
+    assert httpx.get(f"{shop[1]}/dashboard/nowhere", timeout=PATIENCE).status_code == 404
 
 
 def test_the_pages_do_not_get_in_the_way_of_predictions(shop):
     row = {"rows": [{"customer": 1, "order": "another"}]}
-    with httpx.Client(base_url=shop[1], timeout=60) as client:
+    with httpx.Client(base_url=shop[1], timeout=PATIENCE) as client:
         for page in PAGES:
             client.get(f"/dashboard/{page}").raise_for_status()
             assert client.post("/v1/models/late/predict", json=row).status_code == 200
@@ -69,7 +70,7 @@ def test_the_pages_do_not_get_in_the_way_of_predictions(shop):
 def test_an_empty_project_says_what_to_do_and_a_token_guards_every_page(tmp_path):
     project = open_shop(tmp_path)
     secrets = {"TIDEMILL_API_TOKEN": "open-sesame", "TIDEMILL_ADMIN_TOKEN": "very-secret"}
-    with served(project, **secrets) as address, httpx.Client(base_url=address, timeout=60) as client:
+    with served(project, **secrets) as address, httpx.Client(base_url=address, timeout=PATIENCE) as client:
         for page in PAGES:
             refused = client.get(f"/dashboard/{page}")
             assert refused.status_code == 401
@@ -122,11 +123,11 @@ if chromium() is not None:
         assert project.deployments.current("late").version == 2
         tab.click("Roll back to version 1")
         tab.click("Yes, do it")
-        tab.until("document.body.innerText.includes('went back to the champion before')", seconds=120)
+        tab.until("document.body.innerText.includes('went back to the champion before')")
         assert project.deployments.current("late").version == 1
         tab.click("Promote version 2")
         tab.click("Yes, do it")
-        tab.until("document.body.innerText.includes('Version 2 of late serves now')", seconds=120)
+        tab.until("document.body.innerText.includes('Version 2 of late serves now')")
         assert project.deployments.current("late").version == 2
 
     def test_without_the_admin_token_nothing_can_be_changed(tmp_path, tab):

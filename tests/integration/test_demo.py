@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from waiting import PATIENCE
 
 import tidemill
 from tidemill.metadata.reports import ReportRepository
@@ -121,7 +122,7 @@ print(json.dumps({{"online": online, "history": history}}, default=str))
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE * 10,
         env=os.environ | {"FEAST_USAGE": "False"},
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -21,9 +19,12 @@ import redis
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
 
 import small_live
+import waiting
 from small_live import FEATURES, ON_DEMAND, PREDICT, ROW, open_with_redis, small_catalog, weather
 from small_model import promote
-from small_project import NOW, catalog, served, wait_until
+from small_project import NOW, catalog, served
+from stalling import stalled
+from waiting import wait_until
 
 from tidemill.definitions.catalog import Catalog, Freshness, StalePolicy
 from tidemill.errors import ConflictError
@@ -76,17 +77,14 @@ def test_redis_gone_is_503_with_the_reason_and_comes_back_by_itself(project: Pro
     assert project.predictions.scan().height == 2
 
 
-def test_redis_that_hangs_is_503_within_its_time(project: Project) -> None:
+def test_redis_that_hangs_is_503_within_its_time(tmp_path: Path) -> None:
+    project = open_with_redis(tmp_path, redis_timeout=0.5)
+    EmbeddedRedis(project.redis_folder).ensure_started()
     promote(project, 1)
-    pid = EmbeddedRedis(project.redis_folder).pid
-    assert pid is not None
     with served(project) as client:
-        assert client.post(PREDICT, json={"rows": [ROW]}).status_code == 200
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        wait_until(lambda: client.post(PREDICT, json={"rows": [ROW]}).status_code == 200)
+        with stalled(EmbeddedRedis(project.redis_folder).pid):
             assert client.post(PREDICT, json={"rows": [ROW]}).status_code == 503
-        finally:
-            os.kill(pid, signal.SIGCONT)
         wait_until(lambda: client.post(PREDICT, json={"rows": [ROW]}).status_code == 200)
 
 
@@ -140,10 +138,10 @@ def test_an_on_demand_function_is_called_once_for_all_that_is_answered_together(
         answer = client.post(FEATURES, json={"rows": rows}).json()
         assert answer["features"]["hours"] == [number / 500 for number in range(500)]
         assert calls(project) == [500]
-        with redis.Redis.from_url(project.redis_address()) as online:
-            online.client_pause(400)
+        with stalled(EmbeddedRedis(project.redis_folder).pid):
             waiting = [threads.submit(client.post, FEATURES, json={"rows": [row]}) for row in rows[:20]]
-            assert [one.result().json()["features"]["hours"] for one in waiting] == [[n / 500] for n in range(20)]
+            wait_until(lambda: pending(client, "features", "delay_v1") == 20)
+        assert [one.result().json()["features"]["hours"] for one in waiting] == [[n / 500] for n in range(20)]
         assert sum(calls(project)) == 520
         assert len(calls(project)) < 10
 
@@ -159,6 +157,12 @@ def note(rows):
 
 def calls(project: Project) -> list[int]:
     return [int(line) for line in (project.root / "calls").read_text().split()]
+
+
+def pending(client: httpx.Client, kind: str, name: str) -> float | None:
+    """How many requests wait to be answered."""
+    registry = client.serving.metrics.registry  # type: ignore[attr-defined]
+    return registry.get_sample_value("tidemill_pending_requests", {"kind": kind, "name": name})
 
 
 def aging(policy: StalePolicy) -> Catalog:
@@ -192,14 +196,14 @@ def test_a_view_that_refuses_old_values_refuses_those_who_ask_for_them_and_nobod
     project.reload()
     promote(project, 1)
     project.online.write("weather", weather([("EWR", 1, 10.0)], at=NOW))
-    online = redis.Redis.from_url(project.redis_address())
-    with served(project) as client, ThreadPoolExecutor(12) as threads, online:
-        online.client_pause(400)  # so that they are answered together
-        asked = [
-            (origin, threads.submit(client.post, path, json={"rows": [ROW | {"origin": origin}]}))
-            for origin in ("JFK", "EWR") * 3
-            for path in (PREDICT, FEATURES)
-        ]
+    with served(project) as client, ThreadPoolExecutor(12) as threads:
+        with stalled(EmbeddedRedis(project.redis_folder).pid):  # so that they are answered together
+            asked = [
+                (origin, threads.submit(client.post, path, json={"rows": [ROW | {"origin": origin}]}))
+                for origin in ("JFK", "EWR") * 3
+                for path in (PREDICT, FEATURES)
+            ]
+            wait_until(lambda: pending(client, "features", "delay_v1") == pending(client, "predict", "delay") == 6)
         answers = [(origin, one.result()) for origin, one in asked]
     for origin, answer in answers:
         assert answer.status_code == (503 if origin == "JFK" else 200)
@@ -251,7 +255,7 @@ def test_a_second_server_on_the_same_port_is_a_clear_error(project: Project) -> 
 
 _IMPORTS = """
 import sys
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from small_live import FEATURES, PREDICT, PUSH, ROW, pushed
 from small_project import served
@@ -275,8 +279,9 @@ print(sorted({"feast", "mlflow", "pandas", "nicegui", "dask"} & set(sys.modules)
 
 def test_reads_predictions_and_pushes_import_neither_feast_nor_mlflow_nor_pandas(project: Project) -> None:
     promote(project, 1)
+    folders = Path(small_live.__file__).parent, Path(waiting.__file__).parent
     found = subprocess.run(
-        [sys.executable, "-c", _IMPORTS, str(project.root), str(Path(small_live.__file__).parent)],
+        [sys.executable, "-c", _IMPORTS, str(project.root), *map(str, folders)],
         capture_output=True,
         text=True,
         check=False,

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_port
+from waiting import PATIENCE, wait_until
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
 
-from small_project import NOW, catalog, wait_until
+from small_project import NOW, catalog
 
 from tidemill.cli.up import look, read_running, start_all, stop_all
 from tidemill.errors import ConfigurationError, ConflictError, UnavailableError
@@ -35,9 +37,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 def states(project: Project) -> dict[str, str]:
@@ -47,7 +47,7 @@ def states(project: Project) -> dict[str, str]:
 def test_up_starts_every_part_and_down_ends_them(project: Project, port: int) -> None:
     assert states(project) == {"redis": "stopped", "api": "stopped", "scheduler": "stopped", "catalog": "applied"}
     running = start_all(project, port=port, dashboard=False)
-    assert httpx.get(f"{running.url}/readyz").status_code == 200
+    assert httpx.get(f"{running.url}/readyz", timeout=PATIENCE).status_code == 200
     assert states(project) == {
         "redis": "running", "api": "running", "scheduler": "running", "catalog": "applied", "readiness": "ready",
     }  # fmt: skip

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import uvicorn
 from rides import NOON, at
+from waiting import PATIENCE, wait_until
 
 import tidemill
 from tidemill.feast.apply import apply
@@ -53,10 +54,11 @@ def feast_server(store: Any) -> Iterator[httpx.Client]:
     server = uvicorn.Server(uvicorn.Config(get_app(store, registry_ttl_sec=0), port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        assert thread.is_alive()
+    wait_until(lambda: server.started or not thread.is_alive())
+    assert server.started
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}") as client:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
             yield client
     finally:
         server.should_exit = True

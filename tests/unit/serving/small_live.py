@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import resource
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,9 @@ from typing import Any
 import httpx
 import polars as pl
 import psutil
-from small_project import NOW, catalog, wait_until
+from ports import free_port
+from small_project import NOW, catalog
+from waiting import PATIENCE, wait_until
 
 from tidemill.clock import ManualClock, SimulatedClock
 from tidemill.definitions.catalog import Catalog, CodeReference
@@ -67,7 +68,11 @@ def pushed(origin: str, temp: float, *, at: datetime = NOW - timedelta(minutes=1
 def open_with_redis(
     root: Path, *, applied: Catalog | None = None, on_demand: str = ON_DEMAND, **settings: Any
 ) -> Project:
-    """The small project in `root`, applied; its settings are in its file, so that other processes see them too."""
+    """The small project in `root`, applied; its settings are in its file, so that other processes see them too.
+
+    Where nothing else is asked for it is patient: a busy machine may keep Redis from answering for seconds.
+    """
+    settings = {"redis_timeout": 60.0, "request_timeout": 120.0} | settings
     (root / "feature_store.yaml").write_text(json.dumps({"project": "small", "tidemill": settings}))
     (root / "flight_time.py").write_text(on_demand)
     project = Project(root, settings=Settings(**settings), name="small", clock=ManualClock(NOW))
@@ -94,7 +99,7 @@ class LiveServer:
     def ready(self) -> bool:
         assert self.process.poll() is None, "the server ended"
         try:
-            return httpx.get(f"{self.url}/readyz").status_code == 200
+            return httpx.get(f"{self.url}/readyz", timeout=PATIENCE).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -121,14 +126,8 @@ def live(
         )
     server = LiveServer(process=process, port=port)
     try:
-        wait_until(server.ready, seconds=60)
+        wait_until(server.ready)
         yield server
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from waiting import PATIENCE, wait_until
 
 from tidemill.clock import ManualClock, to_micros
 from tidemill.definitions.catalog import (
@@ -176,11 +177,11 @@ def served(project: Project, *, wait: bool = True) -> Iterator[httpx.Client]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        assert thread.is_alive()
+    wait_until(lambda: server.started or not thread.is_alive())
+    assert server.started
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
             if wait:
                 wait_until(lambda: config.app.state.serving.ready)
             client.serving = config.app.state.serving  # type: ignore[attr-defined] - for white-box tests
@@ -188,13 +189,3 @@ def served(project: Project, *, wait: bool = True) -> Iterator[httpx.Client]:
     finally:
         server.should_exit = True
         thread.join()
-
-
-def wait_until(condition: Any, *, seconds: float = 20.0) -> None:
-    """Ask again and again until it is so; fail if it never is."""
-    waiting = threading.Event()
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return
-        waiting.wait(0.01)
-    raise AssertionError("It did not become so in time.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import waiting
 from fastapi.openapi.utils import get_openapi
 from pydantic import SecretStr
 from small_model import promote
@@ -205,7 +206,7 @@ def references(part: object) -> Iterator[str]:
 
 _IMPORTS = """
 import sys
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from small_project import open_small, served, wait_until
 project = open_small(Path(sys.argv[1]))
@@ -221,7 +222,13 @@ print(sorted({"feast", "mlflow", "pandas", "nicegui", "dask"} & set(sys.modules)
 def test_a_serving_process_imports_neither_feast_nor_mlflow_nor_pandas(project: Project) -> None:
     promote(project, 1)
     found = subprocess.run(
-        [sys.executable, "-c", _IMPORTS, str(project.root), str(Path(__file__).parent)],
+        [
+            sys.executable,
+            "-c",
+            _IMPORTS,
+            str(project.root),
+            *map(str, (Path(__file__).parent, Path(waiting.__file__).parent)),
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -231,5 +238,5 @@ def test_a_serving_process_imports_neither_feast_nor_mlflow_nor_pandas(project: 
 
 def connection(client: httpx.Client) -> socket.socket:
     line = socket.create_connection((client.base_url.host, client.base_url.port))
-    line.settimeout(20)
+    line.settimeout(waiting.PATIENCE)
     return line
