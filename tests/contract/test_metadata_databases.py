@@ -15,6 +15,7 @@ from waiting import PATIENCE
 
 from tidemill.definitions import Catalog, Entity, ValueType
 from tidemill.errors import ConfigurationError, ConflictError, UnavailableError
+from tidemill.materialize.ledger import Ledger
 from tidemill.metadata.catalogs import CatalogRepository
 from tidemill.metadata.database import Database
 from tidemill.metadata.reports import ReportRepository
@@ -26,6 +27,7 @@ HOUR = timedelta(hours=1)
 OPEN = """
 import sys
 from tidemill.metadata.database import Database
+from tidemill.materialize.ledger import Ledger
 from tidemill.metadata.catalogs import CatalogRepository
 sys.stdin.readline()
 print(CatalogRepository(Database(sys.argv[1]), "flights").newest_version())
@@ -64,6 +66,21 @@ def test_processes_that_start_at_once_make_the_tables_once(metadata_url: str) ->
     engine = create_engine(metadata_url)
     assert {"catalogs", "runs", "reports", "deployments"} <= set(inspect(engine).get_table_names())
     engine.dispose()
+
+
+def test_a_ledger_of_an_earlier_release_is_kept_and_goes_on(metadata_url: str) -> None:
+    before, opened = Database(metadata_url), Database(metadata_url)
+    claim = Ledger(before, "flights").claim("weather", start=None, end=T0, at=T0, by="old")
+    assert claim is not None
+    with before.engine.begin() as connection:  # the tables as they were made first
+        connection.execute(text("ALTER TABLE runs DROP COLUMN takeovers"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    before.close()
+    ledger = Ledger(opened, "flights")
+    assert [(run.claimed_by, run.takeovers) for run in ledger.runs()] == [("old", 0)]
+    assert ledger.claim("weather", start=None, end=T0, at=T0 + HOUR, by="new") is not None
+    assert [(run.claimed_by, run.takeovers) for run in ledger.runs()] == [("new", 1)]
+    opened.close()
 
 
 def test_catalogs_count_up_and_the_same_again_keeps_its_version(database: Database) -> None:

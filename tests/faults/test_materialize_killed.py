@@ -6,12 +6,18 @@ import json
 import multiprocessing
 import random
 import runpy
+import signal
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tidemill.definitions import Schedule
+from tidemill.schedule.switches import Switches
+from tidemill.schedule.worker import Worker
 
 T0 = datetime(2013, 10, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -117,6 +123,38 @@ def test_progress_of_a_dead_worker_is_taken_up(world: Any):
     assert report.rows_read < 400 * HOURS * 0.6
     found = world.stored()
     assert found == world.clean_state(end)
+
+
+def test_a_run_that_kills_every_worker_is_given_up_and_readers_keep_what_they_had(world: Any):
+    """Both tries that are declared end a process; the third worker lives on, says why, and tries again on request."""
+    before, now = T0 - HOUR, T0 + HOUR
+    world.materialize(before, at=before)
+    schedule = Schedule(cron="0 * * * *", attempts=2)
+    views = tuple(replace(view, schedule=schedule) for view in world.project.catalog.views)
+    world.project.catalogs.add(replace(world.project.catalog, views=views), at=before)
+    world.project.reload()
+    settings = {"ROOT": str(world.root), "ADDRESS": world.server.url, "NOW": now.isoformat()}
+    script, context = str(Path(__file__).with_name("doomed_worker.py")), forkserver()
+    worker = Worker(world.project)
+    with world.reading() as seen:
+        for _ in range(2):
+            assert worker.given_up(now) == []
+            doomed = context.Process(target=runpy.run_path, args=(script, settings))
+            doomed.start()
+            doomed.join()
+            assert doomed.exitcode == -signal.SIGKILL
+        (report,) = worker.run_due(now)
+        assert (report.state, worker.run_due(now + HOUR / 2)) == ("failed", [])
+        (letter,) = worker.given_up(now)
+        assert letter.error == report.error
+        assert "2 times in a row" in str(letter.error)
+        assert "tidemill schedule retry weather" in str(letter.error)
+        (newest, *_) = world.project.ledger.runs("weather")
+        assert (newest.state, newest.error, newest.takeovers) == ("failed", letter.error, 1)
+        Switches(world.project.database, "flights").retry("weather", at=now + HOUR / 2)
+        (report,) = worker.run_due(now + HOUR / 2)
+    assert report.state == "succeeded"
+    assert (seen.wrong, seen.refused) == ([], [])
 
 
 def test_a_run_whose_claim_is_taken_over_while_it_works_says_so_and_stops_no_other(world: Any):

@@ -85,6 +85,7 @@ def _facts(run: Run, now: datetime) -> list[tuple[str, Any]]:
         ("what", f"{run.view} ({run.kind}), try {run.attempt}"),
         ("interval", f"after {begin}, up to {run.end:%Y-%m-%d %H:%M:%S} UTC"),
         ("who", run.claimed_by),
+        *([("taken over", f"{run.takeovers} times from a worker that had ended")] if run.takeovers else []),
         ("started", run.started_at),
     ]
     if run.state == "claimed":

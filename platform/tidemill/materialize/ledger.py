@@ -119,7 +119,7 @@ class Ledger:
         A database that is away does not stop the work: the next note says all that this one would have said.
         """
         try:
-            self._change(claim, progress=progress, lease_until=to_micros(at + claim.lease))
+            self._change(claim, progress=progress, takeovers=0, lease_until=to_micros(at + claim.lease))
         except UnavailableError as error:
             _log.warning("Progress could not be noted: %s", error, extra={"action": "progress_failed"})
 
@@ -151,6 +151,16 @@ class Ledger:
     def fail(self, claim: Claim, *, error: str, at: datetime) -> None:
         """The attempt ended without its work done; the interval may be claimed again."""
         self._end(claim, state=FAILED, error=error, finished_at=to_micros(at))
+
+    def give_up(self, run: Run, *, error: str, at: datetime) -> bool:
+        """End an unfinished run whose workers died of it. False where another worker has taken it over by now."""
+        with self._database.writing() as session:
+            changed = session.execute(
+                _still(run.id, run.claimed_by, to_micros(run.lease_until)).values(
+                    state=FAILED, error=error, finished_at=to_micros(at)
+                )
+            )
+        return _count(changed) == 1
 
     def settle(self) -> None:
         """Write the endings that are owed. Raises UnavailableError while the database is still away."""
@@ -289,15 +299,9 @@ class Ledger:
         if not _is_free(row, at):
             return None
         changed = session.execute(
-            update(RunRow)
-            .where(
-                RunRow.id == row.id,
-                RunRow.state == CLAIMED,
-                RunRow.claimed_by == row.claimed_by,
-                RunRow.lease_until == row.lease_until,
+            _still(row.id, row.claimed_by, row.lease_until).values(
+                claimed_by=holder, lease_until=to_micros(at + lease), takeovers=RunRow.takeovers + 1
             )
-            .values(claimed_by=holder, lease_until=to_micros(at + lease))
-            .execution_options(synchronize_session=False)
         )
         if _count(changed) == 0:
             return None
@@ -341,6 +345,20 @@ def _held(claim: Claim) -> Update:
     return (
         update(RunRow)
         .where(RunRow.id == claim.id, RunRow.state == CLAIMED, RunRow.claimed_by == claim.by)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _still(number: int, holder: str, lease_until: int) -> Update:
+    """A claimed run, unless its holder or its lease has changed since they were read."""
+    return (
+        update(RunRow)
+        .where(
+            RunRow.id == number,
+            RunRow.state == CLAIMED,
+            RunRow.claimed_by == holder,
+            RunRow.lease_until == lease_until,
+        )
         .execution_options(synchronize_session=False)
     )
 

@@ -13,13 +13,15 @@ _BEGINNING = -(2**63)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A ledger row as people read it. `start` is None for a run from the beginning of the history."""
+    """A ledger row as people read it. `start` is None for a run from the beginning of the history; `takeovers` is how
+    often it was taken over from a dead worker since it last came further."""
 
     id: int
     view: str
     start: datetime | None
     end: datetime
     attempt: int
+    takeovers: int
     kind: str
     state: str
     cutoff: datetime | None
@@ -73,6 +75,7 @@ def as_run(row: RunRow) -> Run:
         start=instant_or_none(row.interval_start),
         end=instant_of(row.interval_end),
         attempt=row.attempt,
+        takeovers=row.takeovers,
         kind=row.kind,
         state=row.state,
         cutoff=None if row.cutoff is None else instant_of(row.cutoff),

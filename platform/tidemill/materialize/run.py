@@ -8,28 +8,38 @@ from __future__ import annotations
 
 import json
 import logging
+import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from tidemill.definitions.catalog import View
 from tidemill.errors import ConflictError, InputError, NotDefinedError, TidemillError
-from tidemill.materialize.chunks import chunks_of
+from tidemill.materialize.chunks import Chunk, chunks_of
 from tidemill.materialize.lease import kept
 from tidemill.materialize.ledger import LEASE
 from tidemill.materialize.reach import refuse_empty, seen_until
 from tidemill.materialize.records import Claim
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from tidemill.offline.latest import Latest
+    from tidemill.online.writer import WriteResult
     from tidemill.project import Project
 
 log = logging.getLogger(__name__)
 
 BACKFILL = "backfill"
 _EVER = datetime(1, 1, 1, tzinfo=UTC)
+_ROWS_TOLD = 200_000  # rows written between two words of progress: a second or two
+
+Tell = Callable[[str, float], object]
+"""Hears how far a view's run is: its name, and the share of it that is done, 0 to 1."""
 SUCCEEDED, FAILED, CURRENT, HELD, DRY_RUN = "succeeded", "failed", "current", "held", "dry-run"
 
 
@@ -56,11 +66,12 @@ class RunReport:
 
 
 class Materializer:
-    """Runs for one project. Stateless between calls: what was done is in the ledger."""
+    """Runs for one project. Stateless between calls: what was done is in the ledger. `tell` hears of progress."""
 
-    def __init__(self, project: Project, *, lease: timedelta = LEASE) -> None:
+    def __init__(self, project: Project, *, lease: timedelta = LEASE, tell: Tell | None = None) -> None:
         self._project = project
         self._lease = lease
+        self._tell = tell
 
     def materialize(
         self,
@@ -70,6 +81,7 @@ class Materializer:
         views: Sequence[str] | None = None,
         kind: str = "manual",
         dry_run: bool = False,
+        again: bool = False,
     ) -> list[RunReport]:
         """Bring the online store up to `until`, view by view. A view that fails does not stop the others.
 
@@ -79,6 +91,7 @@ class Materializer:
             views: default every view that is kept online.
             kind: what the ledger says about why.
             dry_run: only count what would be written.
+            again: load all of it anew, as after Redis has lost its data.
 
         Raises NotDefinedError for an unknown view, InputError for an interval in the future or a view that is not
         kept online, UnavailableError where the ledger itself does not answer.
@@ -89,6 +102,8 @@ class Materializer:
                 hint="Materialize up to now at the latest.",
             )
         chosen = self._chosen(views)
+        for view in chosen if again and not dry_run else ():
+            self._project.ledger.forget(view.name, at=at)
         plain = [view for view in chosen if not _has_tiles(view)]
         tiled = [view for view in chosen if _has_tiles(view)]
         reports = [
@@ -177,15 +192,15 @@ class Materializer:
         self, view: View, claim: Claim, at: datetime, began: float, *, loaded: datetime | None, cutoff: datetime
     ) -> RunReport:
         """What lies between two cut-offs, in pieces that fit the memory limit, each as if it were a run of its own."""
-        offline, online = self._project.offline, self._project.online
         report, start = _resumed(claim, loaded)
         if start is not None and start >= cutoff:
             return report
-        for chunk in chunks_of(offline, view, start, cutoff, limit=self._project.settings.memory_limit):
+        chunks = self._chunks(view, start, cutoff)
+        for number, chunk in enumerate(chunks):
             for share in range(chunk.shares):
-                part = (share, chunk.shares) if chunk.shares > 1 else None
-                found = offline.latest_rows(view.name, start=start, end=chunk.end, known_after=start, share=part)
-                result = online.write(view.name, found.frame, learned=claim.end)
+                found = self._rows_of(view, start, chunk, share)
+                done = (number + share / chunk.shares) / len(chunks)
+                result = self._write(view, found.frame, claim.end, done=done, part=1 / len(chunks) / chunk.shares)
                 report = replace(
                     report,
                     rows_read=report.rows_read + found.rows_read,
@@ -198,17 +213,41 @@ class Materializer:
                 self._project.ledger.save_progress(claim, _progress(report, start), at=self.finished(at, began))
         return report
 
+    def _chunks(self, view: View, start: datetime | None, cutoff: datetime) -> list[Chunk]:
+        limit = self._project.settings.memory_limit
+        return list(chunks_of(self._project.offline, view, start, cutoff, limit=limit))
+
+    def _rows_of(self, view: View, start: datetime | None, chunk: Chunk, share: int) -> Latest:
+        part = (share, chunk.shares) if chunk.shares > 1 else None
+        offline = self._project.offline
+        return offline.latest_rows(view.name, start=start, end=chunk.end, known_after=start, share=part)
+
+    def _write(self, view: View, rows: pl.DataFrame, learned: datetime, *, done: float, part: float) -> WriteResult:
+        """Write a part of a run whose share `done` has been written; bit by bit where somebody hears of it."""
+        online, tell = self._project.online, self._tell
+        if tell is None or rows.is_empty():
+            return online.write(view.name, rows, learned=learned)
+        results, sent = [], 0
+        for piece in rows.iter_slices(_ROWS_TOLD):
+            results.append(online.write(view.name, piece, learned=learned))
+            sent += piece.height
+            tell(view.name, done + part * sent / rows.height)
+        return reduce(operator.add, results)
+
     def _count(self, view: View, start: datetime | None, until: datetime) -> RunReport:
-        found = self._project.offline.latest_rows(view.name, start=start, end=until, known_after=start)
-        return RunReport(
-            view=view.name,
-            start=start,
-            end=until,
-            state=DRY_RUN,
-            rows_read=found.rows_read,
-            rows_written=found.frame.height,
-            rows_skipped=found.null_keys,
-        )
+        """What a run would send, found in the same pieces, so that counting takes no more memory than running."""
+        report = RunReport(view=view.name, start=start, end=until, state=DRY_RUN)
+        for chunk in self._chunks(view, start, until):
+            for share in range(chunk.shares):
+                found = self._rows_of(view, start, chunk, share)
+                report = replace(
+                    report,
+                    rows_read=report.rows_read + found.rows_read,
+                    rows_written=report.rows_written + found.frame.height,
+                    rows_skipped=report.rows_skipped + found.null_keys,
+                )
+            start = chunk.end
+        return report
 
     def _bootstrap(self, views: Sequence[View], *, until: datetime, at: datetime, dry_run: bool) -> list[RunReport]:
         """Tiles of views that never had any. From then on events keep them current, and there is nothing to run."""

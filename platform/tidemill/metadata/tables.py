@@ -28,7 +28,8 @@ class CatalogRow(Base):
 class RunRow(Base):
     """The ledger: one materialization of one view over one interval, claimed by its unique key.
 
-    `state` is claimed, succeeded or failed. `cutoff` is what the run had seen, set when it succeeded.
+    `state` is claimed, succeeded or failed. `cutoff` is what the run had seen, set when it succeeded. `takeovers` is
+    how often it was taken over from a dead worker since it last came further.
     """
 
     __tablename__ = "runs"
@@ -43,6 +44,7 @@ class RunRow(Base):
     interval_start: Mapped[int] = mapped_column(BigInteger)
     interval_end: Mapped[int] = mapped_column(BigInteger)
     attempt: Mapped[int] = mapped_column(Integer, default=1)
+    takeovers: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     kind: Mapped[str] = mapped_column(String(32), default="scheduled")
     state: Mapped[str] = mapped_column(String(16))
     cutoff: Mapped[int | None] = mapped_column(BigInteger, default=None)

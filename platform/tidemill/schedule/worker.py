@@ -19,6 +19,7 @@ from tidemill.errors import ConflictError, TidemillError, UnavailableError
 from tidemill.extract.declare import extracted_sources
 from tidemill.materialize.lease import kept
 from tidemill.materialize.ledger import FAILED, SUCCEEDED
+from tidemill.materialize.run import BACKFILL
 from tidemill.schedule.due import Due, due_runs, wait_after
 from tidemill.schedule.switches import EVERYTHING, Switches
 from tidemill.schedule.tasks import Kind, Task, tasks_of
@@ -125,7 +126,7 @@ class Worker:
         found = []
         for task in self.tasks:
             for due in self._due(task, as_utc(at)):
-                failures = self._failures_of(task, due, retried.get(task.name))
+                failures = self._failures_of(task, due.tick, retried.get(task.name))
                 if failures is not None and failures.count >= task.schedule.attempts:
                     found.append(_report(task, due, state="given up", error=self._last_error(task, due)))
         return found
@@ -151,7 +152,7 @@ class Worker:
 
     def _run_task(self, task: Task, at: datetime, retried: datetime | None) -> list[TaskReport]:
         """The task's due runs in order, up to the first that is not done: later ones build on it."""
-        reports: list[TaskReport] = []
+        reports = self._end_hopeless(task, at, retried)
         for due in self._due(task, at):
             if not self._may_try(task, due, at, retried):
                 break
@@ -163,26 +164,40 @@ class Worker:
         return reports
 
     def _may_try(self, task: Task, due: Due, at: datetime, retried: datetime | None) -> bool:
-        failures = self._failures_of(task, due, retried)
+        failures = self._failures_of(task, due.tick, retried)
         if failures is None:
             return True
         waited = at >= failures.last + wait_after(failures.count) or at < failures.last  # then a clock was ahead
         return failures.count < task.schedule.attempts and waited
 
-    def _failures_of(self, task: Task, due: Due, retried: datetime | None) -> _Failures | None:
+    def _end_hopeless(self, task: Task, at: datetime, retried: datetime | None) -> list[TaskReport]:
+        """Runs that ended their workers as often as they may be tried: the next worker would die of them too."""
+        reports: list[TaskReport] = []
+        for run in self._project.ledger.unfinished(task.name, at=at):
+            failures = self._failures_of(task, run.end, retried)
+            tried = 1 + run.takeovers + (failures.count if failures else 0)
+            if run.kind == BACKFILL or tried < task.schedule.attempts:
+                continue
+            error = _died_of(task, tried)
+            if self._project.ledger.give_up(run, error=error, at=at):
+                due = Due(start=run.start or run.end, tick=run.end)
+                reports.append(_report(task, due, state=FAILED, error=error))
+        return reports
+
+    def _failures_of(self, task: Task, tick: datetime, retried: datetime | None) -> _Failures | None:
         """From the ledger, and from this worker's memory where a run failed before it could be claimed."""
-        found = self._failures.get((task.name, due.tick))
+        found = self._failures.get((task.name, tick))
         if found is not None and retried is not None and found.last <= retried:
             found = None
         ended = [
-            run.finished_at
+            (run.finished_at, 1 + run.takeovers)
             for run in self._project.ledger.runs(task.name, state=FAILED, limit=100)
-            if run.end == due.tick and run.finished_at is not None and (retried is None or run.finished_at > retried)
+            if run.end == tick and run.finished_at is not None and (retried is None or run.finished_at > retried)
         ]
         if not ended:
             return found
-        count = max(len(ended), found.count if found else 0)
-        return _Failures(count=count, last=max([*ended, *([found.last] if found else [])]))
+        count = max(sum(tries for _, tries in ended), found.count if found else 0)
+        return _Failures(count=count, last=max([*(last for last, _ in ended), *([found.last] if found else [])]))
 
     def _last_error(self, task: Task, due: Due) -> str | None:
         runs = self._project.ledger.runs(task.name, state=FAILED, limit=100)
@@ -290,6 +305,15 @@ def _report(
         seconds=seconds,
         state=state,
         error=error,
+    )
+
+
+def _died_of(task: Task, tried: int) -> str:
+    times = "once" if tried == 1 else f"{tried} times in a row"
+    return (
+        f"Its worker ended before it did, {times} and without coming further; it is not tried again. Find out what "
+        "ends it: the system for its memory (set `memory_limit`), or whoever starts the worker, after a time. Then "
+        f"`tidemill schedule retry {task.name}`."
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tidemill.clock import to_micros
 from tidemill.errors import ConflictError
-from tidemill.materialize.ledger import Ledger
+from tidemill.materialize.ledger import Claim, Ledger
 from tidemill.metadata.database import Database
 
 T0 = datetime(2013, 10, 1, tzinfo=UTC)
@@ -66,6 +66,34 @@ def test_a_holder_that_died_on_this_machine_loses_its_claim_at_once(ledger: Ledg
     assert ledger.claim("weather", start=None, end=T0, at=T0, by=gone) is not None
     assert [run.view for run in ledger.unfinished("weather", at=T0)] == ["weather"]
     assert ledger.claim("weather", start=None, end=T0, at=T0) is not None
+
+
+def test_takeovers_are_counted_from_where_the_work_last_came_further(ledger: Ledger):
+    def taken_over(hours: int) -> Claim:
+        claim = ledger.claim("weather", start=None, end=T0, at=T0 + hours * HOUR, by=f"worker {hours}")
+        assert claim is not None
+        return claim
+
+    taken_over(0)
+    taken_over(1)
+    third = taken_over(2)
+    assert ledger.run(third.id).takeovers == 2
+    ledger.save_progress(third, "half", at=T0 + 2 * HOUR)
+    assert ledger.run(third.id).takeovers == 0
+    assert ledger.run(taken_over(3).id).takeovers == 1
+
+
+def test_an_unfinished_run_is_given_up_unless_somebody_has_taken_it_over(ledger: Ledger):
+    ledger.claim("weather", start=None, end=T0, at=T0, by="first")
+    (left,) = ledger.unfinished("weather", at=T0 + HOUR)
+    claim = ledger.claim("weather", start=None, end=T0, at=T0 + HOUR, by="second")
+    assert claim is not None
+    assert not ledger.give_up(left, error="too much", at=T0 + HOUR)
+    (left,) = ledger.unfinished("weather", at=T0 + 2 * HOUR)
+    assert ledger.give_up(left, error="too much", at=T0 + 2 * HOUR)
+    assert [(run.state, run.error) for run in ledger.runs("weather")] == [("failed", "too much")]
+    with pytest.raises(ConflictError):
+        ledger.renew(claim, at=T0 + 2 * HOUR)
 
 
 def test_the_cut_off_never_falls_and_is_ordered_by_finishing(ledger: Ledger):
