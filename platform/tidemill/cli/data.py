@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,7 @@ from tidemill.errors import InputError
 if TYPE_CHECKING:
     from tidemill.cli.output import Output
     from tidemill.materialize.backfill import Estimate
-    from tidemill.materialize.run import RunReport
+    from tidemill.materialize.run import RunReport, Tell
     from tidemill.project import Project
     from tidemill.schedule.worker import TaskReport
 
@@ -87,21 +87,42 @@ def materialize(
     json: JsonOption = False,
 ) -> None:
     """Bring the online store up to date."""
+    from tidemill.materialize.run import Materializer
+
     out = output(json)
     opened = open_for_command(project)
     at = opened.clock.now()
     if again and (due or dry_run):
         raise InputError("--again loads everything now; it goes with neither --due nor --dry-run.")
+    if due and (until is not None or view):
+        raise InputError("--due goes by the schedule; it goes with neither --until nor --view.")
     if due:
-        from tidemill.schedule.worker import Worker
-
-        _print_runs(out, Worker(opened).run_due(at))
+        _print_runs(out, _run_due(opened, at, dry_run=dry_run), dry_run=dry_run)
         return
-    if again:
-        for name in view or [item.name for item in opened.catalog.views if item.online]:
-            opened.ledger.forget(opened.catalog.view(name).name, at=at)
-    reports = opened.materializer.materialize(until=until or at, views=view, at=at, dry_run=dry_run)
+    names = view or [item.name for item in opened.catalog.views if item.online]
+    with out.stages("materializing") as stage:
+        materializer = Materializer(opened, tell=_shares_of(names, stage))
+        reports = materializer.materialize(until=until or at, views=view, at=at, dry_run=dry_run, again=again)
     _print_runs(out, reports, dry_run=dry_run)
+
+
+def _run_due(project: Project, at: datetime, *, dry_run: bool) -> list[RunReport] | list[TaskReport]:
+    from tidemill.schedule.preview import would_run
+    from tidemill.schedule.worker import Worker
+
+    return list(would_run(project, at)) if dry_run else Worker(project).run_due(at)
+
+
+def _shares_of(views: Sequence[str], stage: Callable[[str, float], None]) -> Tell:
+    """Progress of one view after the other as progress of the whole."""
+    begun: list[str] = []
+
+    def tell(view: str, share: float) -> None:
+        if view not in begun:
+            begun.append(view)
+        stage(f"{view}, {len(begun)} of {len(views)} views", (len(begun) - 1 + share) / max(len(views), 1))
+
+    return tell
 
 
 def backfill(

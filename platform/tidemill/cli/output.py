@@ -45,7 +45,8 @@ class Output:
         rows = [tuple(row) for row in rows]
         for place, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[place], int | float | type(None)) for row in rows)
-            table.add_column(column, justify="right" if numeric else "left")
+            # A name that is cut off could not be typed again.
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*(_cell(value) for value in row))
         _console().print(table)

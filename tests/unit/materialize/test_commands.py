@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from tidemill.cli import data, runs
+from tidemill.definitions.catalog import Schedule
 from tidemill.errors import InputError, NotDefinedError
 from tidemill.schedule.switches import Switches
 
@@ -148,3 +150,48 @@ def test_a_backfill_shows_how_far_it_is_and_how_long_it_will_take() -> None:
     assert _how_far(Estimate(done=3, total=48, rows_written=9, seconds_left=75.4)) == (
         "3 of 48 pieces, about 0:01:15 left"
     )
+
+
+def test_what_is_due_can_be_asked_without_doing_it(world: Any, run: Callable[..., Result]) -> None:
+    catalog = world.project.catalog
+    scheduled = replace(catalog.view("weather"), schedule=Schedule(cron="0 0 * * *"))
+    world.project.catalogs.add(replace(catalog, views=(scheduled,)), at=T0)
+
+    (told,) = json.loads(run("materialize", "--due", "--dry-run", "--json").stdout)
+    assert (told["view"], told["state"], told["rows_written"]) == ("weather", "dry-run", 2)
+    assert world.served("JFK") == [None]
+    assert json.loads(run("runs", "--json").stdout) == []
+
+    Switches(world.project.database, world.project.name).pause("weather", at=T0)
+    assert "Nothing is due" in run("materialize", "--due", "--dry-run").stdout
+    Switches(world.project.database, world.project.name).resume("weather", at=T0)
+    (done,) = json.loads(run("materialize", "--due", "--json").stdout)
+    assert (done["view"], done["rows_written"], done["end"]) == ("weather", 2, told["end"])
+    assert "Nothing is due" in run("materialize", "--due", "--dry-run").stdout
+
+
+@pytest.mark.parametrize("more", [("--view", "weather"), ("--until", "2013-10-01")])
+def test_due_goes_by_the_schedule_and_nothing_else(run: Callable[..., Result], more: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match="--due goes by the schedule"):
+        run("materialize", "--due", *more)
+
+
+def test_loading_anew_what_cannot_be_loaded_forgets_nothing(world: Any, run: Callable[..., Result]) -> None:
+    run("materialize")
+    loaded = world.project.ledger.last_cutoff("weather")
+    with pytest.raises(InputError, match="in the future"):
+        run("materialize", "--again", "--until", "2900-01-01")
+    assert world.project.ledger.last_cutoff("weather") == loaded
+
+
+def test_progress_is_told_view_by_view_and_reaches_the_whole(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tidemill.materialize import run as runs_module
+    from tidemill.materialize.run import Materializer
+
+    monkeypatch.setattr(runs_module, "_ROWS_TOLD", 2)
+    world.happened(*((f"A{number}", T0, T0, 1.0, 1) for number in range(5)))
+    told: list[tuple[str, float]] = []
+    materializer = Materializer(world.project, tell=lambda view, share: told.append((view, round(share, 2))))
+    (report,) = materializer.materialize(until=T0, at=T0, views=["weather"])
+    assert (report.state, report.rows_written) == ("succeeded", 5)
+    assert told == [("weather", 0.4), ("weather", 0.8), ("weather", 1.0)]
