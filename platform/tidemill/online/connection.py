@@ -56,19 +56,35 @@ class Connection:
             raise TimeoutError from None
 
     def exchange(self, packed: bytes, replies: int, arrived: Arrived | None = None) -> list[Any]:
-        self.send(packed)
-        return self.receive(replies, arrived)
+        """Send commands and return their replies. For somebody who makes use of the first replies while Redis works on
+        the others, the commands go in two parts, since Redis answers all that it has been sent at once."""
+        found: list[Any] = []
+        if arrived is None:
+            self.send(packed)
+        else:
+            parts, half = memoryview(packed), len(packed) // 2
+            self.send(parts[:half])
+            arrived(found)  # to make ready; what came before Redis wakes up would be one part with the first
+            self.send(parts[half:])
+        feed, gets = self._reader.feed, self._reader.gets
+        while True:
+            feed(self._read())
+            while (reply := gets()) is not MORE:
+                found.append(reply)
+            if len(found) >= replies:
+                return found
+            if arrived is not None:
+                arrived(found)
 
-    def receive(self, replies: int, arrived: Arrived | None = None) -> list[Any]:
+    def receive(self, replies: int) -> list[Any]:
+        """The next replies to what was sent. Those that have come with them are kept."""
         reader, found = self._reader, []
         while len(found) < replies:
             reply = reader.gets()
-            if reply is not MORE:
+            if reply is MORE:
+                reader.feed(self._read())
+            else:
                 found.append(reply)
-                continue
-            if arrived is not None and found:
-                arrived(found)
-            reader.feed(self._read())
         return found
 
     def _read(self) -> bytes:

@@ -36,36 +36,38 @@ class ReplyColumns:
 
     def __init__(self, groups: Sequence[tuple[Decoder, int]]) -> None:
         self._groups = groups
-        self._begin([])
+        self._replies: list[Any] | None = None
+        self._done = 0
+        self._found: list[GroupColumns] = []
 
     def take(self, replies: list[Any]) -> None:
-        """Decode what has come since the last call. `replies` are all so far; another list than the last time means
-        that the connection was lost and everything is coming again."""
+        """Decode what has come since the last call, and make ready at the first. `replies` are all so far; another list
+        than the last time means that the connection was lost and everything is coming again."""
         if replies is not self._replies:
             self._begin(replies)
         fresh = replies[self._done :]
         if len(fresh) >= WORTHWHILE and set(map(type, fresh)) == {list}:  # a refusal is told when all is there
-            self._decode(len(replies))
+            self._decode(replies)
 
     def finish(self, replies: list[Any]) -> list[GroupColumns]:
         """The columns of each group. All replies are there, and none is a refusal."""
         if replies is not self._replies:
             self._begin(replies)
-        self._decode(len(replies))
+        self._decode(replies)
         return self._found
 
     def _begin(self, replies: list[Any]) -> None:
         self._replies, self._done = replies, 0
         self._found = [GroupColumns([[] for _ in range(decoder.width)]) for decoder, _ in self._groups]
 
-    def _decode(self, upto: int) -> None:
-        start = 0
+    def _decode(self, replies: list[Any]) -> None:
+        start, upto = 0, len(replies)
         for found, (decoder, size) in zip(self._found, self._groups, strict=True):
             first, last = max(start, self._done), min(start + size, upto)
             start += size
             if first >= last:
                 continue
-            block, without_null = decoder.decode(self._replies[first:last])
+            block, without_null = decoder.decode(replies[first:last])
             found.without_null = found.without_null and without_null
             if last - first == size:
                 found.columns = block

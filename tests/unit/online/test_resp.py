@@ -22,6 +22,16 @@ def test_a_pipeline_answers_in_order(client: RespClient):
     assert client.pipeline([("SET", "a", 1), ("GET", "a"), ("GET", "b")]) == [b"OK", b"1", None]
 
 
+def test_who_wants_to_know_is_told_what_has_come_and_all_replies_come_in_order(client: RespClient):
+    told: list[int] = []
+    commands = [pack_command("ECHO", str(number) * 200) for number in range(500)]
+    for _ in range(3):
+        found = client.execute(b"".join(commands), 500, arrived=lambda replies: told.append(len(replies)))
+        assert found == [str(number).encode() * 200 for number in range(500)]
+    assert told.count(0) == 3  # once each time before anything is there, to make ready
+    assert all(0 <= number < 500 for number in told)
+
+
 def test_a_refused_command_is_an_error_and_the_connection_stays_usable(client: RespClient):
     with pytest.raises(RedisReplyError, match="unknown command"):
         client.pipeline([("SET", "a", 1), ("NONSENSE",)])
