@@ -18,6 +18,7 @@ import polars as pl
 from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Catalog, Source
 from tidemill.errors import InputError, NotDefinedError
+from tidemill.online.push_few import FewRows, FewRowsCheck
 from tidemill.online.push_rows import EVENT, KNOWN, Batch, RejectedRow, check_rows, instants_of, rows_of, time_fields
 from tidemill.online.tile_writer import Arrivals, TileWriter
 
@@ -60,6 +61,8 @@ def push(project: Project, source: str, frame: Any, *, to: str = "online", at: d
     if to not in TARGETS:
         raise InputError(f"Cannot push to {to!r}.", hint=f"Expected one of: {', '.join(TARGETS)}.")
     stream = find_stream(project.catalog, source)
+    if to == "online":
+        return write_events(project.online, stream, frame, at)
     batch = check_rows(project.catalog, stream, rows_of(frame), at, project.settings.push_horizon)
     path = None
     if to != "online":
@@ -73,6 +76,10 @@ def push(project: Project, source: str, frame: Any, *, to: str = "online", at: d
 
 def write_events(store: OnlineStore, stream: str, frame: Any, at: datetime) -> PushResult:
     """Write events to the online store: plain pushed views and windows. See `push`."""
+    few = _writer(store, stream).few
+    rows = few.rows(frame, at, store.settings.push_horizon) if few is not None else None
+    if rows is not None:
+        return _write_few(store, stream, rows, at)
     batch = check_rows(store.catalog, stream, rows_of(frame), at, store.settings.push_horizon)
     return _write(store, stream, batch, at)
 
@@ -93,7 +100,7 @@ def find_stream(catalog: Catalog, name: str) -> str:
 def _write(store: OnlineStore, stream: str, batch: Batch, at: datetime) -> PushResult:
     kept = batch.kept
     arrivals = Arrivals(event=instants_of(kept[EVENT]), known=instants_of(kept[KNOWN]), columns=kept)
-    repeated = _tile_writer(store, stream).write(arrivals, at=to_micros(at))
+    repeated = _writer(store, stream).tiles.write(arrivals, at=to_micros(at))
     for view in store.catalog.views_of_stream(stream):
         if not view.is_windowed and view.is_pushed:
             names = [*view.join_keys, *(feature.name for feature in view.features), EVENT, KNOWN]
@@ -104,16 +111,36 @@ def _write(store: OnlineStore, stream: str, batch: Batch, at: datetime) -> PushR
     )
 
 
-def _tile_writer(store: OnlineStore, stream: str) -> TileWriter:
-    """What writes the stream's events into tiles, compiled once for each store; a push is mostly a few events."""
-    compiled = _WRITERS.setdefault(store, {})
+def _write_few(store: OnlineStore, stream: str, rows: FewRows, at: datetime) -> PushResult:
+    duplicates = _writer(store, stream).tiles.write_few(rows, at=to_micros(at))
+    return PushResult(accepted=len(rows) - duplicates, duplicates=duplicates, ignored=rows.ignored)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Writer:
+    """What writes a stream's events, compiled once for each store; a push is mostly a few events.
+
+    `few` checks a few rows the short way, where the stream's views let it.
+    """
+
+    tiles: TileWriter
+    few: FewRowsCheck | None
+
+
+def _writer(store: OnlineStore, stream: str) -> _Writer:
+    compiled = _WRITERS.get(store)
+    if compiled is None:
+        compiled = _WRITERS.setdefault(store, {})
     wanted = stream, store.keeps_forever
     if wanted not in compiled:
-        compiled[wanted] = TileWriter(store.resp, store.catalog, stream, forever=store.keeps_forever)
+        compiled[wanted] = _Writer(
+            tiles=TileWriter(store.resp, store.catalog, stream, forever=store.keeps_forever),
+            few=FewRowsCheck.where_it_fits(store.catalog, stream),
+        )
     return compiled[wanted]
 
 
-_WRITERS: WeakKeyDictionary[OnlineStore, dict[tuple[str, bool], TileWriter]] = WeakKeyDictionary()
+_WRITERS: WeakKeyDictionary[OnlineStore, dict[tuple[str, bool], _Writer]] = WeakKeyDictionary()
 
 
 def _append(project: Project, stream: str, batch: Batch) -> Path | None:

@@ -73,7 +73,7 @@ def check_rows(catalog: Catalog, stream: str, frame: pl.DataFrame, at: datetime,
             f"No view is kept current by stream {stream!r}.", hint="Give a view this stream as its source."
         )
     frame = _in_definitions(frame, source)
-    needed = _needed_columns(views)
+    needed = needed_columns(views)
     missing = [name for name in (timestamp, *needed) if name not in frame.columns]
     if missing:
         raise InputError(
@@ -108,7 +108,8 @@ def _in_definitions(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
     return frame.rename(renames) if renames else frame
 
 
-def _needed_columns(views: Sequence[View]) -> list[str]:
+def needed_columns(views: Sequence[View]) -> list[str]:
+    """The columns that views read from the rows of their stream, besides times."""
     names: dict[str, None] = {}
     for view in views:
         columns = [item.column for item in view.aggregations] if view.is_windowed else [f.name for f in view.features]

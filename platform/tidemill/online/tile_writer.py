@@ -18,10 +18,12 @@ import polars as pl
 
 from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import ConflictError
-from tidemill.online.keys import key_layout
+from tidemill.online.push_few import FewRows
 from tidemill.online.resp import RespClient
 from tidemill.online.tile_build import AggregatedColumn, Events, Records, build_records
 from tidemill.online.tile_delta import Delta, delta_of
+from tidemill.online.tile_entities import Coded, Entities
+from tidemill.online.tile_few import FewEvents
 from tidemill.online.tile_layout import TileLayout, event_key, rebuild_lock
 from tidemill.online.tile_log import TileLog
 from tidemill.online.tile_script import push_script
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 _EVENTS_AT_ONCE = 1_000
 _TILES_AT_ONCE = 2_000
-_ENTITIES_KEPT = 100_000
 _LONGEST_PLAIN_ID = 40
 _WRITTEN, _SEEN, _LOCKED = 0, 1, 2
 _NO_RECORDS = Records(code=np.zeros(0, dtype=np.int64), words=np.zeros((0, 0), dtype=np.int64))
@@ -83,19 +84,26 @@ class TileWriter:
             repeated |= delivery.write(arrivals, at)
         return repeated
 
+    def write_few(self, rows: FewRows, *, at: int) -> int:
+        """The same for a few events, one value at a time; returns how many were repeats. Raises what `write` does."""
+        repeated: set[int] = set()
+        for delivery in self._deliveries:
+            repeated |= delivery.write_few(rows, at)
+        return len(repeated)
+
 
 class _Delivery:
     """Some views of a stream that name events alike: what is known of them before any event arrives."""
 
     def __init__(self, client: RespClient, catalog: Catalog, stream: str, views: Sequence[View], forever: bool) -> None:
         self._client = client
-        self._views = [_Entities(catalog, view) for view in views]
         self._event_id = views[0].event_id
         self._ids = event_key(catalog.project, stream, self._event_id) if self._event_id else ""
         self._locks = [rebuild_lock(catalog.project, view.name) for view in views]
         self._remember = seconds_remembered(views, forever=forever)
         self._logs = [TileLog.of(view) for view in views]
-        self._prefixes = [log.prefix(catalog.project) for log in self._logs]
+        self._entities = [Entities(catalog, log.view, log.prefix(catalog.project)) for log in self._logs]
+        self._few = FewEvents(self._logs, self._entities)
         self._groups = _groups(self._logs)
         self._script = push_script(self._logs, forever=forever)
 
@@ -103,7 +111,7 @@ class _Delivery:
         names = event_names(arrivals.columns[self._event_id]) if self._event_id else None
         repeated = _repeats_within(arrivals, names)
         arrived = _Arrived(
-            arrivals=arrivals, names=names, entities=[view.of(arrivals.columns) for view in self._views], at=at
+            arrivals=arrivals, names=names, entities=[one.of(arrivals.columns) for one in self._entities], at=at
         )
         rows = np.flatnonzero(~repeated)
         for start in range(0, len(rows), _EVENTS_AT_ONCE):
@@ -117,11 +125,29 @@ class _Delivery:
             middle = len(rows) // 2
             return self._write_batch(arrived, rows[:middle]) + self._write_batch(arrived, rows[middle:])
         named = arrived.named(rows)
-        seen = {named[position - 1] for position in self._send(arrived, deltas, named)}
+        names = arrived.names or []
+        seen = {named[place - 1] for place in self._send([names[row] for row in named], deltas, arrived.at)}
         if not seen:
             return []
         rest = np.array([row for row in rows.tolist() if row not in seen], dtype=np.int64)
         return [*seen, *(self._write_batch(arrived, rest) if len(rest) else [])]
+
+    def write_few(self, rows: FewRows, at: int) -> set[int]:
+        """The same for a few events; returns which were repeats."""
+        given = rows.columns[self._event_id] if self._event_id else ()
+        names = [None if text is None else event_name(text) for text in given]
+        repeated = _repeats(names, rows.known)
+        kept = [row for row in range(len(rows)) if row not in repeated]
+        while kept:
+            some = rows if len(kept) == len(rows) else rows.take(kept)
+            named = [row for row in kept if names[row] is not None] if names else []
+            deltas = self._few.deltas(some, at)
+            seen = {named[place - 1] for place in self._send([names[row] for row in named], deltas, at)}
+            if not seen:
+                break
+            repeated |= seen
+            kept = [row for row in kept if row not in seen]
+        return repeated
 
     def _deltas(self, arrived: _Arrived, rows: np.ndarray) -> list[Delta]:
         """The records that some of the events make, for each view that they touch."""
@@ -130,26 +156,24 @@ class _Delivery:
             for part, records in group.records(arrived, rows):
                 hops[part.view][part.hop] = records
         found = [
-            delta_of(number, log, [prefix + key for key in coded.keys], of_hops, arrived.at)
-            for number, (log, prefix, coded, of_hops) in enumerate(
-                zip(self._logs, self._prefixes, arrived.entities, hops, strict=True), start=1
+            delta_of(number, log, coded.keys, of_hops, arrived.at)
+            for number, (log, coded, of_hops) in enumerate(
+                zip(self._logs, arrived.entities, hops, strict=True), start=1
             )
         ]
         return [delta for delta in found if delta is not None]
 
-    def _send(self, arrived: _Arrived, deltas: Sequence[Delta], named: Sequence[int]) -> list[int]:
+    def _send(self, names: Sequence[str | None], deltas: Sequence[Delta], at: int) -> list[int]:
         """Positions (from 1) of the names that were seen before; empty when everything is written."""
-        names = arrived.names or []
-        keys: list[bytes | str] = [self._ids, *self._locks] if named else [*self._locks]
-        arguments: list[Any] = [len(named), self._remember, 0, len(self._locks), arrived.at]
-        arguments += [names[row] for row in named]
+        keys: list[bytes | str] = [self._ids, *self._locks] if names else [*self._locks]
+        arguments: list[Any] = [len(names), self._remember, 0, len(self._locks), at, *names]
         for delta in deltas:
             keys += delta.keys
             arguments += delta.arguments
-        answer = self._script.run(self._client, keys, arguments, retry=bool(named))
+        answer = self._script.run(self._client, keys, arguments, retry=bool(names))
         if answer[0] == _LOCKED:
             raise ConflictError(
-                f"The tiles of view {self._views[answer[1] - 1].view.name!r} are being rebuilt.",
+                f"The tiles of view {self._logs[answer[1] - 1].view.name!r} are being rebuilt.",
                 hint="Push the same events again when that has ended; what was counted already counts once.",
             )
         return answer[1] if answer[0] == _SEEN else []
@@ -161,7 +185,7 @@ class _Arrived:
 
     arrivals: Arrivals
     names: list[str | None] | None
-    entities: Sequence[_Coded]
+    entities: Sequence[Coded]
     at: int
 
     @cached_property
@@ -173,45 +197,6 @@ class _Arrived:
     def named(self, rows: np.ndarray) -> list[int]:
         names = self.names
         return [] if names is None else [row for row in rows.tolist() if names[row] is not None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Coded:
-    """The entity of each row as a number, -1 where a join key is null, and the entities' keys by number."""
-
-    code: np.ndarray
-    keys: list[bytes]
-
-
-class _Entities:
-    """Whom events are about, for one view. Keys are kept once made: most events are about somebody known."""
-
-    def __init__(self, catalog: Catalog, view: View) -> None:
-        self.view = view
-        self._layout = key_layout(catalog, view)
-        self._known: dict[Any, bytes | None] = {}
-
-    def of(self, columns: pl.DataFrame) -> _Coded:
-        names = self.view.join_keys
-        if not names:
-            return _Coded(code=np.zeros(len(columns), dtype=np.int64), keys=self._layout.encode_rows(1))
-        rows = list(zip(*(columns[name].to_list() for name in names), strict=True))
-        keys = self._keys(dict.fromkeys(rows))
-        numbers = {row: number for number, row in enumerate(row for row, key in keys.items() if key is not None)}
-        if len(numbers) < len(keys):
-            numbers |= {row: -1 for row, key in keys.items() if key is None}
-        code = np.fromiter(map(numbers.__getitem__, rows), dtype=np.int64, count=len(rows))
-        return _Coded(code=code, keys=[key for key in keys.values() if key is not None])
-
-    def _keys(self, rows: dict[Any, None]) -> dict[Any, bytes | None]:
-        known = self._known
-        fresh = [row for row in rows if row not in known]
-        if fresh:
-            if len(known) + len(fresh) > _ENTITIES_KEPT:
-                known = self._known = {}
-                fresh = list(rows)
-            known.update(zip(fresh, self._layout.encode_columns(list(zip(*fresh, strict=True))), strict=True))
-        return {row: known[row] for row in rows}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +276,12 @@ def remember_events(
 def event_names(ids: pl.Series) -> list[str | None]:
     """Event ids as they are remembered: as they are where they are short, else their digest."""
     texts = ids.to_list() if ids.dtype == pl.String else ids.cast(pl.String).to_list()
-    return [None if text is None else f"={text}" if len(text) <= _LONGEST_PLAIN_ID else _digest(text) for text in texts]
+    return [None if text is None else event_name(text) for text in texts]
+
+
+def event_name(text: str) -> str:
+    """One of them."""
+    return f"={text}" if len(text) <= _LONGEST_PLAIN_ID else _digest(text)
 
 
 def _digest(name: str) -> str:
@@ -308,14 +298,15 @@ def _groups(logs: Sequence[TileLog]) -> list[_Group]:
 
 def _repeats_within(arrivals: Arrivals, names: list[str | None] | None) -> np.ndarray:
     """Rows whose event was known earlier by another row of the same frame, or is the same row further on."""
-    if names is None or len(set(names)) == len(names):
-        return np.zeros(len(arrivals), dtype=bool)
-    repeated = np.ones(len(arrivals), dtype=bool)
-    taken: set[str] = set()
-    for row in np.argsort(arrivals.known, kind="stable").tolist():
-        name = names[row]
-        if name is None or name not in taken:
-            repeated[row] = False
-            if name is not None:
-                taken.add(name)
+    repeated = np.zeros(len(arrivals), dtype=bool)
+    if names is not None and len(set(names)) < len(names):
+        repeated[list(_repeats(names, arrivals.known.tolist()))] = True
     return repeated
+
+
+def _repeats(names: Sequence[str | None], known: Sequence[int]) -> set[int]:
+    if len(set(names)) == len(names):
+        return set()
+    first: dict[str, int] = {}
+    rows = sorted(range(len(names)), key=known.__getitem__)
+    return {row for row in rows if (name := names[row]) is not None and first.setdefault(name, row) != row}
