@@ -88,7 +88,7 @@ class FrontDoor:
             route, answer = hot
             body = await answer(await read_body(scope, receive, self._state.limits))
             self._state.metrics.answered(route, 200, perf_counter() - started)
-            await send_json(send, body)
+            await send_json(scope, send, body)
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem document

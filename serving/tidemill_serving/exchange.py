@@ -16,7 +16,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 WHOLE = "tidemill.whole"
-"""In the scope of a request whose body has arrived with its head, as most do: nothing is left to wait for."""
+"""In the scope of a request whose body has arrived with its head, as most do: nothing is left to wait for. Its
+value sends a whole JSON answer at once, or returns False if it has to be sent as usual."""
 
 _JSON = (b"content-type", b"application/json")
 _MOST_DRAINED = 512 * 2**20
@@ -149,7 +150,10 @@ def json_kind(value: Any) -> str:
     return {str: "string", list: "array", dict: "object"}.get(type(value), type(value).__name__)
 
 
-async def send_json(send: Send, body: bytes) -> None:
+async def send_json(scope: Scope, send: Send, body: bytes) -> None:
+    at_once: Callable[[bytes], bool] | None = scope.get(WHOLE)
+    if at_once is not None and at_once(body):
+        return
     headers = [_JSON, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
