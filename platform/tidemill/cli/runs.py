@@ -107,7 +107,7 @@ def show(project: ProjectOption = None, json: JsonOption = False) -> None:
     """Every scheduled task: when it ran last, when it runs next, whether it is paused or was given up."""
     out = output(json)
     rows = _schedule(open_for_command(project))
-    columns = ("task", "does", "schedule", "done up to", "next", "state", "error")
+    columns = ("task", "does", "schedule", "done up to", "next", "state", "why", "error")
     out.table("Schedule", columns, [tuple(row.values()) for row in rows])
     out.result(rows)
 
@@ -131,7 +131,11 @@ def resume(task: TaskArgument, project: ProjectOption = None, json: JsonOption =
     """Start a paused task again."""
     opened = open_for_command(project)
     _known(opened, task)
-    _switches(opened).resume(task, at=opened.clock.now())
+    switches = _switches(opened)
+    switches.resume(task, at=opened.clock.now())
+    if switches.is_everything_paused():
+        _done(json, task, f"{task} rests with everything else: tidemill schedule resume '*'", paused=True)
+        return
     when = "when `tidemill backfill` is called again" if task.startswith("backfill:") else "at its next tick"
     _done(json, task, f"{task} goes on {when}.", paused=False)
 
@@ -154,7 +158,7 @@ def _schedule(project: Project) -> list[dict[str, Any]]:
     rows = []
     for task in worker.tasks:
         schedule, letter = task.schedule, given_up.get(task.name)
-        rests = task.name in paused or EVERYTHING in paused
+        pause = paused.get(task.name) or paused.get(EVERYTHING)
         rows.append(
             {
                 "task": task.name,
@@ -162,7 +166,8 @@ def _schedule(project: Project) -> list[dict[str, Any]]:
                 "schedule": f"{schedule.cron} {schedule.timezone}" if schedule.cron else f"every {schedule.every}",
                 "done_up_to": project.ledger.last_end(task.name, by=now),
                 "next": next_tick(schedule, now),
-                "state": "paused" if rests else "given up" if letter else "on",
+                "state": "paused" if pause else "given up" if letter else "on",
+                "why": (pause.reason or None) if pause else None,
                 "error": letter.error if letter else None,
             }
         )

@@ -49,6 +49,9 @@ class Switches:
             if report.body["paused"]
         }
 
+    def is_everything_paused(self) -> bool:
+        return EVERYTHING in self.paused()
+
     def retried_at(self) -> dict[str, datetime]:
         """Since when failures count, for each task that was ever told to try again."""
         newest = _newest_by_subject(self._reports.list(_RETRY, limit=10_000))

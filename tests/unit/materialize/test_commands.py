@@ -152,10 +152,16 @@ def test_a_backfill_shows_how_far_it_is_and_how_long_it_will_take() -> None:
     )
 
 
-def test_what_is_due_can_be_asked_without_doing_it(world: Any, run: Callable[..., Result]) -> None:
+def test_what_is_due_and_what_rests_can_be_asked_without_doing_it(world: Any, run: Callable[..., Result]) -> None:
     catalog = world.project.catalog
     scheduled = replace(catalog.view("weather"), schedule=Schedule(cron="0 0 * * *"))
     world.project.catalogs.add(replace(catalog, views=(scheduled,)), at=T0)
+
+    run("schedule", "pause", "weather", "--reason", "the station is being moved")
+    assert "the station is being moved" in run("schedule", "show").stdout
+    run("schedule", "pause", "*")
+    assert "rests with everything else" in run("schedule", "resume", "weather").stdout
+    assert "at its next tick" in run("schedule", "resume", "*").stdout
 
     (told,) = json.loads(run("materialize", "--due", "--dry-run", "--json").stdout)
     assert (told["view"], told["state"], told["rows_written"]) == ("weather", "dry-run", 2)
