@@ -14,6 +14,7 @@ from tidemill.offline.exact_search import last_known
 from tidemill.offline.instants import Instants
 from tidemill.offline.key_runs import Runs
 from tidemill.offline.radix import stable_order
+from tidemill.offline.taking import taken
 
 _RANK_BITS = 32
 _RANK = (1 << _RANK_BITS) - 1
@@ -74,11 +75,11 @@ class Rows:
         return replace(self.take(np.flatnonzero(np.repeat(mask, self.runs.lengths))), runs=self.runs.where(mask))
 
     def positions(self, place: Integers) -> Integers:
-        return (place if self.places is None else self.places[place]) + self.offset
+        return (place if self.places is None else taken(self.places, place)) + self.offset
 
     def matches(self, place: Integers) -> Matches:
-        event = self.event[place]
-        known = event if self.known is None else self.known[place]
+        event = taken(self.event, place)
+        known = event if self.known is None else taken(self.known, place)
         return Matches(position=self.positions(place), event=event, known=known)
 
 
@@ -130,13 +131,13 @@ class ChunkIndex:
         order: Integers | None = None
         if not _nearly_rises(needles):
             order = pl.Series(needles).arg_sort().to_numpy().astype(np.int64, copy=False)
-            needles, codes = needles[order], codes[order]
+            needles, codes = taken(needles, order), taken(codes, order)
         place = np.searchsorted(self._packed, needles, side="left") - 1
-        found = np.flatnonzero((place >= 0) & ((self._packed[place] >> self._shift) == codes))
-        order = found if order is None else order[found]
-        place, codes = place[found], codes[found]
+        found = np.flatnonzero((place >= 0) & ((taken(self._packed, place) >> self._shift) == codes))
+        order = found if order is None else taken(order, found)
+        place, codes = taken(place, found), taken(codes, found)
         if self._rows.known is not None:
-            self._settle(self._rows.known, place, codes, cutoff[order], known_cutoff[order])
+            self._settle(self._rows.known, place, codes, taken(cutoff, order), taken(known_cutoff, order))
             found = place >= 0
             order, place = order[found], place[found]
         return order, self._rank(place)
@@ -153,7 +154,7 @@ class ChunkIndex:
     def _skip_unknown(self, known: Instants, place: Integers, codes: Integers, known_cutoff: Instants) -> Mask:
         """Move `place` to the newest known row, -1 where there is none; the mask tells who gave up."""
         hard = np.zeros(len(place), bool)
-        late = np.flatnonzero(known[self._rank(place)] > known_cutoff)
+        late = np.flatnonzero(taken(known, self._rank(place)) > known_cutoff)
         for _ in range(_STEPS):
             if not len(late):
                 return hard
@@ -172,8 +173,8 @@ class ChunkIndex:
         tied = np.flatnonzero(place >= 1)
         before = place[tied] - 1
         for step in range(_STEPS + 1):
-            same = self._tie(before, place[tied], codes[tied])
-            tied, before = tied[same], before[same]
+            same = np.flatnonzero(self._tie(before, taken(place, tied), taken(codes, tied)))
+            tied, before = taken(tied, same), taken(before, same)
             if not len(tied):
                 return hard
             if step == _STEPS:
@@ -190,7 +191,7 @@ class ChunkIndex:
     def _tie(self, before: Integers, place: Integers, codes: Integers) -> Mask:
         """Whether rows are of the same entity and event time as those at `place`, which are of these codes."""
         if not self._by_rank:
-            return self._packed[before] == self._packed[place]
+            return taken(self._packed, before) == taken(self._packed, place)
         same = self._rows.event[self._rank(before)] == self._rows.event[self._rank(place)]
         return same & ((self._packed[before] >> self._shift) == codes)
 
@@ -255,7 +256,7 @@ class ChunkIndex:
         return ends[np.searchsorted(times, cutoff, side="right")]
 
     def _rank(self, place: Integers) -> Integers:
-        return self._packed[place] & _RANK if self._by_rank else place
+        return taken(self._packed, place) & _RANK if self._by_rank else place
 
 
 def _nearly_rises(needles: Integers) -> bool:

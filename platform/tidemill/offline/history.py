@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from tidemill.offline.key_runs import Runs, chunk_starts, first_rows, only
 from tidemill.offline.keys import KeyCoder, KeyTypeError
 from tidemill.offline.lookup import Chunk, Labels, Winners, find_winners
 from tidemill.offline.radix import stable_order
+from tidemill.offline.taking import taken
 
 CHUNK_ROWS = 1 << 20
 """Row groups are taken together up to this many rows: large enough for array work, small enough for the caches."""
@@ -111,9 +112,13 @@ class History:
             name: Numbers(len(positions), dtype) for name, dtype in empty.schema.items() if self._is_number(name, dtype)
         }
         others = {name: dtype for name, dtype in columns.items() if name not in numbers}
-        work = list(self._by_row_group(positions))
+        work: list[_Share] = []
         with ThreadPoolExecutor(self._threads) as readers:
-            parts = list(readers.map(lambda share: self._gather_group(share, numbers, others), work))
+            gathering: list[Future[pl.DataFrame]] = []
+            for share in self._by_row_group(positions):
+                work.append(share)
+                gathering.append(readers.submit(self._gather_group, share, numbers, others))
+            parts = [done.result() for done in gathering]
         found = {name: column.series(name, held) for name, column in numbers.items()}
         if others:
             order = np.concatenate([share.where for share in work])
@@ -238,7 +243,7 @@ class History:
         for group, start, end in zip(groups, ends[:-1], ends[1:], strict=True):
             if start < end:
                 where = order[start:end]
-                rows = positions[where] - group.offset
+                rows = taken(positions, where) - group.offset
                 if int(rows.max()) >= group.rows:
                     raise InvariantError("A winner lies at a position that the source does not have.")
                 yield _Share(group=group, where=where, rows=rows)

@@ -17,11 +17,11 @@ def check_winners(winners: Winners, asked: Asked, rows: int, *, has_known: bool)
     if len(winners.position) != rows:
         raise InvariantError(f"{len(winners.position)} answers were found for {rows} rows of the spine.")
     held = winners.position >= 0
-    if (winners.event > asked.cutoff)[held].any():
+    if (held & (winners.event > asked.cutoff)).any():
         raise InvariantError("A value was chosen whose event lies after the row's cut-off.")
-    if has_known and (winners.known > asked.known_cutoff)[held].any():
+    if has_known and (held & (winners.known > asked.known_cutoff)).any():
         raise InvariantError("A value was chosen that became known after the row's cut-off.")
-    if asked.floor is not None and (winners.event < asked.floor)[held].any():
+    if asked.floor is not None and (held & (winners.event < asked.floor)).any():
         raise InvariantError("A value was chosen that is older than its view's ttl.")
 
 

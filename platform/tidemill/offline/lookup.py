@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from tidemill.offline.chunk_grid import ChunkGrid
 from tidemill.offline.chunk_index import ChunkIndex, Matches
 from tidemill.offline.instants import NEVER, Instants
 from tidemill.offline.radix import rough_order, stable_order
+from tidemill.offline.taking import taken
 
 Index = ChunkIndex | ChunkGrid
 Integers = npt.NDArray[np.integer]
@@ -49,17 +51,17 @@ class Labels:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def at(self, rows: npt.NDArray[np.integer] | slice) -> Labels:
-        """Some of the labels; a slice copies nothing."""
-        codes, cutoff = self.codes[rows], self.cutoff[rows]
+    def at(self, rows: npt.NDArray[np.integer]) -> Labels:
+        """Some of the labels."""
+        codes, cutoff = taken(self.codes, rows), taken(self.cutoff, rows)
         first_codes = self.first_codes
         if first_codes is not None:
-            first_codes = codes if first_codes is self.codes else first_codes[rows]
+            first_codes = codes if first_codes is self.codes else taken(first_codes, rows)
         return Labels(
             codes=codes,
             cutoff=cutoff,
-            known_cutoff=cutoff if self.known_cutoff is self.cutoff else self.known_cutoff[rows],
-            floor=None if self.floor is None else self.floor[rows],
+            known_cutoff=cutoff if self.known_cutoff is self.cutoff else taken(self.known_cutoff, rows),
+            floor=None if self.floor is None else taken(self.floor, rows),
             first_codes=first_codes,
         )
 
@@ -80,6 +82,17 @@ class Winners:
             known=np.full(labels, NEVER, np.int64),
         )
 
+    def of(self, rows: npt.NDArray[np.integer], labels: int) -> Winners:
+        """The winners of `labels` labels, of which these are those of some rows and the others have none."""
+        found = Winners.none(labels)
+        for whole, some in (
+            (found.position, self.position),
+            (found.event, self.event),
+            (found.known, self.known),
+        ):
+            whole[rows] = some
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
@@ -96,15 +109,17 @@ class Chunk:
 
 def find_winners(chunks: Sequence[Chunk], labels: Labels, *, threads: int = 2) -> Winners:
     """The winner of every label. Exact for any order of rows and chunks."""
-    winners = Winners.none(len(labels))
     asking = np.flatnonzero((labels.codes >= 0) & (labels.cutoff != NEVER))
-    if not len(asking):
+    if len(asking) < len(labels):
+        return find_winners(chunks, labels.at(asking), threads=threads).of(asking, len(labels))
+    winners = Winners.none(len(labels))
+    if not len(labels):
         return winners
-    wanted = _that_can_matter(chunks, labels, asking)
-    if labels.first_codes is not None and _is_clustered(wanted, labels.first_codes[asking]):
-        _find_by_entity(wanted, labels, asking, winners, threads)
+    wanted = _that_can_matter(chunks, labels)
+    if labels.first_codes is not None and _is_clustered(wanted, labels.first_codes):
+        _find_by_entity(wanted, labels, labels.first_codes, winners, threads)
         return winners
-    queue = _Queue(labels, asking)
+    queue = _Queue(labels.cutoff)
     for place, (chunk, index) in enumerate(_loaded(wanted, threads)):
         older = wanted[place + 1].greatest if place + 1 < len(wanted) else None
         waiting = queue.admit(chunk.least)
@@ -129,7 +144,7 @@ def _is_clustered(chunks: Sequence[Chunk], first_codes: npt.NDArray[np.integer])
 def _find_by_entity(
     chunks: Sequence[Chunk],
     labels: Labels,
-    asking: npt.NDArray[np.int64],
+    first_codes: npt.NDArray[np.integer],
     winners: Winners,
     threads: int,
 ) -> None:
@@ -137,31 +152,35 @@ def _find_by_entity(
 
     Labels are brought into the order that the rows have, so that everything a chunk touches lies side by side.
     """
-    order = asking[stable_order(labels.codes[asking], after=rough_order(labels.cutoff[asking]))]
-    ordered = labels.at(order)
-    found = Winners.none(len(order))
-    assert ordered.first_codes is not None  # noqa: S101 - chunks are only shared out where they are known
-    work = []
-    for chunk in chunks:
-        first, last = (int(place) for place in np.searchsorted(ordered.first_codes, chunk.first_codes or (0, 0)))
-        if first < last:
-            work.append(partial(_matches, chunk, ordered, first, last))
-    for match in _ahead(work, threads):
+    order = stable_order(labels.codes, after=rough_order(labels.cutoff))
+    ranges = [chunk.first_codes or (0, 0) for chunk in chunks]
+    ends = np.cumsum(np.bincount(first_codes, minlength=max(end for _, end in ranges)))
+    begins = np.concatenate([[0], ends])
+    taking = Lock()
+
+    def ask(chunk: Chunk, asking: Integers) -> None:
+        match = _look(chunk.load(), labels.at(asking))
         if match is not None:
-            _take(match[0], match[1], found)
-    for mine, his in ((winners.position, found.position), (winners.event, found.event), (winners.known, found.known)):
-        mine[order] = his
+            asked = taken(asking, match[0])
+            # Rows of one entity may lie on both sides of a border, and labels of it ask both chunks at one time.
+            with taking:
+                _take(asked, match[1], winners)
+
+    work = []
+    for chunk, (first, last) in zip(chunks, ranges, strict=True):
+        if begins[first] < begins[last]:
+            work.append(partial(ask, chunk, order[begins[first] : begins[last]]))
+    for _ in _ahead(work, threads):
+        pass
 
 
 class _Queue:
     """Labels that still ask. A label joins at the first chunk that is not wholly after its cut-off."""
 
-    def __init__(self, labels: Labels, asking: npt.NDArray[np.int64]) -> None:
-        cutoffs = labels.cutoff[asking]
-        order = pl.Series(cutoffs).arg_sort().to_numpy()
-        self._by_cutoff = asking[order]
-        self._cutoffs = cutoffs[order]
-        self._joined = len(asking)
+    def __init__(self, cutoffs: Instants) -> None:
+        self._by_cutoff = pl.Series(cutoffs).arg_sort().to_numpy().astype(np.int64, copy=False)
+        self._cutoffs = taken(cutoffs, self._by_cutoff)
+        self._joined = len(cutoffs)
         self._waiting = np.empty(0, np.int64)
 
     def admit(self, least: int) -> npt.NDArray[np.int64]:
@@ -176,10 +195,10 @@ class _Queue:
         self._waiting = waiting
 
 
-def _that_can_matter(chunks: Sequence[Chunk], labels: Labels, asking: npt.NDArray[np.int64]) -> list[Chunk]:
+def _that_can_matter(chunks: Sequence[Chunk], labels: Labels) -> list[Chunk]:
     """The chunks that hold times anybody may see, newest first."""
-    last = int(labels.cutoff[asking].max())
-    first = NEVER if labels.floor is None else int(labels.floor[asking].min())
+    last = int(labels.cutoff.max())
+    first = NEVER if labels.floor is None else int(labels.floor.min())
     wanted = [chunk for chunk in chunks if chunk.least <= last and chunk.greatest >= first]
     return sorted(wanted, key=lambda chunk: chunk.greatest, reverse=True)
 
@@ -208,11 +227,6 @@ def _ahead(work: Sequence[Callable[[], T]], threads: int) -> Iterator[T]:
                 future.cancel()
 
 
-def _matches(chunk: Chunk, labels: Labels, first: int, last: int) -> tuple[Integers, Matches] | None:
-    match = _look(chunk.load(), labels.at(slice(first, last)))
-    return None if match is None else (match[0] + first, match[1])
-
-
 def _look(index: Index, labels: Labels) -> tuple[Integers, Matches] | None:
     """Which of these labels have a winner in a chunk, by their places, and the rows."""
     here = index.holds(labels.codes)
@@ -223,10 +237,10 @@ def _look(index: Index, labels: Labels) -> tuple[Integers, Matches] | None:
         return None
     place, found = index.match(labels.codes, labels.cutoff, labels.known_cutoff)
     if labels.floor is not None:
-        alive = found.event >= labels.floor[place]
+        alive = found.event >= taken(labels.floor, place)
         if not alive.all():
             place, found = place[alive], found.at(alive)
-    return place if asking is None else asking[place], found
+    return place if asking is None else taken(asking, place), found
 
 
 def _take(asked: Integers, found: Matches, winners: Winners) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tidemill.offline.taking import taken
+
 Integers = npt.NDArray[np.integer[Any]]
 Order = npt.NDArray[np.int64]
 
@@ -19,13 +21,18 @@ def stable_order(numbers: Integers, *, after: Order | None = None) -> Order:
     least = int(numbers.min(initial=0))
     bits = (int(numbers.max(initial=0)) - least).bit_length()
     if bits >= _DIGIT_BITS * _MOST_DIGITS:
-        return np.argsort(numbers, kind="stable") if after is None else after[np.argsort(numbers[after], kind="stable")]
+        return np.argsort(numbers, kind="stable") if after is None else _refined(after, numbers)
     order = after
     for shift in range(0, max(bits, 1), _DIGIT_BITS):
         digit = ((numbers - least) >> shift).astype(np.uint16)
-        order = np.argsort(digit, kind="stable") if order is None else order[np.argsort(digit[order], kind="stable")]
+        order = np.argsort(digit, kind="stable") if order is None else _refined(order, digit)
     assert order is not None  # noqa: S101 - there is always one digit
     return order
+
+
+def _refined(order: Order, numbers: Integers) -> Order:
+    """By these numbers, and where they are equal in the order given."""
+    return taken(order, np.argsort(taken(numbers, order), kind="stable"))
 
 
 def rough_order(numbers: Integers) -> Order:
