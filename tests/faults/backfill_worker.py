@@ -1,8 +1,8 @@
-"""A process that backfills a view, slowly enough to be killed in the middle. Its globals come from the test."""
+"""A process that backfills a view and stands still in the middle, to be killed. Its globals come from the test."""
 
 from __future__ import annotations
 
-import time
+import threading
 from datetime import datetime
 from pathlib import Path
 
@@ -19,4 +19,13 @@ project = Project(
     clock=ManualClock(datetime.fromisoformat(given["NOW"])),
 )
 start, end = datetime.fromisoformat(given["START"]), datetime.fromisoformat(given["END"])
-backfill(project, "weather", start=start, end=end, parallel=2, progress=lambda _: time.sleep(0.02))
+noted: list[int] = []
+
+
+def note(pieces: int) -> None:
+    noted.append(pieces)
+    if len(noted) == given["AT_MOST"]:
+        threading.Event().wait()
+
+
+backfill(project, "weather", start=start, end=end, parallel=2, progress=note)

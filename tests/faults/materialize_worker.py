@@ -18,5 +18,5 @@ project = Project(
     clock=ManualClock(until),
 )
 for report in project.materializer.materialize(until=until, at=until):
-    if report.state != "succeeded":
+    if report.state not in ("succeeded", "current"):
         raise SystemExit(f"{report.state}: {report.error}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from tidemill.definitions import Schedule
 from tidemill.schedule.switches import Switches
@@ -43,26 +44,38 @@ def test_killed_at_random_points_of_a_hundred_runs_the_store_ends_as_after_one_c
         worker.start()
         return worker
 
-    begun = time.monotonic()
-    start(T0).join()
-    usual = time.monotonic() - begun
+    start(T0).join()  # the first one waits for what they all import
+    usual, ends = [_seconds(start(T0 + HOUR))], list[int | None]()
     with world.reading() as seen:
         for number in range(100):
-            worker = start(T0 + (1 + number * (HOURS - 2) // 100) * HOUR)
-            worker.join(chance.uniform(0, usual))
+            worker, answers = start(T0 + (1 + number * (HOURS - 2) // 100) * HOUR), seen.answers
+            began = time.monotonic()
+            worker.join(chance.uniform(0, usual[-1]))
             worker.kill()
             worker.join()
+            ends.append(worker.exitcode)
+            if worker.exitcode == 0:  # the machine may be less busy than it was, or more
+                usual.append(time.monotonic() - began)
+            wait_until(lambda answers=answers: seen.answers > answers + 10)
         end = T0 + HOURS * HOUR
         last = start(end)
         last.join()
     assert last.exitcode == 0
     assert (seen.wrong, seen.refused) == ([], [])
-    assert seen.answers > 1_000
+    assert set(ends) <= {0, -signal.SIGKILL}
+    assert ends.count(-signal.SIGKILL) > 20
     runs = world.project.ledger.runs(limit=1_000)
     assert {run.state for run in runs} == {"succeeded"}
     assert len({(run.start, run.end) for run in runs}) == len(runs)
     found = world.stored()
     assert found == world.clean_state(end)
+
+
+def _seconds(worker: multiprocessing.process.BaseProcess) -> float:
+    began = time.monotonic()
+    worker.join()
+    assert worker.exitcode == 0
+    return time.monotonic() - began
 
 
 def test_a_backfill_that_is_killed_goes_on_with_the_pieces_that_are_left(world: Any):
@@ -76,16 +89,16 @@ def test_a_backfill_that_is_killed_goes_on_with_the_pieces_that_are_left(world: 
     killed_at: list[int] = []
     with world.reading() as seen:
         for more in (5, 12):
-            worker = context.Process(target=runpy.run_path, args=(script, settings))
+            worker = context.Process(target=runpy.run_path, args=(script, settings | {"AT_MOST": more + 2}))
             worker.start()
-            while len(done := _pieces_done(world)) < sum(killed_at[-1:]) + more:
-                assert worker.is_alive()
-                time.sleep(0.02)
+            enough = sum(killed_at[-1:]) + more
+            wait_until(lambda worker=worker, enough=enough: _pieces_done(world) >= enough or not worker.is_alive())
+            assert worker.is_alive()
             worker.kill()
             worker.join()
-            killed_at.append(len(done))
+            killed_at.append(_pieces_done(world))
         (report,) = backfill(project, "weather", start=start, end=end)
-    assert (report.state, len(_pieces_done(world))) == ("succeeded", 48)
+    assert (report.state, _pieces_done(world)) == ("succeeded", 48)
     assert killed_at[1] < 48
     (run,) = project.ledger.runs()
     # A row counts in the piece of its event and, where it was known in another, in that one too. A piece that was at
@@ -97,9 +110,9 @@ def test_a_backfill_that_is_killed_goes_on_with_the_pieces_that_are_left(world: 
     assert found == world.clean_state(end)
 
 
-def _pieces_done(world: Any) -> list[int]:
+def _pieces_done(world: Any) -> int:
     (*_, run) = world.project.ledger.runs() or [None]
-    return json.loads(run.progress)["done"] if run is not None and run.progress else []
+    return len(json.loads(run.progress)["done"]) if run is not None and run.progress else 0
 
 
 def test_a_claim_lost_to_another_worker_is_not_reported_as_done(world: Any):

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from waiting import PATIENCE, wait_until
 
 from tidemill.definitions import Schedule
 from tidemill.errors import UnavailableError
@@ -30,14 +31,14 @@ HOLDER = str(Path(__file__).with_name("metadata_holder.py"))
 
 
 @contextmanager
-def locked(file: Path, *, seconds: float) -> Iterator[None]:
-    """Another process holds an exclusive transaction for so many seconds from now."""
-    holder = subprocess.Popen([sys.executable, HOLDER, str(file), str(seconds)], stdout=subprocess.PIPE)
+def locked(file: Path) -> Iterator[None]:
+    """Another process holds an exclusive transaction meanwhile."""
+    holder = subprocess.Popen([sys.executable, HOLDER, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     yield
-    assert holder.wait(30) == 0
-    holder.stdout.close()
+    holder.communicate(b"enough\n", timeout=PATIENCE)
+    assert holder.returncode == 0
 
 
 def when_writing(world: Any, do: Any) -> None:
@@ -62,12 +63,14 @@ def ends_as_one_clean_run(world: Any) -> None:
 
 def test_a_database_that_another_process_locks_is_waited_for(world: Any) -> None:
     world.materialize(T0)
-    began = time.monotonic()
-    with world.reading() as seen, locked(world.project.state / "metadata.db", seconds=1.0):
-        report = world.materialize(T0 + HOUR)
-        waited = time.monotonic() - began
+    with world.reading() as seen, ThreadPoolExecutor(1) as thread:
+        with locked(world.project.state / "metadata.db"):
+            running = thread.submit(world.materialize, T0 + HOUR)
+            before = seen.answers
+            assert not wait([running], timeout=0.5).done
+            wait_until(lambda: seen.answers > before + 10)
+        report = running.result()
     assert report.state == "succeeded"
-    assert waited > 0.5
     assert (seen.wrong, seen.refused) == ([], [])
     ends_as_one_clean_run(world)
 
@@ -97,7 +100,10 @@ def test_a_database_that_goes_away_in_the_middle_of_a_run_holds_up_the_next_run_
     ends_as_one_clean_run(world)
 
 
-def test_a_scheduler_outlives_a_database_that_is_gone_for_a_while(world: Any, postgres: Any) -> None:
+def test_a_scheduler_outlives_a_database_that_is_gone_for_a_while(
+    world: Any, postgres: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidemill.schedule.worker._LONGEST_SLEEP", 0.05)
     world.project.close()
     world.project = world.open_project(metadata_url=SecretStr(postgres.fresh_database()))
     catalog = world.project.catalog
@@ -110,15 +116,17 @@ def test_a_scheduler_outlives_a_database_that_is_gone_for_a_while(world: Any, po
     thread = threading.Thread(target=worker.run, args=(stop,), kwargs={"on_report": reports.append})
     thread.start()
     try:
-        until(lambda: len(reports) == 1)
-        postgres.stop()
-        world.clock.set(T0 + HOUR)
-        time.sleep(0.3)
-        postgres.start()
-        until(lambda: len(reports) == 2)
+        wait_until(lambda: len(reports) == 1)
+        with world.reading() as seen:
+            postgres.stop()
+            world.clock.set(T0 + HOUR)
+            wait_until(lambda: "does not answer" in caplog.text)
+            postgres.start()
+            wait_until(lambda: len(reports) == 2)
+        assert (seen.wrong, seen.refused) == ([], [])
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(PATIENCE)
     assert not thread.is_alive()
     assert [(report.end, report.state) for report in reports] == [(T0, "succeeded"), (T0 + HOUR, "succeeded")]
 
@@ -142,16 +150,20 @@ def test_a_full_disk_under_the_ledger_ends_the_run_with_advice_and_the_next_run_
     assert found == world.clean_state(end)
 
 
-def test_where_no_file_may_grow_the_ledger_says_so_and_loses_nothing(world: Any) -> None:
+def test_where_no_file_may_grow_the_ledger_says_so_and_loses_nothing(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same by a limit on the size of files, which every user can set."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # half a compiled module would be left for all who come
     assert world.materialize(T0).state == "succeeded"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
     try:
-        with pytest.raises(UnavailableError, match="metadata database"):
+        with world.reading() as seen, pytest.raises(UnavailableError, match="metadata database"):
             world.materialize(T0 + HOUR)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (seen.wrong, seen.refused) == ([], [])
     ends_as_one_clean_run(world)
 
 
@@ -169,10 +181,3 @@ def fill(file: Path) -> None:
                 target.write(b"x" * 4_096)
         except OSError:
             os.fsync(target.fileno())
-
-
-def until(condition: Any, *, seconds: float = 20) -> None:
-    patience = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < patience
-        time.sleep(0.02)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hammering import hammering
+from waiting import PATIENCE
 
 from tidemill.definitions import Catalog, CatchUp, Entity, Feature, Schedule, Source, ValueType, View
 from tidemill.materialize.ledger import Run
@@ -29,7 +30,7 @@ from tidemill.materialize.run import Materializer
 from tidemill.project import open_project
 from tidemill.schedule.worker import Worker
 
-root, start, ticks, begun, seed = sys.argv[1], datetime.fromisoformat(sys.argv[2]), *map(float, sys.argv[3:6])
+root, start, ticks, seed = sys.argv[1], datetime.fromisoformat(sys.argv[2]), *map(float, sys.argv[3:5])
 chance = random.Random(seed)
 clock = ManualClock(start)
 project = open_project(root, clock=clock)
@@ -39,12 +40,15 @@ end = start + timedelta(minutes=ticks - 1)
 fast = timedelta(seconds=1500)  # 25 ticks of a minute in a second
 skew = timedelta(seconds=40 * seed)
 done, at, over = 0, start, False
+print("ready", flush=True)
+sys.stdin.readline()
+begun = time.monotonic()
 while not over:
     over = at == end
     clock.set(at)
     done += sum(report.state == "succeeded" for report in worker.run_due(at))
     time.sleep(chance.random() / 50 if chance.random() < 0.9 else chance.random() / 5)
-    at = max(at, min(start + fast * (time.time() - begun) - skew, end))
+    at = max(at, min(start + fast * (time.monotonic() - begun) - skew, end))
 project.close()
 print(done)
 """
@@ -70,7 +74,7 @@ def on_postgres(postgres: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    (tmp_path / "feature_store.yaml").write_text("project: airports\n")
+    (tmp_path / "feature_store.yaml").write_text("project: airports\ntidemill: {redis_timeout: 60}\n")
     minutes = pl.datetime_range(START, START + timedelta(minutes=TICKS), "1m", time_zone="UTC", eager=True)
     (tmp_path / "measured").mkdir()
     pl.DataFrame({"event_time": minutes}).with_columns(
@@ -96,12 +100,13 @@ def project(tmp_path: Path) -> Iterator[Project]:
 def schedulers(project: Project, count: int, ticks: int) -> list[int]:
     """Run several schedulers over the same ticks at the same time; how many runs each of them made.
 
-    Their clocks run fast, alike but for 40 seconds.
+    Their clocks run fast, alike but for 40 seconds, from when all of them are ready.
     """
-    arguments = [str(project.root), START.isoformat(), str(ticks), str(time.time())]
+    arguments = [str(project.root), START.isoformat(), str(ticks)]
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SCHEDULER, *arguments, str(seed)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -109,9 +114,45 @@ def schedulers(project: Project, count: int, ticks: int) -> list[int]:
         )
         for seed in range(count)
     ]
-    answers = [process.communicate(timeout=300) for process in processes]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+    with hammering(lambda: newest(project), Forward(ticks), pause=0.005) as seen:
+        answers = [process.communicate(timeout=10 * PATIENCE) for process in together(processes)]
+    assert (seen.wrong, seen.refused) == ([], [])
+    assert seen.answers > 20
     assert [process.returncode for process in processes] == [0] * count, [error for _, error in answers]
     return [int(said) for said, _ in answers]
+
+
+def together(processes: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
+    """Let all of them go before any is waited for."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return processes
+
+
+def newest(project: Project) -> list[float | None]:
+    """What a reader is told of the two views."""
+    found = project.online.read_features(["each:temp", "newest:temp"], [{"origin": "JFK"}], full_feature_names=True)
+    return [column[0] for column in found.values.values()]
+
+
+class Forward:
+    """A value is that of one of the ticks, and never of an older one again."""
+
+    def __init__(self, ticks: int) -> None:
+        self._ticks = ticks
+        self._newest = [-1.0, -1.0]
+
+    def __call__(self, found: list[float | None]) -> Iterator[str]:
+        told = [-1.0 if temp is None else temp for temp in found]
+        for before, now in zip(self._newest, told, strict=True):
+            if now < before or now not in range(-1, self._ticks):
+                yield f"{now} after {before}"
+        self._newest = told
 
 
 def succeeded(project: Project, name: str) -> list[Run]:
@@ -122,15 +163,14 @@ def succeeded(project: Project, name: str) -> list[Run]:
 
 def check(project: Project, made: list[int], ticks: int) -> None:
     ends = [START + timedelta(minutes=tick) for tick in range(ticks)]
-    each, newest = succeeded(project, "each"), succeeded(project, "newest")
+    each, latest = succeeded(project, "each"), succeeded(project, "newest")
     assert [run.end for run in each] == ends
     assert [run.start for run in each[1:]] == ends[:-1]
-    assert [run.start for run in newest[1:]] == [run.end for run in newest[:-1]]
-    assert newest[-1].end == ends[-1]
-    assert sum(made) == len(each) + len(newest)
+    assert [run.start for run in latest[1:]] == [run.end for run in latest[:-1]]
+    assert latest[-1].end == ends[-1]
+    assert sum(made) == len(each) + len(latest)
     assert min(made) > 0, "both took part"
-    (temp,) = project.online.read_features(["each:temp"], [{"origin": "JFK"}]).values["temp"]
-    assert temp == ticks - 1
+    assert newest(project) == [ticks - 1] * 2
 
 
 @pytest.mark.slow
