@@ -9,9 +9,9 @@ declared type become null and are counted.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from operator import getitem, itemgetter
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from tidemill.online.value_memo import FieldType, Memo, WrongValues, memo_of
 
 __all__ = ["FieldDecoder", "FieldType", "WrongValues"]
 
-Replies = Sequence[Sequence[bytes | None]]
+Replies = Sequence[Raw]
 """One reply for each row: its fields in the order of the command."""
 
 Decoded = tuple[list[list[Any]], bool]
@@ -35,82 +35,82 @@ _WHOLE = {ValueType.INT64, ValueType.INT32}
 
 
 class FieldDecoder:
-    """Decodes the fields of one HMGET. `fields` gives each field's name (`view:feature`) and type, in the order of
-    the command. `row_places` tells for each field where `decode_row` leaves it."""
+    """Decodes the fields of one HMGET. `fields` gives each field's name (`view:feature`) and type. They are to be asked
+    for in the order of `order`, those of a kind side by side; `row_places` tells for each where `decode_row` leaves it.
+    """
 
     def __init__(self, fields: Sequence[tuple[str, FieldType]], wrong: WrongValues) -> None:
-        self.width = len(fields)
-        by_kind: dict[Any, list[int]] = {}
+        by_kind: dict[Any, list[int]] = {kind: [] for kind in _BULK}
         for place, (_, dtype) in enumerate(fields):
             by_kind.setdefault(_kind(dtype), []).append(place)
-        memos = [memo_of(name, dtype, wrong) for name, dtype in fields]
-        self._kinds = [
-            _KINDS[kind](places, [memos[place] for place in places], fields[places[0]][1])
-            for kind, places in by_kind.items()
-        ]
-        row = _RowDecoder([dtype for _, dtype in fields], memos)
-        self.decode_row, self.row_places, self.row_width = row.decode, row.places, self.width
+        self.width = self.row_width = len(fields)
+        self.order = [place for places in by_kind.values() for place in places]
+        self.row_places = [self.order.index(place) for place in range(len(fields))]
+        memos = [memo_of(*fields[place], wrong) for place in self.order]
+        self._kinds: list[_Kind] = []
+        for kind, places in by_kind.items():
+            if places:
+                start = self.order.index(places[0])
+                end = start + len(places)
+                self._kinds.append(_KINDS[kind](start, end, memos[start:end], fields[places[0]][1]))
+        self.decode_row = _RowDecoder([len(by_kind[dtype]) for dtype in _BULK], memos).decode
 
     def decode(self, replies: Replies) -> Decoded:
         """One column for each field, with a value for each reply."""
         if len(replies) == 1:
             row = self.decode_row(replies[0])
             return [[row[place]] for place in self.row_places], None not in row
-        columns: list[list[Any]] = [[]] * self.width
+        if not replies:
+            return [[] for _ in self.order], True
+        columns: list[list[Any]] = []
         without_null = True
-        if replies:
-            found = list(zip(*replies, strict=True))
-            for kind in self._kinds:
-                decoded, certain = kind.decode([found[place] for place in kind.places])
-                without_null = without_null and certain
-                for place, column in zip(kind.places, decoded, strict=True):
-                    columns[place] = column
-        return columns, without_null
+        found = list(zip(*replies, strict=True))
+        for kind in self._kinds:
+            decoded, certain = kind.decode(found[kind.start : kind.end])
+            without_null = without_null and certain
+            columns += decoded
+        return [columns[place] for place in self.row_places], without_null
 
 
 class _RowDecoder:
-    """Decodes one reply: its fixed-width numbers by one `struct` call, then all other fields through their memos."""
+    """Decodes one reply: its fixed-width numbers, which come first, by one `struct` call, then all other fields through
+    their memos. `counts` tells how many numbers of each width there are."""
 
-    def __init__(self, dtypes: Sequence[FieldType], memos: Sequence[Memo]) -> None:
-        parts = [[place for place, found in enumerate(dtypes) if found is dtype] for dtype in _BULK]
-        numbers = [place for part in parts for place in part]
-        others = [place for place in range(len(dtypes)) if place not in set(numbers)]
-        order = numbers + others
-        self.places = [order.index(place) for place in range(len(dtypes))]
-        self._take_numbers, self._take_others = _taker(numbers), _taker(others)
-        self._number_memos, self._other_memos = [memos[at] for at in numbers], [memos[at] for at in others]
+    def __init__(self, counts: Sequence[int], memos: Sequence[Memo]) -> None:
+        self._numbers = sum(counts)
+        self._number_memos, self._other_memos = memos[: self._numbers], memos[self._numbers :]
         (_, self._wide, wide_tag), (_, self._narrow, narrow_tag) = _BULK.values()
-        self._split = self._wide * len(parts[0])
-        self._size = self._split + self._narrow * len(parts[1])
-        self._wide_tags, self._narrow_tags = wide_tag * len(parts[0]), narrow_tag * len(parts[1])
-        layouts = (layout * len(part) for (layout, _, _), part in zip(_BULK.values(), parts, strict=True))
+        self._split = self._wide * counts[0]
+        self._size = self._split + self._narrow * counts[1]
+        self._wide_tags, self._narrow_tags = wide_tag * counts[0], narrow_tag * counts[1]
+        layouts = (layout * count for (layout, _, _), count in zip(_BULK.values(), counts, strict=True))
         self._unpack = struct.Struct("<" + "".join(layouts)).unpack
 
     def decode(self, reply: Raw) -> list[Any]:
-        """The values, in the order of `places`."""
-        raw, split = self._take_numbers(reply), self._split
+        """The values, in the order of the reply."""
+        count, split = self._numbers, self._split
+        raw = reply[:count]
         try:
             joined = b"".join(raw)  # type: ignore[arg-type]
         except TypeError:  # a field that is not there
             joined = b""
-        values: list[Any] = []
         if (
             len(joined) == self._size
             and joined[: split : self._wide] == self._wide_tags
             and joined[split :: self._narrow] == self._narrow_tags
         ):
-            values += self._unpack(joined)
+            numbers: Iterable[Any] = self._unpack(joined)
         else:
-            values += map(getitem, self._number_memos, raw)
-        values += map(getitem, self._other_memos, self._take_others(reply))
-        return values
+            numbers = map(getitem, self._number_memos, raw)
+        return [*numbers, *map(getitem, self._other_memos, reply[count:])]
 
 
 class _Kind:
-    """Fields of one wire type, whatever it is: each value through its field's memo."""
+    """Fields of one wire type, whatever it is, from `start` to `end` in the reply: each value through its field's
+    memo."""
 
-    def __init__(self, places: Sequence[int], memos: Sequence[Memo], dtype: FieldType) -> None:
-        self.places, self.dtype = places, dtype
+    def __init__(self, start: int, end: int, memos: Sequence[Memo], dtype: FieldType) -> None:
+        self.start, self.end, self.dtype = start, end, dtype
         self._look_ups = [memo.__getitem__ for memo in memos]
 
     def decode(self, columns: Sequence[Raw]) -> Decoded:
@@ -122,8 +122,8 @@ class _Kind:
 class _FixedWidth(_Kind):
     """[tag][number] everywhere at once. A null or a wrong value shows by its length or its tag."""
 
-    def __init__(self, places: Sequence[int], memos: Sequence[Memo], dtype: FieldType) -> None:
-        super().__init__(places, memos, dtype)
+    def __init__(self, start: int, end: int, memos: Sequence[Memo], dtype: FieldType) -> None:
+        super().__init__(start, end, memos, dtype)
         _, self._size, self._tag = _BULK[dtype]  # type: ignore[index]
         self._record = np.dtype([("tag", "u1"), ("number", f"<f{self._size - 1}")])
 
@@ -181,14 +181,3 @@ _KINDS: dict[Any, type[_Kind]] = {
     None: _Times,
     "other": _Kind,
 }
-
-
-def _taker(places: Sequence[int]) -> Callable[[Raw], Sequence[bytes | None]]:
-    if not places:
-        return lambda _: ()
-    if len(places) == 1:
-        place = places[0]
-        return lambda reply: (reply[place],)
-    if list(places) == list(range(places[0], places[-1] + 1)):
-        return itemgetter(slice(places[0], places[-1] + 1))
-    return itemgetter(*places)

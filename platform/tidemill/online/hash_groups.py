@@ -100,7 +100,8 @@ def _plain(views: Sequence[ViewRead], wrong: WrongValues) -> tuple[list[bytes], 
         fields += [hash_field(view.name, name) for name in one.features] + [time_field(view.name)]
         types += [(f"{view.name}:{name}", view.feature(name).dtype) for name in one.features]
         types.append((f"{view.name}:event time", None))
-    return fields, FieldDecoder(types, wrong)
+    decoder = FieldDecoder(types, wrong)
+    return [fields[place] for place in decoder.order], decoder
 
 
 def _packed(views: Sequence[ViewRead], wrong: WrongValues) -> tuple[list[bytes], PackedDecoder]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from functools import partial
+from itertools import accumulate, cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ Columns = list[list[Any]]
 
 class PackedReader:
     """Reads the packed values of one view. `event_slot` and `slots` tell where `read_row` leaves the event time
-    (microseconds) and each feature."""
+    (microseconds) and each feature; there are `row_width` slots."""
 
     def __init__(self, features: tuple[Feature, ...]) -> None:
         schema = PackedSchema(features)
@@ -35,37 +36,39 @@ class PackedReader:
         self._digest, self._bitmap = schema.digest, schema.bitmap
         self._fixed, self._others = schema.fixed, schema.others
         order = schema.fixed + schema.others
-        self.event_slot, self.slots = len(order), tuple(order.index(place) for place in range(len(order)))
+        self.slots = tuple(order.index(place) + 1 for place in range(len(order)))  # the schema and nulls come first
+        self.event_slot, self.row_width = len(order) + 1, len(order) + 2
         self._usual = schema.digest + bytes(schema.bitmap)
         kinds = "".join(_KINDS[FIXED_WIDTH[self._types[place]]] for place in schema.fixed)
         row = struct.Struct(f"<{len(self._usual)}s{kinds}{'I' * len(schema.others)}")
         self._unpack, self._size = row.unpack_from, _INSTANTS_BYTES + row.size
         self._converted = [
-            (slot, _ONE[self._types[place]]) for slot, place in enumerate(schema.fixed) if self._types[place] in _ONE
+            (self.slots[place], _ONE[self._types[place]]) for place in schema.fixed if self._types[place] in _ONE
         ]
+        self._others_of_row = [(self.slots[place], _other(self._types[place])) for place in schema.others]
         self._only_strings = all(self._types[place] is ValueType.STRING for place in schema.others)
         self._schema, self._record = int.from_bytes(schema.digest, "little"), self._record_of()
 
     def read_row(self, raw: bytes) -> list[Any]:
         """One row: its features and its event time. Raises WrongValueError if it is not of this schema."""
         try:
-            head, *values = self._unpack(raw, _INSTANTS_BYTES)
-        except struct.error:
-            raise WrongValueError("the packed value is cut off") from None
-        if head != self._usual and not head.startswith(self._digest):
-            raise WrongValueError("the packed value was written under another definition")
-        count = len(self._fixed)
-        lengths = values[count:]
-        if self._size + sum(lengths) != len(raw):
+            row = list(self._unpack(raw, _INSTANTS_BYTES))
+            head, position = row[0], self._size
+            if head != self._usual and not head.startswith(self._digest):
+                raise WrongValueError("the packed value was written under another definition")
+            for slot, decode in self._others_of_row:
+                start, position = position, position + row[slot]
+                row[slot] = decode(raw[start:position])
+        except (struct.error, UnicodeDecodeError) as error:
+            raise WrongValueError(f"the packed value is cut off or damaged: {error}") from None
+        if position != len(raw):
             raise WrongValueError("the packed value has another length")
         for slot, convert in self._converted:
-            values[slot] = convert(values[slot])
-        if lengths:
-            values[count:] = self._texts(raw[self._size :], lengths)
+            row[slot] = convert(row[slot])
         if head != self._usual:
-            self._put_nulls(head, values)
-        values.append(int.from_bytes(raw[:8], "big", signed=True))
-        return values
+            self._put_nulls(head, row)
+        row.append(int.from_bytes(raw[:8], "big", signed=True))
+        return row
 
     def read(self, raw: Sequence[bytes | None], wanted: Sequence[int]) -> Columns:
         """The wanted features (by position) of many rows, and their event times. A missing row is None everywhere.
@@ -76,7 +79,7 @@ class PackedReader:
             return self._with_gaps(raw, wanted)
         if len(raw) < _AS_TABLE:
             rows = [self.read_row(item) for item in raw]  # type: ignore[arg-type]
-            columns = list(map(list, zip(*rows, strict=True))) or [[]] * (self.event_slot + 1)
+            columns = list(map(list, zip(*rows, strict=True))) or [[]] * self.row_width
             return [*(columns[self.slots[place]] for place in wanted), columns[self.event_slot]]
         return self._as_table(raw, wanted)  # type: ignore[arg-type]
 
@@ -87,22 +90,11 @@ class PackedReader:
         fields.append(("lengths", "<u4", (len(self._others),)))
         return np.dtype(fields)
 
-    def _texts(self, tail: bytes, lengths: Sequence[int]) -> list[Any]:
-        """The values after the part of equal width, each in as many bytes as `lengths` says."""
-        ends = [0]
-        for length in lengths:
-            ends.append(ends[-1] + length)
-        if self._only_strings and tail.isascii():
-            text = tail.decode("ascii")
-            return [text[start:end] for start, end in pairwise(ends)]
-        types = (self._types[place] for place in self._others)
-        return [_other(dtype, tail[start:end]) for dtype, (start, end) in zip(types, pairwise(ends), strict=True)]
-
-    def _put_nulls(self, head: bytes, values: list[Any]) -> None:
+    def _put_nulls(self, head: bytes, row: list[Any]) -> None:
         nulls = int.from_bytes(head[len(self._digest) :], "little")
         for place, slot in enumerate(self.slots):
             if nulls >> place & 1:
-                values[slot] = None
+                row[slot] = None
 
     def _as_table(self, raw: Sequence[bytes], wanted: Sequence[int]) -> Columns:
         size, rows = self._size, len(raw)
@@ -136,10 +128,15 @@ class PackedReader:
             text = joined.decode("ascii")
             values: list[Any] = [text[start:end] for start, end in pairwise([0, *ends])]
         else:
-            types = [self._types[place] for place in self._others] * len(raw)
-            spans = pairwise([0, *ends])
-            values = [_other(dtype, joined[start:end]) for dtype, (start, end) in zip(types, spans, strict=True)]
+            values = self._one_by_one(joined, ends)
         return {place: values[number::count] for number, place in enumerate(self._others)}
+
+    def _one_by_one(self, joined: bytes, ends: Sequence[int]) -> list[Any]:
+        spans, decoders = pairwise([0, *ends]), cycle(decode for _, decode in self._others_of_row)
+        try:
+            return [decode(joined[start:end]) for decode, (start, end) in zip(decoders, spans, strict=False)]
+        except UnicodeDecodeError as error:
+            raise WrongValueError(str(error)) from None
 
     def _with_gaps(self, raw: Sequence[Any], wanted: Sequence[int]) -> Columns:
         places = [place for place, item in enumerate(raw) if item is not None]
@@ -168,7 +165,7 @@ class PackedDecoder:
         for _, reader, wanted in self._views:
             places += [start + reader.slots[place] for place in wanted]
             places.append(start + reader.event_slot)
-            start += reader.event_slot + 1
+            start += reader.row_width
         self.row_places = places
         self.width, self.row_width = len(places), start
 
@@ -205,15 +202,11 @@ class PackedDecoder:
         return raw
 
 
-def _other(dtype: ValueType, raw: bytes) -> Any:
-    if dtype is ValueType.BYTES:
-        return raw
-    if dtype is not ValueType.STRING:
-        return decode_value(dtype, raw)
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise WrongValueError(str(error)) from error
+def _other(dtype: ValueType) -> Callable[[bytes], Any]:
+    """How a value without a fixed width is decoded."""
+    if dtype is ValueType.STRING:
+        return bytes.decode
+    return bytes if dtype is ValueType.BYTES else partial(decode_value, dtype)
 
 
 def _column(dtype: ValueType, numbers: np.ndarray) -> list[Any]:

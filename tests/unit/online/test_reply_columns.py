@@ -17,12 +17,16 @@ def decoder() -> FieldDecoder:
     return FieldDecoder([(f"view:{place}", dtype) for place, dtype in enumerate(TYPES)], WrongValues())
 
 
+ORDER = decoder().order
+
+
 def reply(number: int) -> list[bytes | None]:
     if number % 17 == 3:
         return [None] * len(TYPES)
     values = (number / 7, WHOLE[number % len(WHOLE)], f"text {number % 5} é", number / 8)
     found = [encode_value(dtype, value) for dtype, value in zip(TYPES, values, strict=False)]  # type: ignore[arg-type]
-    return [*found, encode_timestamp(1_700_000_000_000_000 + number % 3)]
+    found.append(encode_timestamp(1_700_000_000_000_000 + number % 3))
+    return [found[place] for place in ORDER]
 
 
 def one_by_one(replies: list[Any]) -> list[list[Any]]:
