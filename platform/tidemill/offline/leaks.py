@@ -26,7 +26,9 @@ import polars as pl
 from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Feature, Source, View
 from tidemill.definitions.types import ValueType
+from tidemill.offline.files import SourceFiles
 from tidemill.offline.instants import NEVER, Instants, rescale
+from tidemill.offline.scan import scan_source
 from tidemill.offline.selection import Selection, ViewSelection, select
 from tidemill.offline.spine import Spine
 
@@ -116,7 +118,7 @@ def _known_after_request(store: OfflineStore, item: ViewSelection, source: Sourc
     times = [
         name
         for name, dtype in store.scan(source.name).collect_schema().items()
-        if isinstance(dtype, pl.Datetime) and name not in declared and _RECORDED.search(name)
+        if isinstance(dtype, pl.Datetime | pl.Date) and name not in declared and _RECORDED.search(name)
     ]
     if not times:
         return
@@ -155,8 +157,7 @@ def _event_ahead(store: OfflineStore, source: Source, at: datetime) -> Iterator[
         written = to_micros(at)
         if file.filesystem is None:
             written = min(written, int(Path(file.path).stat().st_mtime * 1_000_000))
-        single = replace(source, path=file.path)
-        rows = _rows_after(store, single, event, written)
+        rows = _rows_after(SourceFiles(source, [file], where=files.where), event, written)
         ahead += rows.height
         newest = max([newest, *rows["at"].to_list()])
     share = ahead / max(files.rows, 1)
@@ -168,11 +169,8 @@ def _event_ahead(store: OfflineStore, source: Source, at: datetime) -> Iterator[
         yield "event_ahead_of_knowledge", evidence, share
 
 
-def _rows_after(store: OfflineStore, source: Source, event: str, written: int) -> pl.DataFrame:
-    from tidemill.offline.files import SourceFiles
-    from tidemill.offline.scan import scan_source
-
-    instants = scan_source(SourceFiles.open(source, store.root), {}).select(pl.col(event).to_physical().alias("at"))
+def _rows_after(files: SourceFiles, event: str, written: int) -> pl.DataFrame:
+    instants = scan_source(files, {}).select(pl.col(event).to_physical().alias("at"))
     return instants.filter(pl.col("at") > written).collect()
 
 

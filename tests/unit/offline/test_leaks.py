@@ -131,3 +131,32 @@ def test_the_power_of_one_feature(rng: np.random.Generator):
     assert predictive_power(names, outcome) < 0.55
     told = pl.select(pl.when(pl.lit(outcome) > 0).then(pl.lit(1.0))).to_series()
     assert predictive_power(told, outcome) == 1.0
+
+
+@pytest.mark.parametrize("layout", ["delta", "hive", "nanoseconds", "text"])
+def test_sources_of_every_layout_are_looked_through(workshop: Workshop, rng: np.random.Generator, layout: str):
+    frame, options = hourly(rng), {"path": "s"}
+    if layout == "nanoseconds":
+        frame = frame.with_columns(pl.col("event").dt.cast_time_unit("ns"))
+    if layout == "text":
+        frame = frame.with_columns(pl.col("event").dt.to_string("%Y-%m-%dT%H:%M:%SZ"))
+    if layout == "delta":
+        from deltalake import write_deltalake
+
+        write_deltalake(str(workshop.root / "s"), frame.with_columns(part=pl.col("id") % 2), partition_by=["part"])
+        options["file_format"] = "delta"
+    else:
+        (workshop.root / "s" / "part=1").mkdir(parents=True)
+        frame.write_parquet(workshop.root / "s" / "part=1" / "a.parquet")
+    workshop.view("v", workshop.source("s", **options), {"x": ValueType.DOUBLE})
+
+    assert looked_for(workshop, asked(rng)) == []
+    early = find_leaks(workshop.store, ("v:x",), asked(rng), at=at(HOURS / 2))
+    assert {leak.kind for leak in early} == {"event_ahead_of_knowledge"}
+
+
+def test_a_day_of_recording_after_the_request_that_nobody_declared(workshop: Workshop, rng: np.random.Generator):
+    frame = hourly(rng).with_columns(arrived_on=(pl.col("event") + timedelta(days=2)).dt.date())
+    workshop.view("v", workshop.source("s", frame), {"x": ValueType.DOUBLE})
+    (leak,) = looked_for(workshop, asked(rng))
+    assert (leak.kind, "arrived_on" in leak.evidence) == ("known_after_request", True)
