@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
@@ -100,7 +101,7 @@ class FewRowsCheck:
         known = event if self._known is None else self._learned(columns.get(self._known), size, now)
         if event is None or known is None:
             return None
-        if max(max(event), max(known)) > now + micros(parse_duration(horizon)):
+        if max(max(event), max(known)) > now + _ahead(horizon):
             return None
         ignored = tuple(name for name in columns if name not in self._read)
         return FewRows(event=event, known=known, columns=columns, ignored=ignored)
@@ -132,6 +133,11 @@ class FewRowsCheck:
             return None
         rest = iter(instants)
         return [now if value is None else next(rest) for value in given]
+
+
+@lru_cache(maxsize=16)
+def _ahead(horizon: str) -> int:
+    return micros(parse_duration(horizon))
 
 
 def _is_plain(catalog: Catalog, view: View) -> bool:

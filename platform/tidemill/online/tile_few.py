@@ -13,7 +13,7 @@ from tidemill.online.tile_layout import GREATEST, HEADER, LEAST, ColumnWords, Ti
 from tidemill.online.tile_log import TileLog
 
 _FRONT = struct.Struct("<2q")
-_Bodies = dict[tuple[int, tuple[int, ...]], bytes]
+_Places = tuple[int, ...]
 
 
 class FewEvents:
@@ -21,102 +21,107 @@ class FewEvents:
 
     def __init__(self, logs: Sequence[TileLog], entities: Sequence[Entities]) -> None:
         bodies: dict[Any, _Body] = {}
+        tiles: dict[Any, _Tiles] = {}
         for layout in (layout for log in logs for layout in log.layouts):
-            bodies.setdefault(layout.build_shape, _Body(layout, len(bodies)))
+            body = bodies.setdefault(layout.build_shape, _Body(layout))
+            tiles.setdefault(_alike(layout), _Tiles(layout, body))
+        self._tiles, places = list(tiles.values()), {alike: place for place, alike in enumerate(tiles)}
         self._views = [
-            (log, of_view, [bodies[layout.build_shape] for layout in log.layouts])
-            for log, of_view in zip(logs, entities, strict=True)
+            (number, one, [places[_alike(layout)] for layout in log.layouts])
+            for number, (log, one) in enumerate(zip(logs, entities, strict=True), start=1)
         ]
 
     def deltas(self, rows: FewRows, at: int) -> list[Delta]:
         """Redis keys and records, as `delta_of` gives them. `at` is the instant of the push, int microseconds."""
-        counts_from = map(max, rows.event, rows.known)
-        since = [0 if instant <= at else instant for instant in counts_from]
-        made: _Bodies = {}
+        since = [0 if instant <= at else instant for instant in map(max, rows.event, rows.known)]
+        bodies: dict[_Body, dict[_Places, bytes]] = {}
+        records = [_Records(tiles, bodies.setdefault(tiles.body, {}), rows, since, at) for tiles in self._tiles]
         found = [
-            _delta(number, log, _by_entity(rows, entities), bodies, rows, since, at, made)
-            for number, (log, entities, bodies) in enumerate(self._views, start=1)
+            _delta(number, _by_entity(rows, entities), [records[place] for place in hops])
+            for number, entities, hops in self._views
         ]
         return [delta for delta in found if delta.tiles]
 
 
-def _by_entity(rows: FewRows, entities: Entities) -> Mapping[bytes, list[int]]:
+def _alike(layout: TileLayout) -> tuple[Any, ...]:
+    """Equal for layouts in which the same events make the same records."""
+    return (layout.build_shape, layout.hop, layout.longest)
+
+
+def _by_entity(rows: FewRows, entities: Entities) -> Mapping[bytes, _Places]:
     """The positions of the rows that are about each entity."""
     names = entities.view.join_keys
     if len(rows) == 1:
-        return {entities.key(tuple([rows.columns[name][0] for name in names])): [0]}
-    keys = zip(*(rows.columns[name] for name in names), strict=True) if names else [()] * len(rows)
+        return {entities.key(tuple([rows.columns[name][0] for name in names])): (0,)}
+    keys = zip(*[rows.columns[name] for name in names], strict=True) if names else [()] * len(rows)
     found: dict[tuple[Any, ...], list[int]] = {}
     for row, key in enumerate(keys):
         found.setdefault(key, []).append(row)
-    return {entities.key(key): places for key, places in found.items()}
+    return {entities.key(key): tuple(places) for key, places in found.items()}
 
 
-def _delta(
-    number: int,
-    log: TileLog,
-    by_entity: Mapping[bytes, list[int]],
-    bodies: Sequence[_Body],
-    rows: FewRows,
-    since: Sequence[int],
-    at: int,
-    made: _Bodies,
-) -> Delta:
+def _delta(number: int, by_entity: Mapping[bytes, _Places], hops: Sequence[_Records]) -> Delta:
+    """The records of a view's entities in each hop."""
     keys: list[bytes] = []
     sizes: list[int] = []
-    records: list[list[bytes]] = [[] for _ in bodies]
-    oldest = [layout.oldest_tile(at) for layout in log.layouts]
+    parts: list[list[bytes]] = [[] for _ in hops]
     for key, places in by_entity.items():
-        counts = []
-        for hop, body in enumerate(bodies):
-            some = _records(log.layouts[hop].hop, oldest[hop], body, places, rows, since, made)
-            records[hop] += some
-            counts.append(len(some))
-        if any(counts):
+        found = [records[places] for records in hops]
+        if any(found):
             keys.append(key)
-            sizes += counts
+            for part, some in zip(parts, found, strict=True):
+                part += some
+                sizes.append(len(some))
     said = ONE_EACH if sizes.count(1) == len(sizes) else struct.pack(f"<{len(sizes)}I", *sizes)
     arguments: list[bytes | int] = [number, len(keys), said]
-    for first, of_hop in zip(oldest, records, strict=True):
-        arguments += (first, b"".join(of_hop))
+    for records, part in zip(hops, parts, strict=True):
+        arguments += (records.oldest, b"".join(part))
     return Delta(keys=keys, arguments=arguments, tiles=sum(sizes))
 
 
-def _records(
-    hop: int,
-    oldest: int,
-    body: _Body,
-    places: Sequence[int],
-    rows: FewRows,
-    since: Sequence[int],
-    made: _Bodies,
-) -> list[bytes]:
-    """One entity's records, in order of tile and of when they count."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for row in places:
-        tile = rows.event[row] // hop
-        if tile >= oldest:
-            groups.setdefault((tile, since[row]), []).append(row)
-    ordered = groups if len(groups) == 1 else sorted(groups)
-    return [_FRONT.pack(*tile) + body.of(rows, tuple(groups[tile]), made) for tile in ordered]
+class _Tiles:
+    """Tiles of one hop that keep certain partials of the events in a certain longest window."""
+
+    def __init__(self, layout: TileLayout, body: _Body) -> None:
+        self.hop, self.longest, self.body = layout.hop, layout.longest, body
+
+
+class _Records(dict[_Places, list[bytes]]):
+    """The records that some events of one entity make, by their positions; each made once, whoever the entity is."""
+
+    def __init__(
+        self, tiles: _Tiles, bodies: dict[_Places, bytes], rows: FewRows, since: Sequence[int], at: int
+    ) -> None:
+        self.oldest = (at - tiles.longest) // tiles.hop
+        self._body, self._bodies, self._rows, self._since = tiles.body, bodies, rows, since
+        self._tile = [event // tiles.hop for event in rows.event]
+
+    def __missing__(self, places: _Places) -> list[bytes]:
+        groups: dict[tuple[int, int], list[int]] = {}
+        for row in places:
+            if self._tile[row] >= self.oldest:
+                groups.setdefault((self._tile[row], self._since[row]), []).append(row)
+        found = self[places] = [
+            _FRONT.pack(*tile) + self._words(tuple(groups[tile]))
+            for tile in (sorted(groups) if len(groups) > 1 else groups)
+        ]
+        return found
+
+    def _words(self, places: _Places) -> bytes:
+        found = self._bodies.get(places)
+        if found is None:
+            found = self._bodies[places] = self._body.of(self._rows, places)
+        return found
 
 
 class _Body:
     """The words of a record from its newest event on; the same in every view and hop that keep the same partials."""
 
-    def __init__(self, layout: TileLayout, number: int) -> None:
-        """`number` tells it from other bodies."""
-        self._number, self._columns = number, layout.columns
-        self._words = layout.words - HEADER
-        self._pack = struct.Struct("<q" + "".join(_kinds(layout)))
+    def __init__(self, layout: TileLayout) -> None:
+        self._columns, self._words = layout.columns, layout.words - HEADER
+        self._pack = struct.Struct("<q" + "".join(_kinds(layout))).pack
 
-    def of(self, rows: FewRows, places: tuple[int, ...], made: _Bodies) -> bytes:
-        found = made.get((self._number, places))
-        if found is None:
-            found = made[self._number, places] = self._made(rows, places)
-        return found
-
-    def _made(self, rows: FewRows, places: Sequence[int]) -> bytes:
+    def of(self, rows: FewRows, places: Sequence[int]) -> bytes:
         event, known = rows.event, rows.known
         if len(places) > 1:
             places = sorted(places, key=lambda row: (event[row], known[row], row))
@@ -127,7 +132,7 @@ class _Body:
                 _fill(words, column, values, [row for row in places if values[row] is not None], rows)
             else:
                 words[column.count - HEADER] = len(places)
-        return self._pack.pack(event[places[-1]], *words)
+        return self._pack(event[places[-1]], *words)
 
 
 def _kinds(layout: TileLayout) -> list[str]:

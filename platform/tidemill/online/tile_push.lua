@@ -29,31 +29,33 @@ end
 local function set_of(span, number) return KEYS[1] .. ':' .. span .. ':' .. string.format('%d', number) end
 local function number_of(span) return floor(now / 1000000 / span) end
 
+local function add_seen(set, seen)
+  local found = call('SMISMEMBER', set, spread(ARGV, 6, 5 + ids))
+  for i = 1, ids do if found[i] == 1 then seen[#seen + 1] = i end end
+end
+
 local function seen_before(span)
   local current, seen = number_of(span), {}
-  for number = current + 1, current - 2, -1 do -- the next one: another writer's clock may be ahead
-    local set = set_of(span, number)
-    if call('EXISTS', set) == 1 then
-      local found = call('SMISMEMBER', set, spread(ARGV, 6, 5 + ids))
-      for i = 1, ids do if found[i] == 1 then seen[#seen + 1] = i end end
-    end
+  local set, older, oldest = set_of(span, current), set_of(span, current - 1), set_of(span, current - 2)
+  local newer = set_of(span, current + 1) -- another writer's clock may be ahead
+  if call('EXISTS', set) == 1 then add_seen(set, seen) end
+  if call('EXISTS', newer, older, oldest) > 0 then
+    add_seen(newer, seen)
+    add_seen(older, seen)
+    add_seen(oldest, seen)
   end
   return seen
 end
 
 local function remember_ids()
   local span = math.ceil(remember / 2)
-  local spans, known = call('HGETALL', KEYS[1]), nil
-  if not regardless then
-    for i = 1, #spans, 2 do
-      local seen = tonumber(spans[i + 1]) > now and seen_before(tonumber(spans[i])) or {}
-      if #seen > 0 then return seen end
-    end
+  local spans = regardless and {} or call('HGETALL', KEYS[1])
+  for i = 1, #spans, 2 do
+    local seen = tonumber(spans[i + 1]) > now and seen_before(tonumber(spans[i])) or {}
+    if #seen > 0 then return seen end
   end
   local set = set_of(span, number_of(span))
-  local is_new = call('EXISTS', set) == 0
-  call('SADD', set, spread(ARGV, 6, 5 + ids))
-  if is_new then
+  if call('SADD', set, spread(ARGV, 6, 5 + ids)) == call('SCARD', set) then -- there was none before
     call('EXPIRE', set, 3 * span + 60)
     call('UNLINK', set_of(span, number_of(span) - 3), set_of(span, number_of(span) - 4))
     call('HSET', KEYS[1], span, string.format('%d', now + 3 * span * 1000000))
@@ -66,6 +68,10 @@ if ids > 0 then
   local seen = remember_ids()
   if seen then return {1, seen} end
 end
+
+-- What only records need that are not plain numbers for the newest tiles. It is made when first asked for, since Redis
+-- runs all of this text for every push.
+local function make_others(views)
 
 -- Lua's numbers hold 53 bits: larger sums are added by halves, with the carry.
 local function add64(a, b, at)
@@ -170,22 +176,6 @@ end
 
 local function tile_of(record) return (unpack_('<i8', record)) end
 local function has_come(record) return unpack_('<i8', record, 9) <= now end
-
--- The front of a log whose newest tiles are those of the records, one in each hop; nil where they are not, and where
--- the time of one has not come. `at` says how many records of each hop come before.
-local function met(header, hops, records, at)
-  local parts = {}
-  for i = 1, #hops do
-    local hop, from = hops[i], at[i] * hops[i].size
-    local a, b = sub(header, hop.at, hop.at + hop.size - 1), sub(records[i], from + 1, from + hop.size)
-    if sub(a, 1, 8) ~= sub(b, 1, 8) or not has_come(a) or not has_come(b) then return nil end
-    parts[i] = merged(a, b, hop)
-  end
-  return table.concat(parts)
-end
-
-local views = {}
--- VIEWS
 
 -- How many of the records of `text` have a tile of at most `tile`.
 local function upto(text, size, tile)
@@ -303,7 +293,7 @@ local function write_anew(log, view, oldest)
   local parts = {}
   for i, hop in ipairs(view.hops) do
     local text = text_of(log, i, hop.size)
-    text = sub(text, upto(text, hop.size, oldest[i] - 1) * hop.size + 1)
+    text = sub(text, upto(text, hop.size, tonumber(oldest[i]) - 1) * hop.size + 1)
     local count = #text / hop.size
     if count > log.room[i] then log.room[i] = room_for(count, hop.capacity) end
     parts[2 * i - 1], log.count[i] = text, count
@@ -326,9 +316,10 @@ local function save(log, view, oldest)
   if log.is_new then call('EXPIRE', log.key, view.expiry) end
 end
 
--- The records of one entity, `counts[i]` of them in hop i, where they are not one in each of its newest tiles.
-local function write(key, header, view, oldest, records, at, counts)
-  local log = opened(key, header, view)
+-- The records of one entity, `counts[i]` of them in hop i from `at[i]` on.
+local function write(key, number, oldest, records, at, counts)
+  local view = views[number]
+  local log = opened(key, call('GETRANGE', key, '0', view.last), view)
   for i, hop in ipairs(view.hops) do
     for j = at[i], at[i] + counts[i] - 1 do
       insert(log, i, hop, sub(records[i], j * hop.size + 1, (j + 1) * hop.size))
@@ -337,30 +328,59 @@ local function write(key, header, view, oldest, records, at, counts)
   save(log, view, oldest)
 end
 
+-- Merges one record of each hop into an entity's newest tiles; false where they are for others, or before their time.
+local function meet(key, number, records, at)
+  local view, parts = views[number], {}
+  local header = call('GETRANGE', key, '0', view.last)
+  if #header ~= view.header then return false end
+  for i, hop in ipairs(view.hops) do
+    local from = at[i] * hop.size
+    local a, b = sub(header, hop.at, hop.at + hop.size - 1), sub(records[i], from + 1, from + hop.size)
+    if sub(a, 1, 8) ~= sub(b, 1, 8) or not has_come(a) or not has_come(b) then return false end
+    parts[i] = merged(a, b, hop)
+  end
+  call('SETRANGE', key, '0', table.concat(parts))
+  return true
+end
+
+return {write = write, meet = meet}
+
+end
+
+-- `hops` says how many hops the views have, and `meets` holds for each view that has plain numbers only what `meet` is
+-- for the others.
+local hops, meets, made = {}, {}, nil
+local function views() return {} end
+-- VIEWS
+
+local function others()
+  made = made or make_others(views())
+  return made
+end
+
 local key, arg = named + locks, 6 + ids
 while ARGV[arg] do
-  local view, entities, sizes = views[tonumber(ARGV[arg])], tonumber(ARGV[arg + 1]), ARGV[arg + 2]
-  local hops, oldest, records, at, counts = #view.hops, {}, {}, {}, {}
-  for i = 1, hops do
-    oldest[i], records[i], at[i], counts[i] = tonumber(ARGV[arg + 1 + 2 * i]), ARGV[arg + 2 + 2 * i], 0, 1
+  local number, entities, sizes = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1]), ARGV[arg + 2]
+  local many, meet, oldest, records, at, counts = hops[number], meets[number], {}, {}, {}, {}
+  for i = 1, many do
+    oldest[i], records[i], at[i], counts[i] = ARGV[arg + 1 + 2 * i], ARGV[arg + 2 + 2 * i], 0, 1
   end
-  local meet, last, length = view.meet(records), view.last, view.header
   for entity = 0, entities - 1 do
-    key = key + 1
     local one_each = true
     if sizes ~= '' then
-      for i = 1, hops do
-        counts[i] = unpack_('<I4', sizes, (entity * hops + i - 1) * 4 + 1)
+      for i = 1, many do
+        counts[i] = unpack_('<I4', sizes, (entity * many + i - 1) * 4 + 1)
         one_each = one_each and counts[i] == 1
       end
     end
-    local name = KEYS[key]
-    local header = call('GETRANGE', name, '0', last)
-    local both = one_each and #header == length and meet(header, at)
-    if both then call('SETRANGE', name, '0', both)
-    else write(name, header, view, oldest, records, at, counts) end
-    for i = 1, hops do at[i] = at[i] + counts[i] end
+    key = key + 1
+    local met = false
+    if one_each then
+      if meet then met = meet(KEYS[key], records, at) else met = others().meet(KEYS[key], number, records, at) end
+    end
+    if not met then others().write(KEYS[key], number, oldest, records, at, counts) end
+    for i = 1, many do at[i] = at[i] + counts[i] end
   end
-  arg = arg + 3 + 2 * hops
+  arg = arg + 3 + 2 * many
 end
 return {0}

@@ -30,11 +30,16 @@ _MERGES = {
 
 def push_script(logs: Sequence[TileLog], *, forever: bool = False) -> Script:
     """The script that writes into the tiles of these views; it knows them by their numbers, from 1."""
-    views = "".join(f"views[{number}] = {_view(log, forever=forever)}\n" for number, log in enumerate(logs, start=1))
-    return Script(_SOURCE.replace(_PLACE, views))
+    said = [
+        f"hops = {{{', '.join(str(len(log.layouts)) for log in logs)}}}",
+        f"views = function() return {{{', '.join(_view(log, forever=forever) for log in logs)}}} end",
+        *(_meeting(number, log) for number, log in enumerate(logs, start=1)),
+    ]
+    return Script(_SOURCE.replace(_PLACE, "\n".join(said) + "\n"))
 
 
 def _view(log: TileLog, *, forever: bool) -> str:
+    """What is to be known of a view besides: a table."""
     hops = ", ".join(
         f"{{at = {at + 1}, size = {layout.record_bytes}, ops = '{layout.ops}', capacity = {layout.capacity}}}"
         for at, layout in zip(log.heads, log.layouts, strict=False)
@@ -43,17 +48,22 @@ def _view(log: TileLog, *, forever: bool) -> str:
         f"header = {log.header_bytes}, last = '{log.header_bytes - 1}', counts = {log.heads[-1] + 1}, "
         f"expiry = '{log.expiry(forever=forever)}', hops = {{{hops}}}"
     )
-    return f"{{{said}}}\n{_meeting(log)}"
+    return f"{{{said}}}"
 
 
-def _meeting(log: TileLog) -> str:
-    """A function of the records that returns one of a log's front and of how many records of each hop come before: the
-    front with the next record of each hop in it, or nil where that takes more."""
+def _meeting(number: int, log: TileLog) -> str:
+    """A function of an entity's key, the records of each hop and how many come before: it merges the next ones into the
+    newest tiles and says true, or false where that takes more."""
     kinds = _kinds(log)
-    inner = ["return met(header, hops, records, at)"] if kinds is None else _written_out(log, kinds)
-    body = "\n    ".join(inner)
-    head = "do local hops = views[#views].hops\nviews[#views].meet = function(records)\n  return function(header, at)"
-    return f"{head}\n    {body}\n  end\nend end"
+    if kinds is None:
+        return ""
+    lines = [
+        f"local header = call('GETRANGE', key, '0', '{log.header_bytes - 1}')",
+        f"if #header ~= {log.header_bytes} then return false end",
+        *_written_out(log, kinds),
+        "return true",
+    ]
+    return "\n  ".join([f"meets[{number}] = function(key, records, at)", *lines]) + "\nend"
 
 
 def _kinds(log: TileLog) -> list[list[str]] | None:
@@ -85,8 +95,12 @@ def _written_out(log: TileLog, kinds: Sequence[Sequence[str]]) -> list[str]:
             merged.append(_MERGES[kind].format(number))
             if _FORMATS[kind] == "i8":
                 small += [f"{side}{number} {sign}= {bound}" for side in "ab" for sign, bound in _BOUNDS]
-    front = f"return pack('<{''.join(formats)}', {', '.join(merged)})"
-    return [*mine, f"if {' or '.join([*meet, *small])} then return nil end", front]
+    front = f"pack('<{''.join(formats)}', {', '.join(merged)})"
+    return [
+        *mine,
+        f"if {' or '.join([*meet, *small])} then return false end",
+        f"call('SETRANGE', key, '0', {front})",
+    ]
 
 
 def _names(side: str, first: int, count: int) -> str:
