@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from tidemill.definitions.catalog import Catalog, View
 from tidemill.online.keys import key_layout
@@ -16,54 +17,77 @@ _KEPT = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Coded:
-    """The entity of each row as a number, -1 where a join key is null, and the entities' keys by number."""
+    """The entity of each row as a number below `size`, -1 where a join key is null; its Redis key is `keys[number]`."""
 
     code: np.ndarray
-    keys: list[bytes]
+    keys: Sequence[bytes]
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """Entities by number; those that nobody can be, since a key is null, have the number -1."""
+
+    numbers: dict[Any, int] = field(default_factory=dict)
+    keys: list[bytes] = field(default_factory=list)
 
 
 class Entities:
     """The entities of one view, as their Redis keys: `prefix` and Feast's serialization.
 
-    Keys are kept once made, since most events are about somebody known.
+    Keys are kept once made, since most events are about somebody known. Any number of threads may ask.
     """
 
     def __init__(self, catalog: Catalog, view: View, prefix: bytes) -> None:
-        self.view = view
-        self._layout, self._prefix = key_layout(catalog, view), prefix
-        self._known: dict[Any, bytes | None] = {}
+        self._names, self._prefix = view.join_keys, prefix
+        self._layout = key_layout(catalog, view)
+        self._known, self._growing = _Known(), Lock()
 
-    def of(self, columns: pl.DataFrame) -> Coded:
-        """Those of the rows of a frame."""
-        names = self.view.join_keys
-        if not names:
-            return Coded(code=np.zeros(len(columns), dtype=np.int64), keys=[self.key(())])
-        rows = list(zip(*(columns[name].to_list() for name in names), strict=True))
-        keys = self._keys(dict.fromkeys(rows))
-        numbers = {row: number for number, row in enumerate(row for row, key in keys.items() if key is not None)}
-        if len(numbers) < len(keys):
-            numbers |= {row: -1 for row, key in keys.items() if key is None}
-        code = np.fromiter(map(numbers.__getitem__, rows), dtype=np.int64, count=len(rows))
-        return Coded(code=code, keys=[key for key in keys.values() if key is not None])
+    def names(self, columns: Mapping[str, Sequence[Any]], size: int) -> Sequence[Any]:
+        """What tells the entity of each row apart: the value of its join key, or the values of several as a tuple."""
+        if len(self._names) == 1:
+            return columns[self._names[0]]
+        return list(zip(*[columns[name] for name in self._names], strict=True)) if self._names else [()] * size
 
-    def key(self, row: tuple[Any, ...]) -> bytes:
-        """The key of one entity, given the values of its join keys, none of them null."""
-        key = self._known.get(row) or self._keys({row: None})[row]
-        if key is None:
-            raise ValueError(row)
-        return key
+    def of(self, columns: Mapping[str, Sequence[Any]], size: int) -> Coded:
+        """Those of some rows, given as columns of plain values."""
+        names, known = self.names(columns, size), self._known
+        try:
+            code = _coded(known, names)
+        except KeyError:
+            known = self._grown(dict.fromkeys(names))
+            code = _coded(known, names)
+        return Coded(code=code, keys=known.keys, size=len(known.keys))
 
-    def _keys(self, rows: dict[Any, None]) -> dict[Any, bytes | None]:
+    def keys(self, names: Iterable[Any]) -> list[bytes]:
+        """Those of some names, in which no join key is null."""
         known = self._known
-        fresh = [row for row in rows if row not in known]
-        if fresh:
-            if len(known) + len(fresh) > _KEPT:
-                known = self._known = {}
-                fresh = list(rows)
-            known.update(zip(fresh, self._made(fresh), strict=True))
-        return {row: known[row] for row in rows}
+        try:
+            return [known.keys[known.numbers[name]] for name in names]
+        except KeyError:
+            known = self._grown(dict.fromkeys(names))
+            return [known.keys[known.numbers[name]] for name in names]
 
-    def _made(self, rows: list[Any]) -> list[bytes | None]:
-        columns = list(zip(*rows, strict=True))
-        made = self._layout.encode_columns(columns) if columns else self._layout.encode_rows(1)
-        return [None if key is None else self._prefix + key for key in made]
+    def _grown(self, names: Iterable[Any]) -> _Known:
+        """The known entities, and these with them."""
+        with self._growing:
+            known = self._known
+            fresh = [name for name in names if name not in known.numbers]
+            if len(known.numbers) + len(fresh) > _KEPT:
+                known, fresh = _Known(), list(names)
+            made = self._made(fresh)
+            for name, key in zip(fresh, made, strict=True):
+                if key is not None:  # first the key, then its number: others may be reading
+                    known.keys.append(self._prefix + key)
+                known.numbers[name] = -1 if key is None else len(known.keys) - 1
+            self._known = known
+            return known
+
+    def _made(self, names: Sequence[Any]) -> Sequence[bytes | None]:
+        if not self._names:
+            return self._layout.encode_rows(len(names))
+        return self._layout.encode_columns([names] if len(self._names) == 1 else list(zip(*names, strict=True)))
+
+
+def _coded(known: _Known, names: Sequence[Any]) -> np.ndarray:
+    return np.fromiter(map(known.numbers.__getitem__, names), dtype=np.int64, count=len(names))

@@ -50,14 +50,13 @@ def _alike(layout: TileLayout) -> tuple[Any, ...]:
 
 def _by_entity(rows: FewRows, entities: Entities) -> Mapping[bytes, _Places]:
     """The positions of the rows that are about each entity."""
-    names = entities.view.join_keys
+    names = entities.names(rows.columns, len(rows))
     if len(rows) == 1:
-        return {entities.key(tuple([rows.columns[name][0] for name in names])): (0,)}
-    keys = zip(*[rows.columns[name] for name in names], strict=True) if names else [()] * len(rows)
-    found: dict[tuple[Any, ...], list[int]] = {}
-    for row, key in enumerate(keys):
-        found.setdefault(key, []).append(row)
-    return {entities.key(key): tuple(places) for key, places in found.items()}
+        return {entities.keys(names)[0]: (0,)}
+    found: dict[Any, list[int]] = {}
+    for row, name in enumerate(names):
+        found.setdefault(name, []).append(row)
+    return dict(zip(entities.keys(found), map(tuple, found.values()), strict=True))
 
 
 def _delta(number: int, by_entity: Mapping[bytes, _Places], hops: Sequence[_Records]) -> Delta:

@@ -7,7 +7,7 @@ which, and the batch is sent again without those events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -50,6 +50,11 @@ class Arrivals:
         return len(self.event)
 
     @cached_property
+    def values(self) -> Mapping[str, Sequence[Any]]:
+        """Columns as plain values, each made once."""
+        return _Values(self.columns)
+
+    @cached_property
     def _aggregated(self) -> dict[str, AggregatedColumn]:
         return {}
 
@@ -58,6 +63,15 @@ class Arrivals:
         if name not in self._aggregated:
             self._aggregated[name] = AggregatedColumn(self.columns[name])
         return self._aggregated[name]
+
+
+class _Values(dict[str, list[Any]]):
+    def __init__(self, columns: pl.DataFrame) -> None:
+        self._columns = columns
+
+    def __missing__(self, name: str) -> list[Any]:
+        found = self[name] = self._columns[name].to_list()
+        return found
 
 
 class TileWriter:
@@ -111,7 +125,10 @@ class _Delivery:
         names = event_names(arrivals.columns[self._event_id]) if self._event_id else None
         repeated = _repeats_within(arrivals, names)
         arrived = _Arrived(
-            arrivals=arrivals, names=names, entities=[one.of(arrivals.columns) for one in self._entities], at=at
+            arrivals=arrivals,
+            names=names,
+            entities=[one.of(arrivals.values, len(arrivals)) for one in self._entities],
+            at=at,
         )
         rows = np.flatnonzero(~repeated)
         for start in range(0, len(rows), _EVENTS_AT_ONCE):
@@ -218,7 +235,7 @@ class _Group:
 
     def records(self, arrived: _Arrived, rows: np.ndarray) -> Iterator[tuple[_Part, Records]]:
         """What some of the events make in each part; entities by their numbers in its view."""
-        sizes = [len(arrived.entities[part.view].keys) for part in self._parts]
+        sizes = [arrived.entities[part.view].size for part in self._parts]
         firsts = np.cumsum([0, *sizes])
         records = build_records(self._layout, self._events(arrived, rows, firsts[:-1]))
         bounds = np.searchsorted(records.code, firsts).tolist()
@@ -276,7 +293,10 @@ def remember_events(
 def event_names(ids: pl.Series) -> list[str | None]:
     """Event ids as they are remembered: as they are where they are short, else their digest."""
     texts = ids.to_list() if ids.dtype == pl.String else ids.cast(pl.String).to_list()
-    return [None if text is None else event_name(text) for text in texts]
+    return [
+        f"={text}" if text is not None and len(text) <= _LONGEST_PLAIN_ID else text and event_name(text)
+        for text in texts
+    ]
 
 
 def event_name(text: str) -> str:
