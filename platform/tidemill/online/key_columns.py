@@ -33,8 +33,8 @@ class KeyColumns:
 
     def of_row(self, row: Row) -> bytes | None:
         """The changing part of one row's key; None where a key is null."""
-        if len(self.columns) == 1:
-            part = self.layout.usual_part(row.get(self.columns[0]))
+        if not self.entity_less:
+            part = self.layout.usual_part([row.get(name) for name in self.columns])
             if part is not None:
                 return part
         parts, present = self.of_rows((row,))

@@ -92,20 +92,20 @@ class KeyLayout:
             return parts[0]
         return [None if None in row else b"".join(row) for row in zip(*parts, strict=True)]  # type: ignore[arg-type]
 
-    def usual_part(self, value: Any) -> bytes | None:
-        """`parts` for the value of a single join key; None for whatever is unusual, which `parts` can tell apart."""
-        pack, dtype = self._pack_single, self.types[0]
-        if pack is None or type(value) is not int:
-            return None
-        try:
-            return pack(dtype, _FIXED[dtype].size, value)
-        except struct.error:
-            return None
+    def usual_part(self, values: Sequence[Any]) -> bytes | None:
+        """`parts` for one row, its values in the order of `join_keys`; None for whatever is unusual, which `parts` can
+        tell apart."""
+        out = b""
+        for encode, place in self._usual_encoders:
+            raw = encode(values[place])
+            if raw is None:
+                return None
+            out += raw
+        return out
 
     @cached_property
-    def _pack_single(self) -> Callable[..., bytes] | None:
-        dtype = self.types[0]
-        return _packer(dtype) if len(self.types) == 1 and dtype in _FIXED else None
+    def _usual_encoders(self) -> tuple[tuple[Callable[[Any], bytes | None], int], ...]:
+        return tuple((_usual_encoder(self.types[place]), place) for place in self.order)
 
     def encode_rows(self, count: int) -> list[bytes]:
         """The one key of an entity-less view, once for each row."""
@@ -229,6 +229,35 @@ def _encode_text(name: str, column: Sequence[Any]) -> list[bytes | None]:
             raise InputError(f"The key {name!r} holds text that is not valid Unicode.") from None
         found.append(_TWO_U32.pack(ValueType.STRING, len(text)) + text)
     return found
+
+
+def _usual_encoder(dtype: ValueType) -> Callable[[Any], bytes | None]:
+    """Encodes one key of the plainest kind, None for any other: the way for single rows, of which many are read."""
+    if dtype is ValueType.STRING:
+        return _usual_text
+    if dtype is ValueType.BYTES:
+        return lambda _: None
+    pack, size = _packer(dtype), _FIXED[dtype].size
+
+    def encode(value: Any) -> bytes | None:
+        if type(value) is not int:
+            return None
+        try:
+            return pack(dtype, size, value)
+        except struct.error:
+            return None
+
+    return encode
+
+
+def _usual_text(value: Any) -> bytes | None:
+    if type(value) is not str:
+        return None
+    try:
+        text = value.encode()
+    except UnicodeEncodeError:
+        return None
+    return _TWO_U32.pack(ValueType.STRING, len(text)) + text
 
 
 def _encode_binary(name: str, column: Sequence[Any]) -> list[bytes | None]:

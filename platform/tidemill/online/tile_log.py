@@ -64,20 +64,18 @@ class TileLog:
 
     def split(self, blob: bytes) -> list[bytes]:
         """Each hop's records in order of tile, one after the other; `?` for each where the value is no such log."""
-        heads, end = self.heads, len(blob)
-        if end < self.header_bytes:
+        start, end = self.header_bytes, len(blob)
+        if end < start:
             return [_BROKEN] * len(self.layouts)
-        numbers = self._counts.unpack_from(blob, heads[-1])
-        found, start, last = [], self.header_bytes, len(self.layouts) - 1
-        for hop, size in enumerate(self._sizes):
-            count, room = numbers[2 * hop], numbers[2 * hop + 1]
+        front, found, stop, place = self._front.unpack_from(blob), [], start, len(self.layouts)
+        for hop, head, head_end, size in self._spans:
+            count, room = front[place], front[place + 1]
             stop = start + count * size
-            if not 0 <= count <= room or stop > end or (hop == last and stop != end):
+            if not 0 <= count <= room or stop > end:
                 return [_BROKEN] * len(self.layouts)
-            head = blob[heads[hop] : heads[hop + 1]]
-            found.append(b"" if head.startswith(_NO_TILE) else blob[start:stop] + head)
-            start += room * size
-        return found
+            found.append(blob[start:stop] + blob[head:head_end] if front[hop] != LEAST else b"")
+            start, place = start + room * size, place + 2
+        return found if stop == end else [_BROKEN] * len(self.layouts)
 
     def joined(self, logs: Sequence[bytes]) -> bytes:
         """The string of these records, the hops' as `split` gives them; the script of a push writes the same."""
@@ -99,6 +97,16 @@ class TileLog:
         Twice as many, but no more than the longest window holds and a quarter, so that rewriting is rare.
         """
         return max(_LEAST_ROOM, min(2 * count, max(capacity, count + count // 4 + _LEAST_ROOM))) if count else 0
+
+    @cached_property
+    def _front(self) -> struct.Struct:
+        """The tile of each hop's newest record, then the counts."""
+        return struct.Struct("<" + "".join(f"q{size - WORD}x" for size in self._sizes) + f"{2 * len(self.layouts)}q")
+
+    @cached_property
+    def _spans(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Of each hop its number, where its newest record begins and ends, and the size of a record."""
+        return tuple(zip(range(len(self._sizes)), self.heads[:-1], self.heads[1:], self._sizes, strict=True))
 
     @cached_property
     def _counts(self) -> struct.Struct:

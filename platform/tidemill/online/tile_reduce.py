@@ -7,7 +7,7 @@ An entity's records are sorted by tile, so what counts in a window is a tail of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -92,13 +92,13 @@ class Tiles:
         if 0 in shape:
             return np.zeros(shape, dtype=np.int64), None, np.zeros(0, dtype=np.int64)
         # Each entity's tiles lie in a stretch of numbers of its own, so that one search finds all slots.
-        stretches = np.arange(shape[0]) << _STRETCH
+        stretches = _stretches(shape[0])
         tiles = self.whole[:-1, TILE] + stretches.repeat(self.sizes)
         pairs = np.empty((*shape, 2), dtype=np.int64)
         pairs[:, :, 1] = ends = self.ends[:, None]
         pairs[:, :, 0] = first = tiles.searchsorted(self.oldest + stretches[:, None])
-        nothing = (first == ends).reshape(-1)
-        return first, nothing if np.logical_or.reduce(nothing) else None, pairs.reshape(-1)
+        nothing = first == ends
+        return first, nothing.reshape(-1) if b"\1" in nothing.tobytes() else None, pairs.reshape(-1)
 
     def whole_sum(self, word: int) -> np.ndarray:
         return self.reduced(self.whole[:, word], np.add, 0)
@@ -137,6 +137,11 @@ class Tiles:
         some = np.flatnonzero(left)
         self.present = [self.found[number] for number in some.tolist()]
         return np.ascontiguousarray(words[seen]), left[some].tolist(), oldest[some]
+
+
+@lru_cache(maxsize=64)
+def _stretches(entities: int) -> np.ndarray:
+    return np.arange(entities) << _STRETCH
 
 
 def partials(tiles: Tiles, column: ColumnWords, asked: frozenset[AggregationFunction]) -> Partials:

@@ -6,7 +6,7 @@ views and rows whose records are alike are reduced together, so that the cost of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -81,9 +81,9 @@ class TilePlan:
         head = found.heads_of.get(len(entity_key)) or found.add_head(len(entity_key))
         return head + entity_key + b"\r\n"
 
-    def split(self, projection: int, blob: bytes) -> list[bytes]:
-        """The records of each hop of a projection's view, the longest hop first."""
-        return self._projections[projection].log.split(blob)
+    def split(self, projection: int) -> Callable[[bytes], list[bytes]]:
+        """What makes of one key's value the records of each hop of a projection's view, the longest hop first."""
+        return self._projections[projection].log.split
 
     def decode(self, blobs: Sequence[Sequence[bytes | None]], at: int) -> list[WindowColumns]:
         """The windows at instant `at` (int microseconds). `blobs[i]` are the replies of projection i, row by row."""
@@ -194,15 +194,13 @@ class TileGroup:
         found = (at - self._windows_of) // self._hops
         return found if len(repeats) == sum(repeats) == repeats.count(1) else np.repeat(found, repeats, axis=0)
 
-    def read_one(self, blobs: Sequence[bytes], at: int) -> tuple[list[list[Any]], list[int]] | None:
+    def read_one(self, blobs: Sequence[bytes], at: int) -> tuple[list[list[Any]], list[int | None]] | None:
         """One entity for each part: of each reading a value for each part, and the parts' newest events.
 
-        None unless each of the blobs holds tiles that count.
+        None where one of the blobs is no log.
         """
         tiles = Tiles(self.layout, blobs, (at - self._windows_of) // self._hops, at)
-        if len(tiles.present) < len(blobs):
-            return None
-        return _read_all(self, tiles, len(blobs)), tiles.newest()  # type: ignore[return-value] - all are there
+        return None if tiles.broken else (_read_all(self, tiles, len(blobs)), tiles.newest())
 
 
 def _part(view: View, layout: TileLayout, mine: tuple[Aggregation, ...], hop: int, newest_of: int | None) -> _Part:
@@ -295,7 +293,7 @@ def _finished(function: AggregationFunction, dtype: ValueType, found: Partials, 
     """Python values of the present entities, a list for each window."""
     values, present = finish(function, found)
     by_window = declared(values, dtype).reshape(-1, windows).T.tolist()
-    if not np.logical_and.reduce(present):
+    if b"\0" in present.tobytes():
         theres = present.reshape(-1, windows).T.tolist()
         by_window = [
             [value if there else None for value, there in zip(*both, strict=True)]

@@ -34,9 +34,13 @@ class WindowRow:
             (group, itemgetter(*(firsts[part.projection] + part.hop for part in group.parts), firsts[0]))
             for group in tiles.groups
         ]
-        self._places = [
-            (name, *_place(tiles.groups, view, tiles.features(view)[column])) for name, view, column in places
-        ]
+        self._splits = [tiles.split(number) for number in range(len(keys))]
+        starts = [0, *accumulate(len(group.readings) * len(group.parts) for group in tiles.groups)]
+        slots: list[int] = []  # where each column's value is among those of all groups, reading by reading
+        for _, view, column in places:
+            group, reading, part = _place(tiles.groups, view, tiles.features(view)[column])
+            slots.append(starts[group] + reading * len(tiles.groups[group].parts) + part)
+        self._pick = itemgetter(*slots, slots[0])  # one more, so that it is a tuple always
         self._times = [_newest(tiles.groups, view) for view in range(len(keys))]
 
     @classmethod
@@ -60,33 +64,38 @@ class WindowRow:
         """The commands for a row; None where a key is null. Raises InputError like `ReadPlan.prepare`."""
         out: list[bytes] = []
         for place, columns in enumerate(self._keys):
-            parts, present = columns.of_rows((row,))
-            if present is not None:
+            part = columns.of_row(row)
+            if part is None:
                 return None
-            out.append(self._tiles.commands(place, columns.head + parts[0] + columns.tail))
+            out.append(self._tiles.commands(place, columns.head + part + columns.tail))
         return b"".join(out)
 
     def decode(self, replies: Sequence[Any], at: int) -> OnlineResult | None:
         """The answer; None where an entity has no tiles, or something that is none, which takes the long way."""
         if len(replies) != self._replies or set(map(type, replies)) != {bytes}:
             return None
-        logs = [log for number, blob in enumerate(replies) for log in self._tiles.split(number, blob)]
-        columns, newest = [], []
+        logs: list[bytes] = []
+        for split, blob in zip(self._splits, replies, strict=True):
+            logs += split(blob)
+        row, newest = [], []
         for group, pick in self._groups:
             found = group.read_one(pick(logs)[:-1], at)
             if found is None:
                 return None
-            columns.append(found[0])
+            for values in found[0]:
+                row += values
             newest.append(found[1])
         states = []
         for group, part, window, read in self._times:
             event = newest[group][part]
+            if event is None:
+                return None
             if event < at - window and event < read.oldest_newest(at):
                 event = None
             states.append(RowStates((event,)))
         return OnlineResult(
             names=self._names,
-            values={name: [columns[group][reading][part]] for name, group, reading, part in self._places},
+            values={name: [value] for name, value in zip(self._names, self._pick(row), strict=False)},
             states=states,
             views=self._owners,
             dtypes=self._dtypes,
