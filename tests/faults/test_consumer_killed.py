@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,8 @@ import httpx
 import orjson
 import pytest
 import redis
+from ports import free_port
+from waiting import PATIENCE, wait_until
 
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
 from tidemill.definitions.types import ValueType
@@ -63,7 +64,9 @@ class ToKafka:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    (tmp_path / "feature_store.yaml").write_text("project: flights\ntidemill:\n  redis_maxmemory: 128mb\n")
+    (tmp_path / "feature_store.yaml").write_text(
+        "project: flights\ntidemill:\n  redis_maxmemory: 128mb\n  redis_timeout: 60\n"
+    )
     opened = open_project(tmp_path)
     catalog = Catalog(
         project="flights",
@@ -116,10 +119,11 @@ def window(project: Project) -> tuple[int, int]:
 
 
 def wait_for(project: Project, count: int, process: subprocess.Popen[str]) -> None:
-    patience = time.monotonic() + 30
-    while window(project)[0] < count and time.monotonic() < patience:
+    def there() -> bool:
         assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.002)
+        return window(project)[0] >= count
+
+    wait_until(there, every=0.002)
 
 
 def test_killed_while_events_flow_no_event_is_lost_and_none_counts_twice(project: Project, log: Any) -> None:
@@ -141,7 +145,7 @@ def test_killed_while_events_flow_no_event_is_lost_and_none_counts_twice(project
     finally:
         sender.join()
     last = start(project, log, "--drain", "--json")
-    said = last.communicate(timeout=60)[0]
+    said = last.communicate(timeout=PATIENCE)[0]
     assert last.returncode == 0, said
     assert orjson.loads(said)["set_aside"] == 0
     assert window(project) == (EVENTS, EVENTS * (EVENTS - 1) // 2)
@@ -153,23 +157,22 @@ def test_told_to_stop_it_finishes_what_is_in_hand_and_acknowledges_it(project: P
     process = start(project, log)
     wait_for(project, 100, process)
     process.terminate()
-    said = process.communicate(timeout=30)[0]
+    said = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0, said
     accepted = int(said.rsplit(" events accepted", 1)[0].rsplit("\n", 1)[-1].replace(",", ""))
     assert window(project)[0] == accepted
     rest = start(project, log, "--drain", "--json")
-    found = orjson.loads(rest.communicate(timeout=60)[0])
+    found = orjson.loads(rest.communicate(timeout=PATIENCE)[0])
     assert accepted + found["accepted"] == EVENTS
     assert window(project)[0] == EVENTS
 
 
-def test_while_the_online_store_is_gone_it_waits_and_says_so(
-    project: Project, tmp_path: Path, unused_port: int
-) -> None:
+def test_while_the_online_store_is_gone_it_waits_and_says_so(project: Project, tmp_path: Path) -> None:
+    port = free_port()
     with MockKafka() as broker:
         log = ToKafka(broker)
-        process = start(project, log, "--port", str(unused_port), "--every", "0.2")
-        url, bodies = f"http://127.0.0.1:{unused_port}", events(datetime.now(UTC))
+        process = start(project, log, "--port", str(port), "--every", "0.2")
+        url, bodies = f"http://127.0.0.1:{port}", events(datetime.now(UTC))
         try:
             wait_until_health_is(url, well=True)
             log.send(bodies[:10])
@@ -181,34 +184,27 @@ def test_while_the_online_store_is_gone_it_waits_and_says_so(
             wait_for(project, EVENTS, process)
             health = wait_until_health_is(url, well=True)
             assert (health["accepted"], health["stream"]) == (EVENTS, "departed")
-            metrics = httpx.get(f"{url}/metrics").text
+            metrics = httpx.get(f"{url}/metrics", timeout=PATIENCE).text
             assert f'tidemill_consumed_events_total{{stream="departed",outcome="accepted"}} {EVENTS}' in metrics
             assert 'tidemill_consumer_well{stream="departed"} 1' in metrics
-            assert httpx.get(f"{url}/elsewhere").status_code == 404
+            assert httpx.get(f"{url}/elsewhere", timeout=PATIENCE).status_code == 404
         finally:
             process.terminate()
-            said = process.communicate(timeout=30)[0]
+            said = process.communicate(timeout=PATIENCE)[0]
     assert f"{EVENTS:,} events accepted" in said
     assert "Redis" in said
     assert "behind" in said
 
 
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def wait_until_health_is(url: str, *, well: bool) -> dict[str, Any]:
-    patience = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while True:
         try:
-            answer = httpx.get(f"{url}/healthz")
+            answer = httpx.get(f"{url}/healthz", timeout=PATIENCE)
             if answer.json()["well"] is well:
                 assert answer.status_code == (200 if well else 503)
                 return answer.json()
         except httpx.TransportError:
             pass  # it does not listen yet
-        assert time.monotonic() < patience
+        assert time.monotonic() < end
         time.sleep(0.05)

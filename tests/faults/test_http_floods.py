@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import selectors
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +21,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
 
 from small_live import FEATURES, PUSH, ROW, LiveServer, live, open_with_redis
-from small_project import wait_until
+from waiting import PATIENCE, wait_until
 
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project
@@ -31,7 +33,7 @@ PATHS = [FEATURES, "/v1/features", PUSH, "/push", "/get-online-features"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    opened = open_with_redis(tmp_path_factory.mktemp("project"), max_body_bytes=MEGABYTE, request_timeout=2.0)
+    opened = open_with_redis(tmp_path_factory.mktemp("project"), max_body_bytes=MEGABYTE)
     yield opened
     EmbeddedRedis(opened.redis_folder).stop()
     opened.close()
@@ -40,22 +42,40 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 @pytest.fixture(scope="module")
 def server(project: Project) -> Iterator[LiveServer]:
     with live(project) as server:
-        httpx.post(server.url + FEATURES, json={"rows": [ROW]})
+        assert answers(server)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hurried(project: Project) -> Iterator[LiveServer]:
+    """One that gives a request half a second."""
+    with live(project, environment={"TIDEMILL_REQUEST_TIMEOUT": "0.5"}) as server:
         yield server
 
 
 @pytest.fixture
-def many_files() -> Iterator[None]:
+def many() -> Iterator[int]:
+    """Ten thousand connections, or as many as this machine lets a process have files for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert hard >= SILENT + 1_000, "This machine lets a process open too few files for ten thousand connections."
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
+    yield SILENT if hard == resource.RLIM_INFINITY else min(SILENT, hard - 1_000)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def seconds_to_connect(server: LiveServer, count: int) -> float:
+    """How long this machine takes to open so many connections, by what it takes for some."""
+    some = 300
+    began = time.monotonic()
+    lines = [connect(server) for _ in range(some)]
+    seconds = time.monotonic() - began
+    for line in lines:
+        line.close()
+    return seconds * count / some
 
 
 def connect(server: LiveServer) -> socket.socket:
     line = socket.create_connection(("127.0.0.1", server.port))
-    line.settimeout(20)
+    line.settimeout(PATIENCE)
     return line
 
 
@@ -73,7 +93,7 @@ def read_until(line: socket.socket, wanted: bytes) -> bytes:
 
 
 def answers(server: LiveServer) -> bool:
-    return httpx.post(server.url + FEATURES, json={"rows": [ROW]}, timeout=20).status_code == 200
+    return httpx.post(server.url + FEATURES, json={"rows": [ROW]}, timeout=PATIENCE).status_code == 200
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -86,8 +106,8 @@ def test_a_declared_length_beyond_the_limit_is_refused_before_the_body_is_sent(s
 
 
 @pytest.mark.parametrize("path", [FEATURES, PUSH])
-def test_a_body_that_is_announced_and_never_comes_is_408(server: LiveServer, path: str) -> None:
-    with connect(server) as line:
+def test_a_body_that_is_announced_and_never_comes_is_408(hurried: LiveServer, path: str) -> None:
+    with connect(hurried) as line:
         line.sendall(head(path, "content-length: 1000"))
         assert line.recv(65_536).startswith(b"HTTP/1.1 408")
 
@@ -126,7 +146,7 @@ def test_ten_bodies_of_a_hundred_megabytes_each_see_their_413_and_take_no_memory
         return (await client.post(server.url + FEATURES, content=parts(), headers=size)).status_code
 
     async def send_all() -> list[int]:
-        async with httpx.AsyncClient(timeout=60) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE) as client:
             return await asyncio.gather(*(send(client, chunked=number % 2 == 0) for number in range(10)))
 
     watcher = threading.Thread(target=watch)
@@ -140,17 +160,28 @@ def test_ten_bodies_of_a_hundred_megabytes_each_see_their_413_and_take_no_memory
 
 
 def test_bodies_that_are_each_small_enough_are_too_much_together(server: LiveServer) -> None:
-    """Seventeen bodies, each short of its limit by a little and of its end."""
+    """Seventeen bodies, each short of its limit by a little and of its end; those that found room are read to theirs."""
     lines = [connect(server) for _ in range(17)]
     for line in lines:
         line.sendall(head(FEATURES, f"content-length: {MEGABYTE}") + b"x" * (MEGABYTE - 1_000))
-    refused = []
+    [(refused, _)] = selected(lines)
+    assert refused.recv(65_536).startswith(b"HTTP/1.1 429 Too Many Requests")
+    refused.close()
+    lines.remove(refused)
+    assert selected(lines, seconds=0) == []
     for line in lines:
-        refused.append(line.recv(65_536).split(b"\r\n")[0])
+        line.sendall(b"x" * 1_000)
+        assert line.recv(65_536).startswith(b"HTTP/1.1 400")
         line.close()
-    assert refused.count(b"HTTP/1.1 429 Too Many Requests") == 1
-    assert refused.count(b"HTTP/1.1 408 Request Timeout") == 16
     assert answers(server)
+
+
+def selected(lines: list[socket.socket], *, seconds: float = PATIENCE) -> list[tuple[socket.socket, int]]:
+    """The lines on which there is an answer, once there is one."""
+    with selectors.DefaultSelector() as selector:
+        for line in lines:
+            selector.register(line, selectors.EVENT_READ)
+        return [(key.fileobj, events) for key, events in selector.select(seconds)]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("field", [b"x-endless: ", b""], ids=["header", "path"])
@@ -186,7 +217,7 @@ def test_many_requests_in_one_packet_are_all_answered(server: LiveServer) -> Non
 
 
 def test_ten_thousand_silent_connections_are_closed_in_time_while_others_are_answered(
-    project: Project, many_files: None
+    project: Project, server: LiveServer, many: int
 ) -> None:
     async def silent(port: int) -> int:
         """Opens a connection, sends nothing, and waits to be closed: answers with what it received."""
@@ -199,9 +230,9 @@ def test_ten_thousand_silent_connections_are_closed_in_time_while_others_are_ans
             writer.close()
 
     async def flood(server: LiveServer) -> tuple[list[int], int]:
-        waiting = [asyncio.ensure_future(silent(server.port)) for _ in range(SILENT)]
+        waiting = [asyncio.ensure_future(silent(server.port)) for _ in range(many)]
         served = 0
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as client:
             while not all(one.done() for one in waiting):
                 answer = await client.post(FEATURES, json={"rows": [ROW]})
                 assert answer.status_code == 200
@@ -213,20 +244,20 @@ def test_ten_thousand_silent_connections_are_closed_in_time_while_others_are_ans
 
     memory: list[int] = []
     files: list[int] = []
-    with live(project, head_timeout=6.0) as server:
-        before = server.memory
-        received, served = asyncio.run(asyncio.wait_for(flood(server), 60))
-    assert received == [0] * SILENT
-    assert max(files) > SILENT // 2  # at one time: the first are closed before a busy machine has opened the last
+    patience = max(5.0, 4 * seconds_to_connect(server, many))  # for all of them to be open at one time, or nearly so
+    with live(project, head_timeout=patience) as flooded:
+        before = flooded.memory
+        received, served = asyncio.run(asyncio.wait_for(flood(flooded), patience + 10 * PATIENCE))
+    assert received == [0] * many
+    assert max(files) > many // 2
     assert served > 10
     assert max(memory) - before < 200 * MEGABYTE
 
 
 def test_with_no_file_left_a_newcomer_takes_the_place_of_the_longest_idle(project: Project) -> None:
-    with live(project, head_timeout=60.0, files=600) as server:
+    with live(project, head_timeout=10 * PATIENCE, files=600) as server:
         silent = [connect(server) for _ in range(800)]
         assert answers(server)
-        silent[0].settimeout(5)
         assert silent[0].recv(1) == b""
         silent[-1].sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         assert silent[-1].recv(1_000).startswith(b"HTTP/1.1 200")

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from redis_servers import Server, running, tls_door, watched
 from small_live import FEATURES, PREDICT, PUSH, ROW, live, open_with_redis, pushed, weather
 from small_model import promote
-from small_project import served, wait_until
+from small_project import served
+from waiting import PATIENCE, wait_until
 
 from tidemill.errors import ConfigurationError, OnlineStoreUnavailableError
 from tidemill.online.redis_address import connect
@@ -156,7 +157,7 @@ def test_a_failover_loses_nothing_that_was_acknowledged_and_is_recovered_from(tm
             import httpx
 
             def push(writer: int) -> None:
-                with httpx.Client(base_url=server.url, timeout=30) as client:
+                with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
                     for number in range(100_000):
                         origin = f"{writer}-{number}"
                         status = client.post(PUSH, json={"rows": [pushed(origin, 1.5)]}).status_code
@@ -173,15 +174,15 @@ def test_a_failover_loses_nothing_that_was_acknowledged_and_is_recovered_from(tm
             before = redis_servers.master()
             before.kill()
             killed_at = len(acknowledged)
-            wait_until(lambda: len(acknowledged) > killed_at + 200, seconds=40)
+            wait_until(lambda: len(acknowledged) > killed_at + 200)
             stop.set()
             for writer in writers:
                 writer.join()
             assert redis_servers.master() is not before
             rows = [{"origin": origin, "route": 1, "distance": 1.0} for origin in acknowledged]
-            answer = httpx.post(server.url + FEATURES, json={"rows": rows[:10_000]}).json()
+            answer = httpx.post(server.url + FEATURES, json={"rows": rows[:10_000]}, timeout=PATIENCE).json()
             assert answer["statuses"]["temp"] == ["PRESENT"] * len(rows[:10_000])
-            assert httpx.post(server.url + PREDICT, json={"rows": [ROW]}).status_code == 200
+            assert httpx.post(server.url + PREDICT, json={"rows": [ROW]}, timeout=PATIENCE).status_code == 200
         assert statuses == {200, 503}
         project.close()
 

@@ -28,7 +28,7 @@ from tidemill.errors import ConflictError, TidemillError, UnavailableError
 if TYPE_CHECKING:
     from tidemill.project import Project
 
-_PATIENCE = 30.0  # seconds for the API to become ready
+_PATIENCE = 120.0  # seconds for the API to become ready, while its process is alive
 _GRACE = 15.0  # seconds for a process to finish what it began
 _SHOWN = 2_000  # characters of a log that a message quotes
 _children: list[subprocess.Popen[bytes]] = []  # they outlive us; kept so that nobody takes them for forgotten

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -72,8 +73,10 @@ class EmbeddedRedis:
         with self._locked():
             if not self.running:
                 self._end_leftover()
-                self._launch()
-            self._wait_until_ready()
+                with self._launch() as lifeline:
+                    self._wait_until_ready(lifeline)
+            else:
+                self._wait_until_ready()
         return self.url
 
     def stop(self) -> None:
@@ -105,7 +108,9 @@ class EmbeddedRedis:
         self.socket.unlink(missing_ok=True)
         (self._folder / "redis.pid").unlink(missing_ok=True)
 
-    def _launch(self) -> None:
+    @contextmanager
+    def _launch(self) -> Iterator[int]:
+        """Start the server. Gives the end of a pipe whose other end it holds: something to read there is its end."""
         options = {
             "port": "0",
             "unixsocket": str(self.socket),
@@ -121,20 +126,28 @@ class EmbeddedRedis:
             "maxmemory-policy": "noeviction",  # a full store says so; it never forgets a feature silently
         }
         command = [find_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-        if done.returncode != 0:
-            raise self._failed((done.stdout + done.stderr).strip())
+        ours, its = os.pipe()
+        try:
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, pass_fds=(its,)
+                )
+            finally:
+                os.close(its)
+            if done.returncode != 0:
+                raise self._failed((done.stdout + done.stderr).strip())
+            yield ours
+        finally:
+            os.close(ours)
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, lifeline: int | None = None) -> None:
         """A server with much data loads it first and answers -LOADING meanwhile."""
         patience = time.monotonic() + _START_SECONDS
-        silent_until = time.monotonic() + 10
-        while (answer := _ask(self.socket, b"PING")) != b"+PONG":
-            loading = answer is not None
-            if time.monotonic() > (patience if loading else silent_until):
-                raise self._failed("it did not become ready in time")
-            if not loading and time.monotonic() > silent_until - 8 and self.pid is None:
+        while _ask(self.socket, b"PING") != b"+PONG":
+            if lifeline is not None and select.select([lifeline], [], [], 0)[0]:
                 raise self._failed("it ended while starting")
+            if time.monotonic() > patience:
+                raise self._failed("it did not become ready in time")
             time.sleep(0.01)
 
     def _failed(self, why: str) -> OnlineStoreUnavailableError:

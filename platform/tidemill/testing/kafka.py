@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from confluent_kafka import Consumer, Producer, TopicPartition, cimpl
 
 _PRODUCER = 0
+_PATIENCE = 120.0  # seconds; run out of only where something is wrong
 
 
 class MockKafka:
@@ -47,17 +48,17 @@ class MockKafka:
     def send(self, topic: str, bodies: Sequence[bytes | None]) -> None:
         """Add messages to a topic, spread over its partitions in turn."""
         producer = Producer({"bootstrap.servers": self.servers, "log_level": 0})
-        partitions = len(producer.list_topics(topic, timeout=10).topics[topic].partitions)
+        partitions = len(producer.list_topics(topic, timeout=_PATIENCE).topics[topic].partitions)
         for number, body in enumerate(bodies):
             producer.produce(topic, body, partition=number % partitions)
-        producer.flush(10)
+        producer.flush(_PATIENCE)
 
     def committed(self, topic: str, group: str) -> int:
         """How many messages of a topic a group has dealt with, over all partitions."""
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": group, "log_level": 0})
         try:
-            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-            places = consumer.committed([TopicPartition(topic, number) for number in partitions], timeout=10)
+            partitions = consumer.list_topics(topic, timeout=_PATIENCE).topics[topic].partitions
+            places = consumer.committed([TopicPartition(topic, number) for number in partitions], timeout=_PATIENCE)
             return sum(max(place.offset or 0, 0) for place in places)
         finally:
             consumer.close()
@@ -66,9 +67,9 @@ class MockKafka:
         """The first messages of a topic, partition by partition: each one's value and headers."""
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "reader", "log_level": 0})
         try:
-            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            partitions = consumer.list_topics(topic, timeout=_PATIENCE).topics[topic].partitions
             consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
-            found = [one for one in consumer.consume(count, timeout=10) if one.error() is None]
+            found = [one for one in consumer.consume(count, timeout=_PATIENCE) if one.error() is None]
             return [(one.value(), {name: _text(value) for name, value in one.headers() or ()}) for one in found]
         finally:
             consumer.close()

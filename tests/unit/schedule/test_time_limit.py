@@ -7,6 +7,7 @@ import threading
 from datetime import timedelta
 
 import pytest
+from waiting import PATIENCE
 
 from tidemill.schedule.time_limit import TimedOutError, time_limit
 
@@ -33,7 +34,7 @@ def test_work_in_another_thread_is_given_up_too() -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert len(caught) == 1
 
 

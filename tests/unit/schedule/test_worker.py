@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from pydantic import SecretStr
+from waiting import PATIENCE
 
 from tidemill.clock import ManualClock
 from tidemill.definitions import (
@@ -321,8 +322,8 @@ def test_the_loop_takes_up_new_definitions_and_stops_when_told(airports: Airport
 
     thread = threading.Thread(target=worker.run, args=(stop,), kwargs={"on_report": note})
     thread.start()
-    assert seen.wait(20)
+    assert seen.wait(PATIENCE)
     stop.set()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert [view for view, _, _ in airports.loads.loads] == ["weather"]

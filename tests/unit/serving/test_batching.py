@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from virtual_time import run_in_virtual_time
 
 from tidemill.errors import InputError, OnlineStoreUnavailableError, StaleFeaturesError
 from tidemill_serving.batching import Batcher
@@ -41,7 +42,7 @@ def run(scenario: Callable[[Doubling], Any]) -> Any:
     async def play() -> Any:
         return await scenario(Doubling())
 
-    return asyncio.run(play())
+    return run_in_virtual_time(play())
 
 
 async def together(doubled: Batcher[int, int], numbers: list[int]) -> list[Any]:
