@@ -160,7 +160,7 @@ def test_ten_bodies_of_a_hundred_megabytes_each_see_their_413_and_take_no_memory
 
 
 def test_bodies_that_are_each_small_enough_are_too_much_together(server: LiveServer) -> None:
-    """Seventeen bodies, each short of its limit by a little and of its end; those that found room are read to theirs."""
+    """Seventeen bodies, each a little short of its limit and its end; those that found room are read to theirs."""
     lines = [connect(server) for _ in range(17)]
     for line in lines:
         line.sendall(head(FEATURES, f"content-length: {MEGABYTE}") + b"x" * (MEGABYTE - 1_000))

@@ -189,9 +189,9 @@ def test_a_failover_loses_nothing_that_was_acknowledged_and_is_recovered_from(tm
 
 def test_without_enough_replicas_behind_sentinel_a_write_is_not_acknowledged(tmp_path: Path) -> None:
     with watched(tmp_path, replicas=1) as redis_servers:
-        project = opened(tmp_path, redis_servers.address)
+        project = opened(tmp_path, redis_servers.address, redis_timeout=4.0)
         with served(project) as client:
-            assert client.post(PUSH, json={"rows": [pushed("JFK", 1.5)]}).status_code == 200
+            wait_until(lambda: client.post(PUSH, json={"rows": [pushed("JFK", 1.5)]}).status_code == 200)
             redis_servers.servers[1].kill()
             refused = client.post(PUSH, json={"rows": [pushed("LGA", 1.5)]})
             assert refused.status_code == 503
