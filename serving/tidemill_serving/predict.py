@@ -46,11 +46,6 @@ class _Request:
     served: ServedModel
     snapshot: Snapshot
 
-    def prediction_ids(self, log: PredictionLog) -> list[str]:
-        if self.name is None:
-            return log.new_ids(len(self.rows))
-        return [f"{self.name}-{number:x}" for number in range(len(self.rows))]
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
@@ -60,6 +55,18 @@ class _Batch:
     snapshot: Snapshot
     requests: list[_Request]
     rows: list[Row]
+
+    def prediction_ids(self, log: PredictionLog) -> list[str]:
+        """A name for each row: made of the request's, where it has one."""
+        fresh = log.new_ids(len(self.rows))
+        if all(request.name is None for request in self.requests):
+            return fresh
+        names = iter(fresh)
+        return [
+            next(names) if request.name is None else f"{request.name}-{number:x}"
+            for request in self.requests
+            for number in range(len(request.rows))
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +166,7 @@ class PredictEndpoint:
             service=served.service,
             catalog_digest=batch.snapshot.digest,
             at=result.at,
-            prediction_ids=[name for request in batch.requests for name in request.prediction_ids(log)],
+            prediction_ids=batch.prediction_ids(log),
             ids=parts.names_of(batch.rows),
             keys=parts.keys_of(batch.rows),
             request=parts.request_of(batch.rows),

@@ -1,7 +1,8 @@
 """Load for an HTTP server over raw sockets, from one event loop: closed (each connection asks again at once) or open
 (requests are due at given instants, and waiting for a free connection counts as latency).
 
-Run as a process of its own, so that the load does not take the server's turn: `python http_load.py SPECIFICATION`.
+`measure` runs it as a process of its own, so that the load does not take the server's turn. It says how late it was
+itself: an answer cannot be earlier than its question, and a latency counts from when the question was due.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
 import sys
 from collections import deque
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -34,7 +35,8 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Requests a second, and latencies in milliseconds."""
+    """Requests a second, and latencies in milliseconds. `late` is the p99 of what the load itself was late by, which is
+    part of the latencies; 0 in a closed loop, where nothing is due."""
 
     rate: float
     p50: float
@@ -42,6 +44,15 @@ class Measured:
     worst: float
     failed: int
     requests: int
+    late: float = 0.0
+
+
+def measure(load: Load) -> Measured:
+    """Put the load on the server, from another process."""
+    done = subprocess.run(
+        [sys.executable, __file__], input=json.dumps(asdict(load)), check=True, capture_output=True, text=True
+    )
+    return Measured(**json.loads(done.stdout))
 
 
 class _Line(asyncio.Protocol):
@@ -90,16 +101,16 @@ class _Runner:
         self._begin = perf_counter() + load.warm_up
         self._end = self._begin + load.seconds
         self._latencies: list[float] = []
+        self._late: list[float] = []
         self._failed = 0
 
     async def run(self) -> Measured:
         loop = asyncio.get_running_loop()
         for _ in range(self._load.connections):
             await loop.create_connection(lambda: _Line(self), "127.0.0.1", self._load.port)
-        if self._load.rate is not None:
-            arrivals = asyncio.ensure_future(self._arrive(self._load.rate))
+        arrivals = None if self._load.rate is None else asyncio.ensure_future(self._arrive(self._load.rate))
         await asyncio.sleep(self._end - perf_counter())
-        if self._load.rate is not None:
+        if arrivals is not None:
             await arrivals
         times = np.array(self._latencies) * 1e3
         return Measured(
@@ -109,6 +120,7 @@ class _Runner:
             worst=float(times.max()),
             failed=self._failed,
             requests=len(times),
+            late=float(np.percentile(self._late, 99)) * 1e3 if self._late else 0.0,
         )
 
     async def _arrive(self, rate: float) -> None:
@@ -120,6 +132,7 @@ class _Runner:
             pause = due - perf_counter()
             if pause > 0:
                 await asyncio.sleep(pause)
+            self._late.append(perf_counter() - due)
             if self._idle:
                 self._ask(self._idle.popleft(), due)
             else:
@@ -153,6 +166,6 @@ def _request(load: Load, body: str) -> bytes:
 
 
 if __name__ == "__main__":
-    plain = json.loads(Path(sys.argv[1]).read_text())
+    plain = json.load(sys.stdin)
     found = uvloop.run(_Runner(Load(**(plain | {"bodies": tuple(plain["bodies"])}))).run())
     sys.stdout.write(json.dumps(asdict(found)))
