@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tidemill.definitions.catalog import Catalog, Feature, OnDemandView, Projection, View
+from tidemill.definitions.column_names import refuse_equal_names
 from tidemill.errors import DefinitionError, NotDefinedError
 
 
@@ -75,7 +76,7 @@ def select(catalog: Catalog, features: str | Sequence[str], *, full_names: bool 
             _add_view(catalog, projection, views, outputs)
     _add_inputs(catalog, on_demand.values(), views)
     named = tuple(replace(item, name=f"{item.source}__{item.feature.name}") if full_names else item for item in outputs)
-    _refuse_equal_names(named)
+    refuse_equal_names((item.name, f"{item.source}:{item.feature.name}") for item in named)
     return Selection(views=tuple(views.values()), on_demand=tuple(on_demand.values()), outputs=named, asked=asked)
 
 
@@ -147,15 +148,3 @@ def _view(catalog: Catalog, name: str) -> View:
     except NotDefinedError:
         known = [item.name for item in (*catalog.views, *catalog.on_demand_views)]
         raise NotDefinedError("feature view", name, known) from None
-
-
-def _refuse_equal_names(outputs: Sequence[Output]) -> None:
-    seen: dict[str, Output] = {}
-    for output in outputs:
-        other = seen.setdefault(output.name, output)
-        if other is not output:
-            raise DefinitionError(
-                f"Two features would share the column {output.name!r}: "
-                f"{other.source}:{other.feature.name} and {output.source}:{output.feature.name}.",
-                hint="Ask with full_feature_names=True, or give one projection an alias.",
-            )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidemill.definitions.catalog import Catalog, OnDemandView, Projection, View
+from tidemill.definitions.column_names import refuse_equal_names
 from tidemill.definitions.types import ValueType
-from tidemill.errors import DefinitionError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ def columns_wanted(catalog: Catalog, projections: Sequence[Projection], full_nam
             )
             for name in projection.features
         ]
-    _refuse_equal_names(found)
+    refuse_equal_names((item.name, f"{item.projection}:{item.feature}") for item in found)
     return tuple(found)
 
 
@@ -45,18 +45,6 @@ def in_order(wanted: tuple[Wanted, ...], order: Sequence[str] | None) -> tuple[W
         return wanted
     by_name = {f"{item.projection}:{item.feature}": item for item in wanted}
     return tuple(by_name[name] for name in dict.fromkeys(order))
-
-
-def _refuse_equal_names(wanted: Sequence[Wanted]) -> None:
-    taken: dict[str, Wanted] = {}
-    for item in wanted:
-        other = taken.setdefault(item.name, item)
-        if other is not item:
-            raise DefinitionError(
-                f"Two columns would be named {item.name!r}: {other.projection}:{other.feature} and "
-                f"{item.projection}:{item.feature}.",
-                hint="Ask for full feature names, or give one of the views an alias.",
-            )
 
 
 def hidden(view: str) -> str:
