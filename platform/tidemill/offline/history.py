@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from tidemill.offline.key_runs import Runs, chunk_starts, first_rows, only
 from tidemill.offline.keys import KeyCoder, KeyTypeError
 from tidemill.offline.lookup import Chunk, Labels, Winners, find_winners
 from tidemill.offline.radix import stable_order
+from tidemill.offline.side_by_side import shares_of, side_by_side
 from tidemill.offline.taking import taken
 
 CHUNK_ROWS = 1 << 20
@@ -53,11 +55,10 @@ class TimeColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class _Share:
-    """What a gathering takes from one row group: the rows, and the places in the answer they go to."""
+    """What a gathering takes from one row group: the rows that these places of the answer ask for."""
 
     group: RowGroup
     where: Places
-    rows: Places
 
 
 class History:
@@ -117,7 +118,7 @@ class History:
             gathering: list[Future[pl.DataFrame]] = []
             for share in self._by_row_group(positions):
                 work.append(share)
-                gathering.append(readers.submit(self._gather_group, share, numbers, others))
+                gathering.append(readers.submit(self._gather_group, share, positions, numbers, others))
             parts = [done.result() for done in gathering]
         found = {name: column.series(name, held) for name, column in numbers.items()}
         if others:
@@ -237,24 +238,28 @@ class History:
     def _by_row_group(self, positions: Places) -> Iterator[_Share]:
         """What is asked of each row group that holds any of these positions."""
         groups = self.files.row_groups
-        owner = count_at_most(np.array([group.offset for group in groups]), positions)
-        order = stable_order(owner)
-        ends = np.cumsum(np.bincount(owner, minlength=len(groups) + 1))
-        for group, start, end in zip(groups, ends[:-1], ends[1:], strict=True):
-            if start < end:
-                where = order[start:end]
-                rows = taken(positions, where) - group.offset
-                if int(rows.max()) >= group.rows:
-                    raise InvariantError("A winner lies at a position that the source does not have.")
-                yield _Share(group=group, where=where, rows=rows)
+        offsets = np.array([group.offset for group in groups])
+        spans = shares_of(len(positions))
+        split = side_by_side([partial(_split, offsets, positions, span) for span in spans], size=len(positions))
+        for place, group in enumerate(groups):
+            where = np.concatenate([order[ends[place] : ends[place + 1]] for order, ends in split])
+            if len(where):
+                yield _Share(group=group, where=where)
 
     def _gather_group(
-        self, share: _Share, numbers: Mapping[str, Numbers], others: Mapping[str, ValueType | None]
+        self,
+        share: _Share,
+        positions: Places,
+        numbers: Mapping[str, Numbers],
+        others: Mapping[str, ValueType | None],
     ) -> pl.DataFrame:
         """Put the numbers of some rows of a row group where they belong; their other columns are returned.
 
         Wide row groups are read some columns at a time, so that a few cells are held at once.
         """
+        rows = taken(positions, share.where) - share.group.offset
+        if int(rows.max()) >= share.group.rows:
+            raise InvariantError("A winner lies at a position that the source does not have.")
         names = [*numbers, *others]
         width = max(1, _CELLS // max(1, share.group.rows))
         parts = []
@@ -262,11 +267,11 @@ class History:
             table = self.files.read([share.group], names[first : first + width])
             for name in table.column_names:
                 if name in numbers:
-                    numbers[name].put(share.where, table.column(name), share.rows)
+                    numbers[name].put(share.where, table.column(name), rows)
             typed = {name: others[name] for name in table.column_names if name in others}
             if typed:
-                parts.append(self.typed(table.select(list(typed)), typed, share.rows))
-        return pl.concat(parts, how="horizontal") if parts else pl.DataFrame(height=len(share.rows))
+                parts.append(self.typed(table.select(list(typed)), typed, rows))
+        return pl.concat(parts, how="horizontal") if parts else pl.DataFrame(height=len(rows))
 
     def _is_number(self, column: str, wanted: pl.DataType) -> bool:
         """Whether every file stores the column as the wanted numbers."""
@@ -315,6 +320,14 @@ class History:
                     f"Column {column!r} of source {self.source.name!r} is {family(dtype)} ({dtype}), not a time.",
                     hint="Name the source's timestamp column, or write it as a timestamp.",
                 )
+
+
+def _split(offsets: Places, positions: Places, span: slice) -> tuple[Places, Places]:
+    """Places of the answer by row group, and where those of each row group begin; a last border ends the last."""
+    owner = count_at_most(offsets, positions[span])
+    order = stable_order(owner)
+    order += span.start
+    return order, np.cumsum(np.bincount(owner, minlength=len(offsets) + 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from tidemill.offline.chunk_grid import ChunkGrid
 from tidemill.offline.chunk_index import ChunkIndex, Matches
 from tidemill.offline.instants import NEVER, Instants
 from tidemill.offline.radix import rough_order, stable_order
+from tidemill.offline.side_by_side import shares_of, side_by_side
 from tidemill.offline.taking import taken
 
 Index = ChunkIndex | ChunkGrid
@@ -150,12 +151,13 @@ def _find_by_entity(
 ) -> None:
     """Each chunk is asked by the labels of its entities only; chunks nobody asks are not read.
 
-    Labels are brought into the order that the rows have, so that everything a chunk touches lies side by side.
+    Labels are brought into the order that the rows have, a share of them on each core, so that of what a chunk touches
+    nearly everything lies side by side.
     """
-    order = stable_order(labels.codes, after=rough_order(labels.cutoff))
     ranges = [chunk.first_codes or (0, 0) for chunk in chunks]
-    ends = np.cumsum(np.bincount(first_codes, minlength=max(end for _, end in ranges)))
-    begins = np.concatenate([[0], ends])
+    codes = max(end for _, end in ranges)
+    spans = shares_of(len(labels))
+    ordered = side_by_side([partial(_Ordered.of, labels, first_codes, span, codes) for span in spans], size=len(labels))
     taking = Lock()
 
     def ask(chunk: Chunk, asking: Integers) -> None:
@@ -166,12 +168,30 @@ def _find_by_entity(
             with taking:
                 _take(asked, match[1], winners)
 
-    work = []
-    for chunk, (first, last) in zip(chunks, ranges, strict=True):
-        if begins[first] < begins[last]:
-            work.append(partial(ask, chunk, order[begins[first] : begins[last]]))
+    asked = [np.concatenate([share.between(first, last) for share in ordered]) for first, last in ranges]
+    work = [partial(ask, chunk, asking) for chunk, asking in zip(chunks, asked, strict=True) if len(asking)]
     for _ in _ahead(work, threads):
         pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ordered:
+    """Labels by code and, roughly, cut-off; those whose first code is c begin at `begins[c]`."""
+
+    order: Integers
+    begins: Integers
+
+    @classmethod
+    def of(cls, labels: Labels, first_codes: Integers, span: slice, codes: int) -> _Ordered:
+        """Some consecutive labels. First codes are less than `codes`, or nobody asks for them."""
+        order = stable_order(labels.codes[span], after=rough_order(labels.cutoff[span]))
+        order += span.start
+        ends = np.cumsum(np.bincount(first_codes[span], minlength=codes))
+        return cls(order=order, begins=np.concatenate([[0], ends]))
+
+    def between(self, first: int, last: int) -> Integers:
+        """The labels with first codes from `first` to before `last`."""
+        return self.order[self.begins[first] : self.begins[last]]
 
 
 class _Queue:

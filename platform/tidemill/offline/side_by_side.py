@@ -19,3 +19,9 @@ def side_by_side(work: Sequence[Callable[[], T]], *, size: int) -> list[T]:
         return [piece() for piece in work]
     with ThreadPoolExecutor(_THREADS) as workers:
         return list(workers.map(lambda piece: piece(), work))
+
+
+def shares_of(size: int) -> list[slice]:
+    """`size` values in as many shares as are worked on side by side; one share of few values."""
+    number = _THREADS if size >= _MANY else 1
+    return [slice(size * share // number, size * (share + 1) // number) for share in range(number)]
