@@ -13,13 +13,14 @@ from feast.feature_view import DUMMY_ENTITY_ID, FeatureView
 from feast.field import Field
 from feast.infra.offline_stores.file_source import FileSource
 from feast.labeling.label_view import LabelView
+from feast.value_type import ValueType as FeastValueType
 
 from tidemill.clock import as_utc
 from tidemill.definitions import catalog as nouns
 from tidemill.definitions.catalog import Catalog
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError, NotDefinedError, SpineError
-from tidemill.feast.nouns import aggregation_noun, feature_noun, source_noun, stream_noun
+from tidemill.feast.nouns import aggregation_noun, feature_noun, source_noun, stored_feature, stream_noun
 from tidemill.feast.pulls import columns_of
 from tidemill.feast.tags import event_id_of, freshness_of, schedule_of
 from tidemill.offline.instants import Unit, finer, to_unit
@@ -32,14 +33,15 @@ if TYPE_CHECKING:
     from feast.infra.registry.base_registry import BaseRegistry
 
 _SERVICE = "asked"
+_UUIDS = (FeastValueType.UUID.value, FeastValueType.TIME_UUID.value)
 _A_MOMENT = timedelta(seconds=60)
 
 
-def registered_view(view: FeatureView, only: Collection[str] | None = None) -> nouns.View:
+def registered_view(view: FeatureView, only: Collection[str] | None = None, *, of_history: bool = False) -> nouns.View:
     """A view as Feast's registry keeps it. Its keys stand for its entities, which the registry keeps elsewhere.
 
     `only` names the features that matter; others may be of types that Tidemill does not keep. A windowed view is kept
-    whole: which tiles it has depends on all of its aggregations.
+    whole: which tiles it has depends on all of its aggregations. Read only `of_history`, any type will do.
 
     A stream view is windowed where its features are what its aggregations produce; else, as Feast reads it, plain.
     """
@@ -49,11 +51,12 @@ def registered_view(view: FeatureView, only: Collection[str] | None = None) -> n
     aggregations = _aggregations(view)
     if aggregations:
         only = None
+    noun_of = stored_feature if of_history else feature_noun
     return nouns.View(
         name=view.name,
         entities=keys,
         join_keys=keys,
-        features=tuple(feature_noun(field) for field in features_of(view) if only is None or field.name in only),
+        features=tuple(noun_of(field) for field in features_of(view) if only is None or field.name in only),
         source=view.batch_source.name,
         stream=None if view.stream_source is None else view.stream_source.name,
         ttl=view.ttl or timedelta(0),
@@ -79,7 +82,8 @@ def catalog_of_views(
 ) -> Catalog:
     """A catalog of just these views, `only` some features of each, and of further sources for SQL to read.
 
-    `root` is the repository's folder, where the types of label views' keys are found.
+    With `root`, the repository's folder, the catalog is one to read history by: features may be of any type, and the
+    keys of label views are of the types that their files hold.
     """
     views = list(views)
     entities: dict[str, nouns.Entity] = {}
@@ -92,7 +96,9 @@ def catalog_of_views(
         view.stream_source.name: stream_noun(view.stream_source) for view in views if view.stream_source is not None
     }
     chosen = only or {}
-    found_views = {view.name: registered_view(view, chosen.get(view.name)) for view in views}
+    found_views = {
+        view.name: registered_view(view, chosen.get(view.name), of_history=root is not None) for view in views
+    }
     return Catalog(
         project=project,
         entities=tuple(entities.values()),
@@ -180,9 +186,18 @@ def _end_asked(end: datetime | None) -> datetime:
 
 
 def _keys_of(view: FeatureView, root: Path | None) -> list[nouns.Feature]:
-    """A view's keys with their types. Those of label views are the file's: Feast infers only those of other views."""
-    keys = [feature_noun(column) for column in view.entity_columns]
-    if root is None or not isinstance(view, LabelView) or not isinstance(view.batch_source, FileSource):
+    """A view's keys with their types. Those of label views are the file's: Feast infers only those of other views.
+
+    UUIDs lie in files as text, and as such history is joined by them.
+    """
+    if root is None:
+        return [feature_noun(column) for column in view.entity_columns]
+    texts = [column for column in view.entity_columns if column.dtype.to_value_type().value in _UUIDS]
+    keys = [
+        nouns.Feature(name=column.name, dtype=ValueType.STRING) if column in texts else feature_noun(column)
+        for column in view.entity_columns
+    ]
+    if not isinstance(view, LabelView) or not isinstance(view.batch_source, FileSource):
         return keys
     stored, type_of = dict(columns_of(root, view.batch_source)), view.batch_source.source_datatype_to_feast_value_type()
     return [

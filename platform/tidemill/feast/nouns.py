@@ -186,6 +186,17 @@ def feature_noun(field: FeastField) -> nouns.Feature:
     )
 
 
+def stored_feature(field: FeastField) -> nouns.Feature:
+    """A feature that is only read from history: one of a type that Tidemill does not keep comes as its file holds it.
+
+    Such types (UUIDs, nested lists, instants with their own zones ...) have no column type of their own, as maps have
+    none; so a map stands for them.
+    """
+    number = field.dtype.to_value_type().value
+    dtype = ValueType(number) if number in list(ValueType) else ValueType.MAP
+    return nouns.Feature(name=field.name, dtype=dtype, description=field.description)
+
+
 def _value_type(number: int, place: str) -> ValueType:
     try:
         return ValueType(number)

@@ -267,3 +267,26 @@ def test_features_of_types_that_are_not_asked_for_do_no_harm(store: Any, root: P
     asked_about = pd.DataFrame({"city": ["ams"], "event_timestamp": [at(0)]})
 
     assert asked(store, asked_about, ["tagged_weather:rain"])["rain"].to_list() == [0.5]
+
+
+def test_features_of_any_type_come_as_their_file_holds_them(store: Any, root: Path) -> None:
+    from feast import Entity, FeatureView, Field, FileSource, ValueType
+    from feast.types import Array, ImageBytes, Int64, Uuid
+
+    rows = {
+        "sensor": ["0ce02f29-427a-44f3-ae82-0a3286d8b447", "5414848d-77b4-4649-8fdb-a1e03ac8c814"],
+        "at": [at(-1), at(-1)],
+        "twin": ["5414848d-77b4-4649-8fdb-a1e03ac8c814", None],
+        "grid": [[[1], [2, 3]], []],
+        "picture": [b"\x00\xff", b""],
+    }
+    pl.DataFrame(rows).write_parquet(root / "data" / "sensors.parquet")
+    sensor = Entity(name="sensor", join_keys=["sensor"], value_type=ValueType.UUID)
+    source = FileSource(name="sensors_file", path="data/sensors.parquet", timestamp_field="at")
+    types = {"twin": Uuid, "grid": Array(Array(Int64)), "picture": ImageBytes}
+    schema = [Field(name=name, dtype=dtype) for name, dtype in types.items()]
+    store.apply([sensor, source, FeatureView(name="sensors", entities=[sensor], source=source, schema=schema)])
+    spine = pd.DataFrame({"sensor": [*rows["sensor"], "nobody"], "event_timestamp": [at(0)] * 3})
+
+    found = asked(store, spine, [f"sensors:{name}" for name in types])
+    assert {name: found[name].to_list() for name in types} == {name: [*rows[name], None] for name in types}
