@@ -57,13 +57,14 @@ class KafkaLog:
             self._raise_trouble()
             return []
         found = [first, *(self._consumer.consume(limit - 1, 0) if limit > 1 else ())]
-        for one in found:
-            if (error := one.error()) is None:
-                self._unacknowledged.setdefault(*_place_of(one))
-            elif error.code() != self._kafka.KafkaError._MAX_POLL_EXCEEDED:  # we rejoin by asking again
-                raise _unavailable(error)
+        messages = [one for one in found if one.error() is None]
+        for one in messages:
+            self._unacknowledged.setdefault(*_place_of(one))
+        for error in filter(None, (one.error() for one in found)):
+            if error.code() != self._kafka.KafkaError._MAX_POLL_EXCEEDED:  # we rejoin by asking again
+                raise _unavailable(error)  # a rewind delivers all of them again, those behind the error too
         self._trouble = None
-        return [self._message(one) for one in found if one.error() is None]
+        return [self._message(one) for one in messages]
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         if self._producer is not None and self._producer.flush(_PATIENCE):

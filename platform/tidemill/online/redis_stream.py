@@ -37,6 +37,7 @@ class RedisStreamLog:
         self._client, self._stream, self._group, self._consumer = client, stream, group, consumer
         self._claim_after = round(claim_after * 1_000)
         self._own_from: str | None = "0"
+        self._claim_from: str | bytes = "0"
         self._grouped = False
 
     def poll(self, *, limit: int, wait: float) -> Sequence[Message]:
@@ -97,10 +98,16 @@ class RedisStreamLog:
         return []
 
     def _abandoned(self, limit: int) -> list[Message]:
-        answer = self._client.call(
-            "XAUTOCLAIM", self._stream, self._group, self._consumer, self._claim_after, "0", "COUNT", limit
-        )
-        return [_message(*entry) for entry in answer[1] if entry is not None and entry[1] is not None]
+        """The next messages of consumers that are silent; each call looks on from where the last one stopped, since
+        Redis looks at some at a time."""
+        # A second answer would not hold what the first has claimed; see `_read`.
+        command = ("XAUTOCLAIM", self._stream, self._group, self._consumer, self._claim_after, self._claim_from)
+        self._claim_from, entries, *_ = self._client.call(*command, "COUNT", limit, retry=False)
+        if any(entry is None or entry[1] is None for entry in entries):
+            self._own_from = (
+                "0"  # trimmed, and ours now: Redis before 7 keeps it pending until somebody says it is done
+            )
+        return [_message(*entry) for entry in entries if entry is not None and entry[1] is not None]
 
     def _fresh(self, limit: int, wait: float) -> list[Message]:
         return self._read(limit, ">", block=max(round(wait * 1_000), 1))[1]

@@ -47,13 +47,16 @@ local function seen_before(span)
   return seen
 end
 
-local function remember_ids()
-  local span = math.ceil(remember / 2)
+local function all_seen()
   local spans = regardless and {} or call('HGETALL', KEYS[1])
   for i = 1, #spans, 2 do
     local seen = tonumber(spans[i + 1]) > now and seen_before(tonumber(spans[i])) or {}
     if #seen > 0 then return seen end
   end
+end
+
+local function remember_ids()
+  local span = math.ceil(remember / 2)
   local set = set_of(span, number_of(span))
   if call('SADD', set, spread(ARGV, 6, 5 + ids)) == call('SCARD', set) then -- there was none before
     call('EXPIRE', set, 3 * span + 60)
@@ -62,11 +65,6 @@ local function remember_ids()
     local left = call('TTL', KEYS[1])
     if left < 3 * span + 60 then call('EXPIRE', KEYS[1], 3 * span + 60) end
   end
-end
-
-if ids > 0 then
-  local seen = remember_ids()
-  if seen then return {1, seen} end
 end
 
 -- What only records need that are not plain numbers for the newest tiles. It is made when first asked for, since Redis
@@ -317,9 +315,9 @@ local function save(log, view, oldest)
 end
 
 -- The records of one entity, `counts[i]` of them in hop i from `at[i]` on.
-local function write(key, number, oldest, records, at, counts)
+local function write(key, header, number, oldest, records, at, counts)
   local view = views[number]
-  local log = opened(key, call('GETRANGE', key, '0', view.last), view)
+  local log = opened(key, header, view)
   for i, hop in ipairs(view.hops) do
     for j = at[i], at[i] + counts[i] - 1 do
       insert(log, i, hop, sub(records[i], j * hop.size + 1, (j + 1) * hop.size))
@@ -329,9 +327,8 @@ local function write(key, number, oldest, records, at, counts)
 end
 
 -- Merges one record of each hop into an entity's newest tiles; false where they are for others, or before their time.
-local function meet(key, number, records, at)
+local function meet(key, header, number, records, at)
   local view, parts = views[number], {}
-  local header = call('GETRANGE', key, '0', view.last)
   if #header ~= view.header then return false end
   for i, hop in ipairs(view.hops) do
     local from = at[i] * hop.size
@@ -347,9 +344,9 @@ return {write = write, meet = meet}
 
 end
 
--- `hops` says how many hops the views have, and `meets` holds for each view that has plain numbers only what `meet` is
--- for the others.
-local hops, meets, made = {}, {}, nil
+-- `hops` says how many hops the views have, `lasts` with which byte the front of their logs ends, and `meets` holds for
+-- each view that has plain numbers only what `meet` is for the others.
+local hops, lasts, meets, made = {}, {}, {}, nil
 local function views() return {} end
 -- VIEWS
 
@@ -358,7 +355,25 @@ local function others()
   return made
 end
 
-local key, arg = named + locks, 6 + ids
+-- Everything is read before anything is written: a key that is not ours stops the script here, and no id is remembered
+-- of an event that is not counted.
+local seen = ids > 0 and all_seen()
+if seen then return {1, seen} end
+
+local fronts, key, arg = {}, named + locks, 6 + ids
+while ARGV[arg] do
+  local number = tonumber(ARGV[arg])
+  local last = lasts[number]
+  for _ = 1, tonumber(ARGV[arg + 1]) do
+    key = key + 1
+    fronts[key] = call('GETRANGE', KEYS[key], '0', last)
+  end
+  arg = arg + 3 + 2 * hops[number]
+end
+
+if ids > 0 then remember_ids() end
+
+key, arg = named + locks, 6 + ids
 while ARGV[arg] do
   local number, entities, sizes = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1]), ARGV[arg + 2]
   local many, meet, oldest, records, at, counts = hops[number], meets[number], {}, {}, {}, {}
@@ -374,11 +389,11 @@ while ARGV[arg] do
       end
     end
     key = key + 1
-    local met = false
+    local name, front, met = KEYS[key], fronts[key], false
     if one_each then
-      if meet then met = meet(KEYS[key], records, at) else met = others().meet(KEYS[key], number, records, at) end
+      if meet then met = meet(name, front, records, at) else met = others().meet(name, front, number, records, at) end
     end
-    if not met then others().write(KEYS[key], number, oldest, records, at, counts) end
+    if not met then others().write(name, front, number, oldest, records, at, counts) end
     for i = 1, many do at[i] = at[i] + counts[i] end
   end
   arg = arg + 3 + 2 * many

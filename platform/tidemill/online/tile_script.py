@@ -32,6 +32,7 @@ def push_script(logs: Sequence[TileLog], *, forever: bool = False) -> Script:
     """The script that writes into the tiles of these views; it knows them by their numbers, from 1."""
     said = [
         f"hops = {{{', '.join(str(len(log.layouts)) for log in logs)}}}",
+        f"lasts = {{{', '.join(repr(str(log.header_bytes - 1)) for log in logs)}}}",
         f"views = function() return {{{', '.join(_view(log, forever=forever) for log in logs)}}} end",
         *(_meeting(number, log) for number, log in enumerate(logs, start=1)),
     ]
@@ -45,25 +46,24 @@ def _view(log: TileLog, *, forever: bool) -> str:
         for at, layout in zip(log.heads, log.layouts, strict=False)
     )
     said = (
-        f"header = {log.header_bytes}, last = '{log.header_bytes - 1}', counts = {log.heads[-1] + 1}, "
+        f"header = {log.header_bytes}, counts = {log.heads[-1] + 1}, "
         f"expiry = '{log.expiry(forever=forever)}', hops = {{{hops}}}"
     )
     return f"{{{said}}}"
 
 
 def _meeting(number: int, log: TileLog) -> str:
-    """A function of an entity's key, the records of each hop and how many come before: it merges the next ones into the
-    newest tiles and says true, or false where that takes more."""
+    """A function of an entity's key, the front of its log, the records of each hop and how many come before: it merges
+    the next ones into the newest tiles and says true, or false where that takes more."""
     kinds = _kinds(log)
     if kinds is None:
         return ""
     lines = [
-        f"local header = call('GETRANGE', key, '0', '{log.header_bytes - 1}')",
         f"if #header ~= {log.header_bytes} then return false end",
         *_written_out(log, kinds),
         "return true",
     ]
-    return "\n  ".join([f"meets[{number}] = function(key, records, at)", *lines]) + "\nend"
+    return "\n  ".join([f"meets[{number}] = function(key, header, records, at)", *lines]) + "\nend"
 
 
 def _kinds(log: TileLog) -> list[list[str]] | None:

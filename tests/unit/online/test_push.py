@@ -378,6 +378,26 @@ def test_a_value_that_is_no_tile_is_read_as_not_found_and_replaced_by_the_next_p
     assert window(project) == (1, 2)
 
 
+@pytest.mark.parametrize("many", [1, 40])
+def test_a_key_that_is_somebody_else_s_stops_a_push_before_any_of_its_events_counts_as_seen(
+    address: str, tmp_path: Path, many: int
+) -> None:
+    project = project_at(address, tmp_path, delays(), delays("origin_delays_2"))
+    push(project, "departed", [departure(0)], at=NOW)
+    key = project.online.resp.call("KEYS", "tm:{flights}:w:origin_delays_2:*")[0]
+    project.online.resp.pipeline([("DEL", key), ("SADD", key, "theirs")])
+    events = [departure(number) for number in range(1, 1 + many)]
+    for _ in range(2):
+        with pytest.raises(ConflictError, match="something of another kind"):
+            push(project, "departed", events, at=NOW)
+    assert window(project) == (1, 0)
+    assert project.online.resp.call("SMEMBERS", key) == [b"theirs"]
+    project.online.resp.call("DEL", key)
+    assert push(project, "departed", events, at=NOW).duplicates == 0
+    assert window(project) == (1 + many, sum(range(1 + many)))
+    assert window(project, "origin_delays_2") == (many, sum(range(1 + many)))
+
+
 def test_rows_may_come_as_a_frame_in_nanoseconds_without_a_zone(project: Any) -> None:
     frame = pl.DataFrame([departure(1)]).with_columns(
         pl.col("departed_at", "known_at").dt.replace_time_zone(None).dt.cast_time_unit("ns")

@@ -63,6 +63,36 @@ def test_what_was_trimmed_before_it_was_read_again_blocks_nobody(address: str) -
     assert restarted.lag() == 3
 
 
+def test_what_was_trimmed_while_its_consumer_was_dead_is_not_pending_for_ever(address: str) -> None:
+    names = send(address, *range(6))
+    log_at(address, "dead").poll(limit=5, wait=0.01)
+    RespClient(address).call("XDEL", "departed", *names[:3])
+    heir = log_at(address, "heir", claim_after=0.0)
+    found = []
+    for _ in range(4):
+        messages = heir.poll(limit=10, wait=0.01)
+        found += rows(messages)
+        heir.acknowledge(messages)
+    assert found == [3, 4, 5]
+    assert heir.lag() == 0
+
+
+def test_what_a_dead_consumer_left_is_found_behind_what_the_living_have_in_hand(address: str) -> None:
+    names = send(address, *range(60))
+    log_at(address, "living").poll(limit=40, wait=0.01)
+    log_at(address, "dead").poll(limit=20, wait=0.01)
+    client = RespClient(address)
+    long_ago = client.call("TIME")[0].decode() + "000"
+    for name in names[40:]:
+        client.call("XCLAIM", "departed", "windows", "dead", 0, name, "TIME", int(long_ago) - 3_600_000, "JUSTID")
+    heir, found = log_at(address, "heir", claim_after=600.0), []
+    for _ in range(40):
+        messages = heir.poll(limit=1, wait=0.001)
+        found += rows(messages)
+        heir.acknowledge(messages)
+    assert sorted(found) == list(range(40, 60))
+
+
 def test_a_stream_that_was_deleted_is_read_anew(address: str) -> None:
     log = log_at(address)
     send(address, 1)
