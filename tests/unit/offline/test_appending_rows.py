@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import polars as pl
-from workshop import Workshop, at
+import pytest
+from workshop import Workshop, ask, at
 
 from tidemill.definitions.types import ValueType
+from tidemill.errors import InputError
 
 
 def asked(*ids: int) -> pl.DataFrame:
@@ -62,3 +64,50 @@ except SourceError as error:
     run = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert "Nothing was added" in run.stdout
     assert {file: file.read_bytes() for file in workshop.root.rglob("*") if file.is_file()} == before
+
+
+def test_appending_leaves_what_is_there_untouched(workshop: Workshop):
+    workshop.simple({"id": [1], "event": [at(0)], "x": [10]})
+    file = workshop.root / "s.parquet"
+    before = (file.read_bytes(), file.stat().st_mtime_ns)
+    workshop.store.append("s", pl.DataFrame({"x": [11], "id": [1], "event": [at(1)]}))
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+    assert workshop.collect("v:x", ask((1, at(2))))["x"].to_list() == [11]
+
+
+def test_appending_under_a_name_twice_counts_once(workshop: Workshop):
+    (workshop.root / "s").mkdir()
+    workshop.view("v", workshop.source("s", path="s"), {"x": ValueType.INT64})
+    rows = pl.DataFrame({"id": [1], "event": [at(0)], "x": [10]})
+    first = workshop.store.append("s", rows, name="2024-01-01")
+    assert workshop.store.append("s", rows, name="2024-01-01") == first
+    assert workshop.store.scan("s").collect().height == 1
+    assert [path.name for path in (workshop.root / "s").iterdir()] == ["2024-01-01.parquet"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"id": [1], "event": [at(0)]},
+        {"id": [1], "event": [at(0)], "x": [1], "extra": [1]},
+        {"id": ["a"], "event": [at(0)], "x": [1]},
+        {"id": [1], "event": [at(0)], "x": [1.5]},
+    ],
+)
+def test_rows_that_do_not_fit_a_source_are_refused_and_leave_nothing(workshop: Workshop, rows: dict):
+    workshop.simple({"id": [1], "event": [at(0)], "x": [10]})
+    before = sorted(workshop.root.rglob("*"))
+    with pytest.raises(InputError):
+        workshop.store.append("s", rows)
+    assert sorted(workshop.root.rglob("*")) == before
+
+
+def test_appending_to_a_partitioned_folder_writes_into_its_partitions(workshop: Workshop):
+    for year in (2023, 2024):
+        folder = workshop.root / "s" / f"year={year}"
+        folder.mkdir(parents=True)
+        pl.DataFrame({"id": [1], "event": [at(0)], "x": [year]}).write_parquet(folder / "a.parquet")
+    workshop.view("v", workshop.source("s", path="s"), {"x": ValueType.INT64, "year": ValueType.INT64})
+    workshop.store.append("s", {"id": [2, 3], "event": [at(1)] * 2, "x": [1, 2], "year": [2024, 2025]})
+    spine = ask((2, at(2)), (3, at(2)))
+    assert workshop.collect(["v:x", "v:year"], spine).select("x", "year").rows() == [(1, 2024), (2, 2025)]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from workshop import Workshop, at
+from workshop import Workshop, ask, at
 
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Schedule
 from tidemill.definitions.types import ValueType
@@ -191,3 +191,37 @@ def test_a_changed_definition_or_spine_shows_in_the_manifest(made: Workshop):
     made.views[0] = replace(made.views[0], ttl=timedelta(hours=1))
     after = made.store.training_set(["trips:fare"], asked(50)).manifest()
     assert after["definitions_digest"] != before["definitions_digest"]
+
+
+def test_the_same_inputs_have_the_same_digest_in_another_process(workshop: Workshop):
+    workshop.simple({"id": [1, 2], "event": [at(0)] * 2, "x": [10, None]})
+    ask((1, at(1)), (2, at(1))).write_parquet(workshop.root / "spine.parquet")
+    here = workshop.store.training_set("v:x", "spine.parquet", mode="event").digest
+    text = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from workshop import Workshop
+from tidemill.definitions.types import ValueType
+w = Workshop(Path({str(workshop.root)!r}))
+w.view("v", w.source("s"), {{"x": ValueType.INT64}})
+print(w.store.training_set("v:x", "spine.parquet", mode="event").digest)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "POLARS_MAX_THREADS": "1"},
+    )
+    assert run.stdout.strip() == here
+
+
+def test_the_digest_tells_null_from_nan_from_zero_and_order(workshop: Workshop):
+    frames = [
+        pl.DataFrame({"x": values}, schema={"x": pl.Float64})
+        for values in ([1.0, None], [1.0, float("nan")], [1.0, 0.0], [0.0, 1.0])
+    ]
+    assert len({digest_of_frame(frame) for frame in frames}) == len(frames)
+    assert digest_of_frame(frames[2]) == digest_of_frame(pl.DataFrame({"x": [1.0, -0.0]}))
+    lists = pl.DataFrame({"x": [[1, 2], [3]]}), pl.DataFrame({"x": [[1], [2, 3]]})
+    assert digest_of_frame(lists[0]) != digest_of_frame(lists[1])

@@ -26,11 +26,19 @@ from tidemill.offline.store import OfflineStore
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 MICROS = pl.Datetime("us", "UTC")
+HOUR = 3_600_000_000
+"""In microseconds."""
 
 
 def at(hours: float) -> datetime:
     """An instant some hours after the tests' first."""
     return EPOCH + timedelta(hours=hours)
+
+
+def ask(*rows: tuple, **columns) -> pl.DataFrame:
+    """A spine of (id, time) rows with further columns."""
+    base = {"id": [row[0] for row in rows], "event_timestamp": [row[1] for row in rows]}
+    return pl.DataFrame({**base, **columns}, schema_overrides={"id": pl.Int64, "event_timestamp": MICROS})
 
 
 class Workshop:

@@ -1,0 +1,148 @@
+"""Wherever and however a source lies, it answers the same (section 8 of the semantics)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from workshop import MICROS, Workshop, ask, at
+
+from tidemill.definitions.types import ValueType
+
+
+def test_relative_paths_start_at_the_projects_folder(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory):
+    workshop.simple({"id": [1], "event": [at(0)], "x": [10]})
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    before = Path.cwd()
+    os.chdir(elsewhere)
+    try:
+        assert workshop.collect("v:x", ask((1, at(1))))["x"].to_list() == [10]
+    finally:
+        os.chdir(before)
+
+
+def test_feature_columns_may_have_any_name(workshop: Workshop):
+    """Feast's join breaks on `rn` and on names that end in `_y`."""
+    names = ["rn", "x_y", "__index", "code", "position", "event_timestamp_right", "key"]
+    rows = {"id": [1], "event": [at(0)], **{name: [number] for number, name in enumerate(names)}}
+    workshop.view("v", workshop.source("s", rows), dict.fromkeys(names, ValueType.INT64))
+    found = workshop.collect([f"v:{name}" for name in names], ask((1, at(1))))
+    assert found.row(0)[2:] == tuple(range(len(names)))
+
+
+def test_field_mapping_names_columns_for_the_definitions(workshop: Workshop):
+    rows = {"k": [1], "ts": [at(0)], "created": [at(0)], "value": [10]}
+    mapping = (("k", "id"), ("ts", "event"), ("created", "known"), ("value", "x"))
+    source = workshop.source("s", rows, timestamp_field="ts", known_field="created", field_mapping=mapping)
+    workshop.view("v", source, {"x": ValueType.INT64})
+    assert workshop.collect("v:x", ask((1, at(1))))["x"].to_list() == [10]
+    assert workshop.store.scan("s").collect().columns == ["id", "event", "known", "x"]
+    assert workshop.store.latest("v", end=at(1)).rows() == [(1, 10, at(0), at(0))]
+
+
+def test_an_entity_less_view_gives_its_newest_row_to_everybody(workshop: Workshop):
+    source = workshop.source("s", {"event": [at(0), at(2)], "x": [10, 11]})
+    workshop.view("v", source, {"x": ValueType.INT64}, keys={})
+    spine = pl.DataFrame({"event_timestamp": [at(1), at(3), at(-1)]})
+    assert workshop.collect("v:x", spine)["x"].to_list() == [10, 11, None]
+    assert workshop.store.latest("v", end=at(9)).rows() == [(11, at(2), at(2))]
+
+
+def test_a_hive_partitioned_folder_is_read_with_its_folders_columns(workshop: Workshop):
+    for country, rows in (("de", [1, 2]), ("us", [3])):
+        folder = workshop.root / "s" / f"country={country}" / "year=2024"
+        folder.mkdir(parents=True)
+        pl.DataFrame({"event": [at(0)] * len(rows), "id": rows, "x": rows}).write_parquet(folder / "a.parquet")
+    source = workshop.source("s", path="s")
+    workshop.view(
+        "v",
+        source,
+        {"x": ValueType.INT64, "year": ValueType.INT64},
+        keys={"country": ValueType.STRING, "id": ValueType.INT64},
+    )
+    spine = pl.DataFrame({"country": ["us", "de", "us"], "id": [3, 2, 1], "event_timestamp": [at(1)] * 3})
+    assert workshop.collect(["v:x", "v:year"], spine).select("x", "year").rows() == [(3, 2024), (2, 2024), (None, None)]
+    assert sorted(workshop.store.scan("s").collect()["country"].to_list()) == ["de", "de", "us"]
+
+
+def test_a_number_in_a_folders_name_may_be_a_key(workshop: Workshop):
+    for store in ("07", "11"):
+        folder = workshop.root / "s" / f"id={store}"
+        folder.mkdir(parents=True)
+        pl.DataFrame({"event": [at(0)], "x": [int(store)]}).write_parquet(folder / "a.parquet")
+    workshop.view("v", workshop.source("s", path="s"), {"x": ValueType.INT64})
+    assert workshop.collect("v:x", ask((11, at(1)), (7, at(1)), (8, at(1))))["x"].to_list() == [11, 7, None]
+    assert sorted(workshop.store.latest("v", end=at(1))["id"].to_list()) == [7, 11]
+
+
+def test_a_delta_table_is_read_as_it_stands_now(workshop: Workshop):
+    from deltalake import DeltaTable, write_deltalake
+
+    where = str(workshop.root / "s")
+    rows = pl.DataFrame({"id": [1, 2], "event": [at(0)] * 2, "x": [10, 20], "part": ["a", "b"]})
+    write_deltalake(where, rows.to_arrow(), partition_by=["part"])
+    write_deltalake(
+        where, rows.with_columns(event=pl.lit(at(2)).cast(MICROS), x=pl.col("x") + 1).to_arrow(), mode="append"
+    )
+    source = workshop.source("s", path="s", file_format="delta")
+    workshop.view("v", source, {"x": ValueType.INT64, "part": ValueType.STRING})
+    spine = ask((1, at(1)), (2, at(3)))
+    assert workshop.collect(["v:x", "v:part"], spine).select("x", "part").rows() == [(10, "a"), (21, "b")]
+    DeltaTable(where).delete("part = 'b'")
+    assert workshop.collect(["v:x", "v:part"], spine).select("x", "part").rows() == [(10, "a"), (None, None)]
+    assert workshop.store.scan("s").collect().height == 2
+
+
+def test_row_groups_and_files_in_any_order_give_the_same_answer(workshop: Workshop):
+    rng = np.random.default_rng(0)
+    rows = pl.DataFrame(
+        {
+            "id": rng.integers(0, 5, 400),
+            "event": [at(float(hour)) for hour in rng.integers(0, 60, 400)],
+            "x": np.arange(400),
+        }
+    )
+    spine = ask(
+        *(
+            (int(key), at(float(hour) + 0.5))
+            for key, hour in zip(rng.integers(0, 6, 90), rng.integers(-2, 70, 90), strict=True)
+        )
+    )
+    expected = []
+    for key, when in spine.rows():
+        seen = [row for row in rows.rows() if row[0] == key and row[1] <= when]
+        expected.append(max(seen, key=lambda row: (row[1], row[2]))[2] if seen else None)
+    whole = workshop.source("s", rows, row_group_size=37)
+    workshop.view("v", whole, {"x": ValueType.INT64})
+    folder = workshop.root / "t"
+    folder.mkdir()
+    for number in range(5):
+        rows.slice(number * 80, 80).write_parquet(folder / f"{number}.parquet", row_group_size=23)
+    workshop.view("w", workshop.source("t", path="t"), {"x": ValueType.INT64})
+    assert workshop.collect("v:x", spine)["x"].to_list() == expected
+    assert workshop.collect("w:x", spine)["x"].to_list() == expected
+
+
+def test_an_empty_source_answers_nulls_of_the_declared_types(workshop: Workshop):
+    rows = pl.DataFrame({"id": [], "event": [], "x": []}, schema={"id": pl.Int64, "event": MICROS, "x": pl.Int64})
+    workshop.simple(rows)
+    found = workshop.collect("v:x", ask((1, at(1))))
+    assert found["x"].to_list() == [None]
+    assert found["x"].dtype == pl.Int64
+    assert workshop.store.latest("v", end=at(1)).height == 0
+
+
+def test_an_empty_spine_answers_no_rows_of_the_declared_types(workshop: Workshop):
+    workshop.simple({"id": [1], "event": [at(0)], "x": [10]})
+    found = workshop.collect("v:x", ask())
+    assert found.height == 0
+    assert found.schema == {"id": pl.Int64, "event_timestamp": MICROS, "x": pl.Int64}
+
+
+def test_a_folder_that_holds_no_file_yet_answers_nulls(workshop: Workshop):
+    (workshop.root / "s").mkdir()
+    workshop.view("v", workshop.source("s", path="s"), {"x": ValueType.INT64})
+    assert workshop.collect("v:x", ask((1, at(1))))["x"].to_list() == [None]
