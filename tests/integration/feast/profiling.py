@@ -26,7 +26,8 @@ class WholeColumns(Profile):
         self._columns = columns
 
     def validate(self, dataset: pd.DataFrame) -> ValidationReport:
-        return Missing([name for name in self._columns if dataset[name].isna().to_numpy().any()])
+        known = [name for name in self._columns if name in dataset]  # logs have no request time, but a time of logging
+        return Missing([name for name in known if dataset[name].isna().to_numpy().any()])
 
     def to_proto(self) -> Any:
         raise NotImplementedError

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from rides import CONFIGURATION, NOON, at, write_files
 
@@ -210,6 +211,46 @@ def test_a_saved_dataset_is_a_validation_reference_with_a_profiler(store: Any) -
         assert len(getattr(job(1, 1), form)(validation_reference=reference)) == 2
         with pytest.raises(ValidationFailed):
             getattr(job(1, 7), form)(validation_reference=reference)
+
+
+def test_logged_features_are_validated_and_measured(store: Any) -> None:
+    from feast.dqm.errors import ValidationFailed
+    from feast.feature_logging import FeatureServiceLoggingSource
+    from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+    from feast.monitoring.monitoring_service import MonitoringService
+    from profiling import NothingMissingProfiler
+
+    service = store.get_feature_service("offer")
+    schema = FeatureServiceLoggingSource(service, store.project).get_schema(store.registry)
+
+    def log(hours: float, rating: float | None) -> None:
+        filled = {field.name: [None if field.name.endswith("rating") else 1] for field in schema}
+        filled |= {"__log_timestamp": [at(hours)], "__log_date": [at(hours).date()], "__request_id": ["a"]}
+        texts = {field.name: ["ams"] for field in schema if pa.types.is_string(field.type)}
+        times = {field.name: [at(hours)] for field in schema if pa.types.is_timestamp(field.type)}
+        rows = filled | texts | times | {"stats__rating": [rating]}
+        store.write_logged_features(pa.Table.from_pydict(rows, schema=schema), service)
+
+    log(-3, 4.5)
+    log(-1, None)
+    storage = SavedDatasetFileStorage(path="data/reference.parquet")
+    spine = pd.DataFrame({"driver_id": [1], "event_timestamp": [at(0)]})
+    job = store.get_historical_features(entity_df=spine, features=["stats:rating"], full_feature_names=True)
+    store.create_saved_dataset(from_=job, name="good_rows", storage=storage)
+    reference = store.get_saved_dataset("good_rows").as_reference(name="whole", profiler=NothingMissingProfiler())
+
+    def validate(start: float, end: float) -> None:
+        store.validate_logged_features(service, at(start), at(end), reference, cache_profile=False)
+
+    validate(-4, -2)
+    with pytest.raises(ValidationFailed):
+        validate(-4, 0)
+    monitoring = MonitoringService(store)
+    monitoring.auto_compute_log_metrics(project="rides", feature_service_name="offer")
+    (rated,) = monitoring.get_feature_metrics(
+        project="rides", feature_view_name="stats", feature_name="rating", granularity="daily", data_source_type="log"
+    )
+    assert (rated["row_count"], rated["null_count"], rated["mean"]) == (2, 1, 4.5)
 
 
 def test_a_saved_dataset_of_a_service_holds_its_on_demand_features(store: Any, root: Path) -> None:
