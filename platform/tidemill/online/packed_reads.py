@@ -1,11 +1,11 @@
-"""Reading packed values: one row by one `struct` call, many rows as one table. How they lie is told in `packed`."""
+"""Reading packed values: a row by one `struct` call, the texts of many rows at once. `packed` tells how they lie."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate, cycle, pairwise
+from itertools import accumulate, chain, cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,7 @@ from tidemill.online.codec import WrongValueError, decode_value, instant_of_micr
 from tidemill.online.packed import FIXED_WIDTH, PackedSchema
 from tidemill.online.value_memo import WrongValues
 
-_INSTANTS_BYTES = 24
-_AS_TABLE = 12  # rows; fewer are faster one by one
 _KINDS = {"<i4": "i", "<i8": "q", "<f8": "d", "<f4": "f", "<u1": "B"}
-
 
 Columns = list[list[Any]]
 """A column for each feature asked for, and last the event times."""
@@ -32,31 +29,27 @@ class PackedReader:
 
     def __init__(self, features: tuple[Feature, ...]) -> None:
         schema = PackedSchema(features)
-        self._types = [feature.dtype for feature in features]
-        self._digest, self._bitmap = schema.digest, schema.bitmap
-        self._fixed, self._others = schema.fixed, schema.others
+        types = [feature.dtype for feature in features]
+        self._digest, self._usual = schema.digest, schema.digest + bytes(schema.bitmap)
         order = schema.fixed + schema.others
-        self.slots = tuple(order.index(place) + 1 for place in range(len(order)))  # the schema and nulls come first
-        self.event_slot, self.row_width = len(order) + 1, len(order) + 2
-        self._usual = schema.digest + bytes(schema.bitmap)
-        kinds = "".join(_KINDS[FIXED_WIDTH[self._types[place]]] for place in schema.fixed)
-        row = struct.Struct(f"<{len(self._usual)}s{kinds}{'I' * len(schema.others)}")
-        self._unpack, self._size = row.unpack_from, _INSTANTS_BYTES + row.size
-        self._converted = [
-            (self.slots[place], _ONE[self._types[place]]) for place in schema.fixed if self._types[place] in _ONE
-        ]
-        self._others_of_row = [(self.slots[place], _other(self._types[place])) for place in schema.others]
-        self._only_strings = all(self._types[place] is ValueType.STRING for place in schema.others)
-        self._schema, self._record = int.from_bytes(schema.digest, "little"), self._record_of()
+        self.slots = tuple(order.index(place) + 2 for place in range(len(order)))  # after the event, schema and nulls
+        self.event_slot, self.row_width = 0, len(order) + 2
+        kinds = "".join(_KINDS[FIXED_WIDTH[types[place]]] for place in schema.fixed)
+        row = struct.Struct(f"<8s16x{len(self._usual)}s{kinds}{'I' * len(schema.others)}")
+        self._unpack, self._size = row.unpack_from, row.size
+        self._first_other = 2 + len(schema.fixed)
+        self._converted = [(self.slots[place], _ONE[types[place]]) for place in schema.fixed if types[place] in _ONE]
+        self._others = [(self.slots[place], _decoder(types[place])) for place in schema.others]
+        self._only_strings = all(types[place] is ValueType.STRING for place in schema.others)
 
     def read_row(self, raw: bytes) -> list[Any]:
         """One row: its features and its event time. Raises WrongValueError if it is not of this schema."""
         try:
-            row = list(self._unpack(raw, _INSTANTS_BYTES))
-            head, position = row[0], self._size
+            row = list(self._unpack(raw))
+            head, position = row[1], self._size
             if head != self._usual and not head.startswith(self._digest):
                 raise WrongValueError("the packed value was written under another definition")
-            for slot, decode in self._others_of_row:
+            for slot, decode in self._others:
                 start, position = position, position + row[slot]
                 row[slot] = decode(raw[start:position])
         except (struct.error, UnicodeDecodeError) as error:
@@ -66,85 +59,78 @@ class PackedReader:
         for slot, convert in self._converted:
             row[slot] = convert(row[slot])
         if head != self._usual:
-            self._put_nulls(head, row)
-        row.append(int.from_bytes(raw[:8], "big", signed=True))
+            for slot in self._nulls(head):
+                row[slot] = None
+        row[0] = int.from_bytes(row[0], "big", signed=True)
         return row
 
-    def read(self, raw: Sequence[bytes | None], wanted: Sequence[int]) -> Columns:
-        """The wanted features (by position) of many rows, and their event times. A missing row is None everywhere.
+    def read(self, raw: Sequence[bytes | None], wanted: Sequence[int]) -> tuple[Columns, bool]:
+        """The wanted features (by position) of many rows, their event times, and whether it is certain that no feature
+        among them is null. A missing row is None everywhere.
 
         Raises WrongValueError if a row is not of this schema; the caller then reads row by row.
         """
         if None in raw:
-            return self._with_gaps(raw, wanted)
-        if len(raw) < _AS_TABLE:
-            rows = [self.read_row(item) for item in raw]  # type: ignore[arg-type]
-            columns = list(map(list, zip(*rows, strict=True))) or [[]] * self.row_width
-            return [*(columns[self.slots[place]] for place in wanted), columns[self.event_slot]]
-        return self._as_table(raw, wanted)  # type: ignore[arg-type]
+            return self._with_gaps(raw, wanted), False
+        try:
+            found: list[Any] = list(zip(*[self._unpack(item) for item in raw], strict=True))  # type: ignore[arg-type]
+            if not found:
+                return [[] for _ in range(len(wanted) + 1)], True
+            if self._others:
+                found[self._first_other :] = self._texts(raw, found[self._first_other :])  # type: ignore[arg-type]
+            elif set(map(len, raw)) != {self._size}:  # type: ignore[arg-type]
+                raise WrongValueError("the packed value has another length")
+        except (struct.error, UnicodeDecodeError) as error:
+            raise WrongValueError(f"the packed value is cut off or damaged: {error}") from None
+        for slot, convert in self._converted:
+            found[slot] = map(convert, found[slot])
+        columns = [list(found[self.slots[place]]) for place in wanted]
+        complete = found[1].count(self._usual) == len(raw)
+        if not complete:
+            self._put_nulls(found[1], wanted, columns)
+        columns.append(np.frombuffer(b"".join(found[0]), ">i8").tolist())
+        return columns, complete and self._only_strings
 
-    def _record_of(self) -> np.dtype:
-        """The part of equal width in every row, from the first byte on."""
-        fields: list[Any] = [("event", ">i8"), ("others", "V16"), ("schema", "<u4"), ("nulls", "u1", (self._bitmap,))]
-        fields += [(f"f{place}", FIXED_WIDTH[self._types[place]]) for place in self._fixed]
-        fields.append(("lengths", "<u4", (len(self._others),)))
-        return np.dtype(fields)
-
-    def _put_nulls(self, head: bytes, row: list[Any]) -> None:
-        nulls = int.from_bytes(head[len(self._digest) :], "little")
-        for place, slot in enumerate(self.slots):
-            if nulls >> place & 1:
-                row[slot] = None
-
-    def _as_table(self, raw: Sequence[bytes], wanted: Sequence[int]) -> Columns:
-        size, rows = self._size, len(raw)
-        joined = b"".join([item[:size] for item in raw] if self._others else raw)
-        if len(joined) != rows * size:
-            raise WrongValueError("the packed value has another length")
-        table = np.frombuffer(joined, dtype=self._record)
-        if (table["schema"] != self._schema).any():
-            raise WrongValueError("the packed value was written under another definition")
-        texts = self._texts_by_place(raw, table["lengths"]) if self._others else {}
-        columns = [
-            texts[place] if place in texts else _column(self._types[place], table[f"f{place}"]) for place in wanted
-        ]
-        if table["nulls"].any():
-            nulls = table["nulls"]
-            columns = [
-                _with_nulls(column, nulls[:, place >> 3] >> (place & 7) & 1)
-                for place, column in zip(wanted, columns, strict=True)
-            ]
-        return [*columns, table["event"].tolist()]
-
-    def _texts_by_place(self, raw: Sequence[bytes], lengths: np.ndarray) -> dict[int, list[Any]]:
-        """All rows' texts are put one after the other and, if they are plain ASCII, decoded at once."""
-        size, count = self._size, len(self._others)
+    def _texts(self, raw: Sequence[bytes], lengths: Sequence[Sequence[int]]) -> list[list[Any]]:
+        """The values without a fixed width. All rows' are put one after the other and, if they are plain ASCII, decoded
+        at once."""
+        size, count = self._size, len(lengths)
         tails = [item[size:] for item in raw]
-        joined = b"".join(tails)
-        ends = np.cumsum(lengths.ravel(), dtype=np.int64).tolist()
-        if ends[count - 1 :: count] != list(accumulate(map(len, tails))):
+        ends = list(accumulate(chain.from_iterable(zip(*lengths, strict=True)), initial=0))
+        if ends[count::count] != list(accumulate(map(len, tails))):
             raise WrongValueError("the packed value has another length")
+        joined = b"".join(tails)
         if self._only_strings and joined.isascii():
             text = joined.decode("ascii")
-            values: list[Any] = [text[start:end] for start, end in pairwise([0, *ends])]
+            values: list[Any] = [text[start:end] for start, end in pairwise(ends)]
         else:
-            values = self._one_by_one(joined, ends)
-        return {place: values[number::count] for number, place in enumerate(self._others)}
+            decoders = cycle(decode for _, decode in self._others)
+            values = [decode(joined[a:b]) for decode, (a, b) in zip(decoders, pairwise(ends), strict=False)]
+        return [values[number::count] for number in range(count)]
 
-    def _one_by_one(self, joined: bytes, ends: Sequence[int]) -> list[Any]:
-        spans, decoders = pairwise([0, *ends]), cycle(decode for _, decode in self._others_of_row)
-        try:
-            return [decode(joined[start:end]) for decode, (start, end) in zip(decoders, spans, strict=False)]
-        except UnicodeDecodeError as error:
-            raise WrongValueError(str(error)) from None
+    def _nulls(self, head: bytes) -> list[int]:
+        """The slots of the features that are null."""
+        nulls = int.from_bytes(head[len(self._digest) :], "little")
+        return [slot for place, slot in enumerate(self.slots) if nulls >> place & 1]
+
+    def _put_nulls(self, heads: Sequence[bytes], wanted: Sequence[int], columns: Columns) -> None:
+        slots = [self.slots[place] for place in wanted]
+        for row, head in enumerate(heads):
+            if head == self._usual:
+                continue
+            if not head.startswith(self._digest):
+                raise WrongValueError("the packed value was written under another definition")
+            nulls = self._nulls(head)
+            for slot, column in zip(slots, columns, strict=True):
+                if slot in nulls:
+                    column[row] = None
 
     def _with_gaps(self, raw: Sequence[Any], wanted: Sequence[int]) -> Columns:
         places = [place for place, item in enumerate(raw) if item is not None]
         columns: Columns = [[None] * len(raw) for _ in range(len(wanted) + 1)]
-        if places:
-            for column, values in zip(columns, self.read([raw[place] for place in places], wanted), strict=True):
-                for place, value in zip(places, values, strict=True):
-                    column[place] = value
+        for column, values in zip(columns, self.read([raw[place] for place in places], wanted)[0], strict=True):
+            for place, value in zip(places, values, strict=True):
+                column[place] = value
         return columns
 
 
@@ -180,16 +166,19 @@ class PackedDecoder:
 
     def decode(self, replies: Sequence[Raw]) -> tuple[list[list[Any]], bool]:
         """Columns of values, and whether it is certain that no feature among them is null."""
-        found: list[list[Any]] = []
         if not replies:
             return [[] for _ in range(self.width)], True
+        columns: list[list[Any]] = []
+        without_null = True
         for view, raw in zip(self._views, zip(*replies, strict=True), strict=True):
             name, reader, wanted = view
             try:
-                found += reader.read(raw, wanted)
+                found, certain = reader.read(raw, wanted)
             except WrongValueError:
-                found += reader.read([self._checked(name, reader, item) for item in raw], wanted)
-        return found, all(all(column) or None not in column for column in found)
+                found, certain = reader.read([self._checked(name, reader, item) for item in raw], wanted)
+            columns += found
+            without_null = without_null and certain
+        return columns, without_null
 
     def _checked(self, name: str, reader: PackedReader, raw: bytes | None) -> bytes | None:
         """The packed value; None if it was written under another definition, as if it had never been written."""
@@ -202,25 +191,11 @@ class PackedDecoder:
         return raw
 
 
-def _other(dtype: ValueType) -> Callable[[bytes], Any]:
+def _decoder(dtype: ValueType) -> Callable[[bytes], Any]:
     """How a value without a fixed width is decoded."""
     if dtype is ValueType.STRING:
         return bytes.decode
     return bytes if dtype is ValueType.BYTES else partial(decode_value, dtype)
-
-
-def _column(dtype: ValueType, numbers: np.ndarray) -> list[Any]:
-    if dtype is ValueType.BOOL:
-        return numbers.astype(bool).tolist()
-    if dtype is ValueType.UNIX_TIMESTAMP:
-        return [instant_of_micros(at) for at in numbers.tolist()]
-    return numbers.tolist()
-
-
-def _with_nulls(values: list[Any], missing: np.ndarray) -> list[Any]:
-    if not missing.any():
-        return values
-    return [None if gone else value for value, gone in zip(values, missing.tolist(), strict=True)]
 
 
 _ONE: dict[ValueType, Callable[[Any], Any]] = {
