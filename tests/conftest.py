@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +43,17 @@ settings.load_profile("build" if os.environ.get("CI") else "tidemill")
 for name, seconds in (("redis_timeout", 60.0), ("request_timeout", 120.0)):
     Settings.model_fields[name].default = seconds
 Settings.model_rebuild(force=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def users_code() -> Iterator[None]:
+    """A process imports the code of one project, once. Tests have many projects, and some keep a year of flights."""
+    yield
+    imported = [name for name in sys.modules if name.startswith("_tidemill_user_")]
+    for name in imported:
+        del sys.modules[name]
+    if imported:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
