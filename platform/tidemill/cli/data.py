@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tidemill.cli.options import InstantOption, JsonOption, ProjectOption, open_for_command, output
+from tidemill.cli.options import (
+    InstantOption,
+    JsonOption,
+    ProjectOption,
+    let_readers_go_first,
+    open_for_command,
+    output,
+)
 from tidemill.cli.rows import typed_row
 from tidemill.errors import InputError
 
@@ -96,6 +103,7 @@ def materialize(
         raise InputError("--again loads everything now; it goes with neither --due nor --dry-run.")
     if due and (until is not None or view):
         raise InputError("--due goes by the schedule; it goes with neither --until nor --view.")
+    let_readers_go_first(opened)
     if due:
         _print_runs(out, _run_due(opened, at, dry_run=dry_run), dry_run=dry_run)
         return
@@ -141,6 +149,7 @@ def backfill(
     opened = open_for_command(project)
     begin = _needed(start, "--start")
     until = end or interrupted_end(opened, view, start=begin) or opened.clock.now()
+    let_readers_go_first(opened)
     with out.stages(f"backfilling {view}") as stage:
         reports = run_backfill(
             opened,

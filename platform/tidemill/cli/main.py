@@ -21,6 +21,7 @@ from tidemill.cli import (
     score,
     verify,
 )
+from tidemill.cli.options import OWN_PROCESS
 from tidemill.errors import InputError, NotDefinedError, TidemillError
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ for module in (definitions, data, models, prediction, machine, verify, monitor, 
 def main() -> None:
     """Run the command line; a TidemillError is a sentence on standard error and an exit code, never a traceback."""
     try:
+        OWN_PROCESS.set(True)
         app()
     except TidemillError as error:
         _report(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,6 +45,18 @@ def open_for_command(folder: Path | None) -> Project:
     from tidemill.project import open_project
 
     return open_project(find_project(folder))
+
+
+OWN_PROCESS: ContextVar[bool] = ContextVar("own_process", default=False)
+"""Whether the process is there for a command and does nothing else."""
+
+
+def let_readers_go_first(project: Project) -> None:
+    """Lower the priority of a command that loads; a program that calls the command keeps its own."""
+    from tidemill.materialize.priority import give_way
+
+    if OWN_PROCESS.get():
+        give_way(project)
 
 
 def output(as_json: bool) -> Output:

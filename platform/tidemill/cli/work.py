@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tidemill.materialize.priority import give_way
 from tidemill.project import Project, open_project
 from tidemill.schedule.worker import TaskReport, Worker
 
@@ -21,6 +22,7 @@ def run_worker(project: Project) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    give_way(project)
     Worker(project, retrain=_retrain).run(stop, on_report=_note)
 
 

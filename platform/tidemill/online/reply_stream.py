@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tidemill.errors import OnlineStoreUnavailableError
@@ -15,6 +16,7 @@ from tidemill.online.redis_refusals import accepted, gone
 
 _PARTS_WAITING = 2  # of a stream: one to send when the one at work is done, and no more in memory
 _PIECES_AHEAD = 2  # unanswered ones: while Redis works on one, the next is there
+_BYTES_TOGETHER = 64_000  # handed to the system at once where it sees to it that few of them are on the way
 
 Sendable = bytes | memoryview
 
@@ -24,12 +26,16 @@ class ReplyStream:
 
     A thread of its own sends and receives, so that the caller prepares what comes next meanwhile. No more than a few
     pieces are unanswered at any time: whoever else asks Redis waits for those at most, however much is still to come.
-    Use as a context manager; `finish` returns all replies in order. Raises OnlineStoreUnavailableError like
-    `RespClient`.
+    On a unix socket the system can see to that: with `ahead` no more than about so many bytes wait for Redis, and the
+    thread need not be awake whenever Redis has done a piece. Use as a context manager; `finish` returns all replies in
+    order. Raises OnlineStoreUnavailableError like `RespClient`.
     """
 
-    def __init__(self, connection: Connection, confirmation: Confirmation) -> None:
+    def __init__(self, connection: Connection, confirmation: Confirmation, *, ahead: int | None = None) -> None:
         self._connection, self._confirmation = connection, confirmation
+        self._is_bounded = ahead is not None and connection.socket.family == socket.AF_UNIX
+        if ahead is not None and self._is_bounded:
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ahead // 2)  # Linux takes twice as much
         self._replies: list[Any] = []
         self._failure: BaseException | None = None
         self._parts: queue.Queue[Sequence[tuple[Sendable, int]] | None] = queue.Queue(_PARTS_WAITING)
@@ -81,7 +87,7 @@ class ReplyStream:
     def _exchange(self) -> None:
         connection, due = self._connection, deque[int]()
         while (pieces := self._parts.get()) is not None:
-            for packed, replies in pieces:
+            for packed, replies in _together(pieces) if self._is_bounded else pieces:
                 connection.send(packed)
                 due.append(replies)
                 if len(due) >= _PIECES_AHEAD:
@@ -93,3 +99,17 @@ class ReplyStream:
             raise OnlineStoreUnavailableError("Redis stopped answering during a load.") from self._failure
         if self._failure is not None:
             raise gone(self._failure) from self._failure
+
+
+def _together(pieces: Sequence[tuple[Sendable, int]]) -> Iterator[tuple[Sendable, int]]:
+    """Small pieces as larger ones."""
+    group: list[Sendable] = []
+    size = replies = 0
+    for packed, count in pieces:
+        group.append(packed)
+        size, replies = size + len(packed), replies + count
+        if size >= _BYTES_TOGETHER:
+            yield b"".join(group), replies
+            group, size, replies = [], 0, 0
+    if group:
+        yield b"".join(group), replies

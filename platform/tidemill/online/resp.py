@@ -17,7 +17,7 @@ import redis
 
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.online.confirmation import Confirmation
-from tidemill.online.connection import Arrived, Connection
+from tidemill.online.connection import Connection, Listener
 from tidemill.online.redis_address import connect
 from tidemill.online.redis_refusals import ClusterError, RedisReplyError, accepted, gone, too_slow
 from tidemill.online.reply_stream import ReplyStream, Sendable
@@ -57,17 +57,17 @@ class RespClient:
         *,
         retry: bool = True,
         timeout: float | None = None,
-        arrived: Arrived | None = None,
+        listener: Listener | None = None,
     ) -> list[Any]:
         """Send commands and return one reply for each of the `replies` expected, within `timeout` seconds if given.
 
         A connection that turns out dead is replaced and the commands sent once more, unless `retry` is False: then a
-        command that must not happen twice fails instead. `arrived` is told what has come while the rest has not.
+        command that must not happen twice fails instead. A `listener` sends more and is told what has come.
         """
         if replies == 0:
             return []
         try:
-            return accepted(self._exchange(packed, replies, retry, timeout or self._timeout, arrived))
+            return accepted(self._exchange(packed, replies, retry, timeout or self._timeout, listener))
         except (TimeoutError, redis.TimeoutError) as error:
             raise too_slow(timeout or self._timeout) from error
         except (redis.RedisError, OSError) as error:
@@ -98,12 +98,15 @@ class RespClient:
     def pipeline(self, commands: Sequence[Sequence[Part]], *, retry: bool = True) -> list[Any]:
         return self.execute(b"".join(pack_command(*parts) for parts in commands), len(commands), retry=retry)
 
-    def stream(self) -> ReplyStream:
-        """A connection of one's own for a bulk load: send a little ahead, count the replies later."""
+    def stream(self, *, ahead: int | None = None) -> ReplyStream:
+        """A connection of one's own for a bulk load: send a little ahead, count the replies later.
+
+        `ahead` is about how many bytes may wait for Redis, where the connection can be told.
+        """
         try:
             connection = Connection(self._factory)
             connection.limit(max(self._timeout, _LOAD_TIMEOUT))
-            return ReplyStream(connection, self._confirmation)
+            return ReplyStream(connection, self._confirmation, ahead=ahead)
         except (redis.RedisError, OSError) as error:
             raise gone(error) from error
 
@@ -112,12 +115,14 @@ class RespClient:
             self._idle.pop().close()
         self._factory.close()
 
-    def _exchange(self, packed: bytes, replies: int, retry: bool, timeout: float, arrived: Arrived | None) -> list[Any]:
+    def _exchange(
+        self, packed: bytes, replies: int, retry: bool, timeout: float, listener: Listener | None
+    ) -> list[Any]:
         connection, fresh = self._take()
         try:
             if timeout != self._timeout:
                 connection.limit(timeout)
-            found = connection.exchange(packed, replies, arrived)
+            found = connection.exchange(packed, replies, listener)
         except TimeoutError:
             connection.close()
             raise
@@ -128,7 +133,7 @@ class RespClient:
                 raise
             connection = Connection(self._factory)
             connection.limit(timeout)
-            found = connection.exchange(packed, replies, arrived)
+            found = connection.exchange(packed, replies, listener)
         except BaseException:
             connection.close()  # replies may still come, and they are nobody's
             raise

@@ -42,7 +42,8 @@ EVENT_TIME, KNOWN_TIME = "__event_time", "__known_time"
 
 _ROWS_ENCODED = 5_000  # rows turned into bytes at once
 _BYTES_ATOMIC = 1_500  # of rows in one script: about a tenth of a millisecond in which a reader waits
-_BYTES_REPLACED = 5_000  # the same, of whole images
+_BYTES_REPLACED = 3_500  # the same, of whole images
+_BYTES_AHEAD = 4_608  # of scripts that wait for Redis, the least that Linux knows: a script, and the next one coming
 _ROWS_TRIED = 100_000  # in one of the cheaper ways before what became of them is looked at
 _SAMPLE = 100  # rows that tell whether a frame's entities are new
 _FEW_ROWS = 2_000  # up to here one round trip is simpler than a stream of them
@@ -174,7 +175,7 @@ def _replaced(
     script = replace_script(view)
     script.load(client)
     sizes: list[int] = []
-    with client.stream() as stream:
+    with client.stream(ahead=_BYTES_AHEAD) as stream:
         for part in frame.iter_slices(_ROWS_ENCODED):
             event = micros_of(part[EVENT_TIME])
             found = images(view, part, event=event, instants=_instants(part, event, learned))
@@ -265,7 +266,7 @@ def _send(client: RespClient, script: Script, commands: Iterator[list[bytes]], *
     if few:
         return [reply for calls in commands for reply in _exchange(client, script, calls)]
     script.load(client)
-    with client.stream() as stream:
+    with client.stream(ahead=_BYTES_AHEAD) as stream:
         for calls in commands:
             stream.send_all([(call, 1) for call in calls])
         return stream.finish()
