@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tidemill.clock import SimulatedClock
-from tidemill.errors import ConfigurationError, NotDefinedError, SourceError
+from tidemill.errors import ConfigurationError, NotDefinedError, SourceError, TrainingDataError
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 NOW = START + timedelta(days=10)
@@ -177,6 +177,10 @@ def test_what_cannot_be_built_is_said_in_words_and_leaves_nothing(run: Run, taxi
         run("dataset", "build", "honest_model", "--memory-limit", "10mb", "--to", str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match="not a size"):
         run("dataset", "build", "honest_model", "--memory-limit", "plenty", "--to", str(tmp_path / "none"))
+    with pytest.raises(TrainingDataError, match=r"ends \(2024-05-02.*\) before it starts"):
+        run("dataset", "build", "honest_model", "--start", "2024-05-03", "--end", "2024-05-02")
+    with pytest.raises(TrainingDataError, match="'asked' asks about nobody in that time"):
+        run("dataset", "build", "honest_model", "--start", "2023-05-03", "--end", "2023-05-04")
     file = taxis / "data" / "honest" / "all.parquet"
     whole = file.read_bytes()
     try:

@@ -439,7 +439,7 @@ def one_day(orders: pl.DataFrame) -> pl.DataFrame:
         ("returns", three_outcomes, "should be true or false, or 1 or 0, and holds Int64: 0, 1, 2"),
         ("returns", other_ids, "No label of 'returns' is known"),
         ("returns", pl.DataFrame.clear, "No label of 'returns' is known"),
-        ("orders", pl.DataFrame.clear, "No label of 'returns' is known for any of the 0 rows"),
+        ("orders", pl.DataFrame.clear, "'orders' asks about nobody in that time"),
         ("orders", one_day, "nothing is left to fit on"),
     ],
 )

@@ -37,8 +37,10 @@ def spine_of(
     Columns as in `build_spine`, the label as in its source and null where it was not known before `end`,
     then `__label_known`, when it became known. A row or label that became known at `end` or later is not seen, and of
     several known before it the newest counts, so that the same call gives the same spine for ever, whatever arrives
-    later.
+    later. Raises TrainingDataError where the interval ends before it starts.
     """
+    if start is not None and end <= start:
+        raise TrainingDataError(f"The interval ends ({end}) before it starts ({start}).", hint="Swap the two.")
     rows = _rows(offline, catalog, model, start, end)
     labels = _labels(offline, catalog, model, end)
     joined = rows.join(labels, left_on=model.spine.id_column, right_on=_LABEL_ID, how="left")
@@ -56,6 +58,10 @@ def labelled(spine: pl.DataFrame, model: Model) -> pl.DataFrame:
 
     Raises TrainingDataError where there is none, or where the label is anything but a yes or no.
     """
+    if spine.is_empty():
+        raise TrainingDataError(
+            f"Source {model.spine.source!r} asks about nobody in that time.", hint="Is it extracted for that time?"
+        )
     known = spine.filter(pl.col(model.label.column).is_not_null()).drop(LABEL_KNOWN)
     if known.is_empty():
         raise TrainingDataError(
