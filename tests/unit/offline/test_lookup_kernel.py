@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Row, winner
 
-from tidemill.offline import chunk_grid, chunk_index
+from tidemill.offline import chunk_grid, chunk_index, side_by_side
 from tidemill.offline.chunk_grid import ChunkGrid
 from tidemill.offline.chunk_index import ChunkIndex, Rows
 from tidemill.offline.instants import FOREVER, NEVER
@@ -66,9 +66,10 @@ ORDERS = {
     filter_known=st.booleans(),
     grid=st.booleans(),
     bounded=st.booleans(),
+    shares=st.booleans(),
 )
 def test_every_label_gets_the_row_the_oracle_gives(
-    order, steps, rows, labels, size, ttl, has_known, filter_known, grid, bounded
+    order, steps, rows, labels, size, ttl, has_known, filter_known, grid, bounded, shares
 ):
     rows, chunks = _chunks(rows, size, has_known=has_known, order=ORDERS[order], grid=grid, bounded=bounded)
     at = np.array([item[1] for item in labels], np.int64)
@@ -80,13 +81,12 @@ def test_every_label_gets_the_row_the_oracle_gives(
         known_cutoff=at if filter_known else np.full(len(at), FOREVER),
         floor=at - ttl if ttl else None,
     )
-    had = chunk_index._STEPS, chunk_grid._STEPS, chunk_grid.CELLS_PER_ROW
-    chunk_index._STEPS = chunk_grid._STEPS = steps
-    chunk_grid.CELLS_PER_ROW = 100
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunk_index, "_STEPS", steps)
+        patch.setattr(chunk_grid, "_STEPS", steps)
+        patch.setattr(chunk_grid, "CELLS_PER_ROW", 100)
+        patch.setattr(side_by_side, "_MANY", 1 if shares else 50_000)
         found = find_winners(chunks, asked)
-    finally:
-        chunk_index._STEPS, chunk_grid._STEPS, chunk_grid.CELLS_PER_ROW = had
     history = [Row(keys=(code,), event=event, known=known, values={}) for code, event, known in rows]
     for place, (code, instant) in enumerate(labels):
         expected = winner(

@@ -17,7 +17,7 @@ from oracle import Row, winner
 from workshop import EPOCH, Workshop
 
 from tidemill.definitions.types import ValueType
-from tidemill.offline import chunk_index, history
+from tidemill.offline import chunk_index, history, layout, side_by_side
 
 START = int(EPOCH.timestamp()) * 10**9
 STEP = {"ms": 10**6, "us": 10**3, "ns": 1}
@@ -65,7 +65,7 @@ def sources(draw: st.DrawFn) -> dict[str, Any]:
         "ttl": draw(st.sampled_from([0, 1, 2, 5])),
         "group": draw(st.sampled_from([1, 3, 100])),
         "files": draw(st.sampled_from([1, 2])),
-        "written": draw(st.sampled_from(["by polars", "plain", "plain, second version"])),
+        "written": draw(st.sampled_from(["by polars", "by tidemill", "plain", "plain, second version"])),
     }
 
 
@@ -78,9 +78,15 @@ def times(values: list[int | None], unit: str, zone: str | None) -> pl.Series:
 
 
 def write_part(frame: pl.DataFrame, file: Path, made: dict[str, Any]) -> None:
-    """Compressed, or with pages of a row or two that hold nothing but values."""
+    """Compressed, as Tidemill lays out a large batch, or with pages of a row or two that hold nothing but values."""
     if made["written"] == "by polars":
         frame.write_parquet(file, row_group_size=made["group"])
+        return
+    if made["written"] == "by tidemill":
+        keys = [name for name in frame.columns if name not in {"event", "known", "value"}]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layout, "ROW_GROUP_ROWS", made["group"])
+            layout.write_rows(frame, file, keys=keys, time="event")
         return
     pq.write_table(
         frame.to_arrow(compat_level=pl.CompatLevel.oldest()),
@@ -144,15 +150,14 @@ def test_a_training_set_is_what_the_oracle_says(make_workshop: Callable[[], Work
     )
     filter_known = data.draw(st.booleans())
     refs = [f"v{number}:value" for number in range(len(made))]
-    had = chunk_index._STEPS, history.CHUNK_ROWS
-    chunk_index._STEPS, history.CHUNK_ROWS = steps, data.draw(st.sampled_from([2, 1 << 20]))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunk_index, "_STEPS", steps)
+        patch.setattr(history, "CHUNK_ROWS", data.draw(st.sampled_from([2, 1 << 20])))
+        patch.setattr(side_by_side, "_MANY", data.draw(st.sampled_from([1, 50_000])))
         training_set = workshop.store.training_set(
             refs, spine, mode="event", time_column="event", full_feature_names=True, filter_known=filter_known
         )
         found = training_set.collect()
-    finally:
-        chunk_index._STEPS, history.CHUNK_ROWS = had
     assert found.select(spine.columns).equals(spine, null_equal=True)
     for number, source in enumerate(made):
         column = found[f"v{number}__value"]
