@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tidemill.clock import ManualClock, to_micros
@@ -27,6 +28,7 @@ from tidemill.definitions.catalog import (
 )
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import hop_for
+from tidemill.errors import InputError
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.push import PushResult, write_events
 from tidemill.online.push_few import MOST, FewRowsCheck
@@ -249,6 +251,27 @@ def test_the_usual_takes_the_short_way() -> None:
 )
 def test_whatever_is_unusual_goes_the_way_of_all_others(rows: Any) -> None:
     assert short_way(rows) is None
+
+
+ODD = (
+    None, 0, -1, 2**63, 2**64 - 1, -(2**63), 1.5, 1e308, float(2**70), True, "", "x", "1", "1e400", "\x00", "é" * 1_000,
+    [], [1], ["a"], [None], {}, {"a": 1}, {"a": {"b": [1]}}, [[1], ["a"]], "2013-10-01", "2013-10-01T12:00:00+25:00",
+    "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2013-W40", 10**18,
+)  # fmt: skip
+
+
+@settings(max_examples=150)
+@given(
+    changes=st.lists(st.dictionaries(st.sampled_from(sorted(usual())), st.sampled_from(ODD), max_size=3), max_size=3)
+)
+@example(changes=[{"flight": {}}])
+@example(changes=[{"origin": {"a": 1}}, {"origin": {}}])
+def test_whatever_json_comes_is_taken_or_refused_with_a_reason(server: str, changes: list[dict[str, Any]]) -> None:
+    store = open_store(server, "odd")
+    rows = [usual(number) | change for number, change in enumerate([{}, *changes])]
+    with contextlib.suppress(InputError):
+        answer = write_events(store, "departed", rows, NOW)
+        assert answer.accepted + answer.duplicates + len(answer.rejected) == len(rows)
 
 
 def test_a_sketch_or_a_plain_view_on_the_stream_takes_the_long_way() -> None:

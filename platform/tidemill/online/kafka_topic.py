@@ -18,14 +18,17 @@ _log = logging.getLogger("tidemill.kafka")
 _OURS = {"group.id", "enable.auto.commit", "enable.auto.offset.store", "bootstrap.servers"}
 _ALIKE = ("bootstrap.", "security.", "sasl.", "ssl.", "client.", "socket.", "broker.", "log")
 _PATIENCE = 10.0  # seconds for Kafka to take an offset or a message
+_MOST_KEPT, _MOST_SAID = 900_000, 10_000
+"""Bytes of a message, and signs of a reason, that are kept aside: Kafka takes a million by default, and one message
+that it never takes would stop everybody."""
 
 
 class KafkaLog:
     """A message's value is a JSON object; its name is `topic/partition/offset`.
 
     Offsets are committed when messages are acknowledged and at no other time, so whoever is killed before that leaves
-    them to be delivered again. What cannot be pushed goes to the topic `{topic}.set-aside`, as it came, with its
-    name and the reason as headers.
+    them to be delivered again. What cannot be pushed goes to the topic `{topic}.set-aside`, as it came (of a very long
+    one the first 900 kB), with its name and the reason as headers.
 
     Args:
         address: `kafka://host:port,host:port/topic`, with `user:password@` before the hosts for SASL and any property
@@ -81,8 +84,11 @@ class KafkaLog:
 
     def set_aside(self, message: Message, reason: str) -> None:
         producer = self._producer or self._open_producer()
-        headers: dict[str, str | bytes | None] = {"message": message.name, "reason": reason}
-        producer.produce(f"{self._topic}.set-aside", message.body, headers=headers, on_delivery=self._delivered)
+        if len(message.body) > _MOST_KEPT:
+            reason = f"{reason} (here are {_MOST_KEPT:,} of its {len(message.body):,} bytes)"
+        headers: dict[str, str | bytes | None] = {"message": message.name, "reason": reason[:_MOST_SAID]}
+        body = message.body[:_MOST_KEPT]
+        producer.produce(f"{self._topic}.set-aside", body, headers=headers, on_delivery=self._delivered)
         producer.poll(0)
 
     def rewind(self) -> None:

@@ -205,6 +205,8 @@ def _cast(series: pl.Series, dtype: pl.DataType | None) -> pl.Series:
         cast = series.cast(dtype)
     except pl.exceptions.PolarsError:
         raise _wrong_type(series, dtype) from None
+    if cast.dtype != dtype:  # a struct is not cast as a whole, but field by field
+        raise _wrong_type(series, dtype)
     if dtype.is_integer() and series.dtype.is_float() and not bool((cast == series).fill_null(True).all()):
         raise _wrong_type(series, dtype)
     return cast

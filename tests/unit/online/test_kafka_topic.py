@@ -1,0 +1,90 @@
+"""What is particular to a Kafka topic as a log of events; what every log must hold is in the contract tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from tidemill.errors import UnavailableError
+from tidemill.online.event_log import Message
+from tidemill.online.kafka_topic import KafkaLog
+from tidemill.testing.kafka import MockKafka
+
+
+class Error:
+    """What Kafka's client hands out in place of a message."""
+
+    def error(self) -> KafkaError:
+        return KafkaError(KafkaError._TRANSPORT)
+
+
+class Stumbling:
+    """A Kafka consumer that once brings an error before the messages."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer, self._errors = consumer, [Error()]
+
+    def consume(self, limit: int, wait: float) -> list[Any]:
+        found = self._consumer.consume(limit, wait)
+        return [self._errors.pop(), *found] if found and self._errors else found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+@pytest.fixture
+def broker() -> Iterator[MockKafka]:
+    with MockKafka() as broker:
+        broker.create_topic("departed", partitions=8)
+        broker.send("departed", [b'{"n": %d}' % number for number in range(40)])
+        yield broker
+
+
+def first_of(log: KafkaLog) -> Sequence[Message]:
+    while not (found := log.poll(limit=30, wait=0.2)):
+        pass
+    return found
+
+
+def poll_until_it_fails(log: KafkaLog) -> None:
+    while True:
+        first_of(log)
+
+
+def test_messages_that_come_behind_an_error_are_delivered_again(broker: MockKafka) -> None:
+    log = KafkaLog(f"kafka://{broker.servers}/departed", group="windows", consumer="one")
+    log._consumer = Stumbling(log._consumer)  # type: ignore[assignment]
+    try:
+        with pytest.raises(UnavailableError):
+            poll_until_it_fails(log)
+        log.rewind()
+        found: set[int] = set()
+        for _ in range(40):
+            messages = log.poll(limit=30, wait=0.2)
+            found |= {message.row["n"] for message in messages if message.row is not None}
+            log.acknowledge(messages)
+            if len(found) == 40:
+                break
+    finally:
+        log.close()
+    assert found == set(range(40))
+    assert broker.committed("departed", "windows") == 40
+
+
+def test_a_message_too_large_for_kafka_is_set_aside_in_part_and_stops_nobody(broker: MockKafka) -> None:
+    broker.create_topic("departed.set-aside")
+    log = KafkaLog(f"kafka://{broker.servers}/departed", group="windows", consumer="one")
+    aside = KafkaLog(f"kafka://{broker.servers}/departed.set-aside", group="people", consumer="me")
+    try:
+        log.set_aside(
+            Message(name="departed/0/7", row=None, body=b"[" * 3_000_000), "its body is not JSON " + "x" * 2_000_000
+        )
+        log.acknowledge([])
+        (kept,) = first_of(aside)
+    finally:
+        log.close()
+        aside.close()
+    assert kept.body == b"[" * 900_000
