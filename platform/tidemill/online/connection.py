@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 import redis
 
 from tidemill.online.redis_refusals import ConnectionLostError
 
-Arrived = Callable[[list[Any]], None]
-"""Told all replies that have come so far, whenever more are still on their way."""
+
+class Listener(Protocol):
+    """Somebody who sends in two parts, and makes use of the first replies while Redis works on the others."""
+
+    def rest(self) -> tuple[bytes, int]:
+        """The commands of the second part, and how many replies they have. Asked when the first part has been sent, and
+        again if everything has to be sent once more."""
+        ...
+
+    def take(self, replies: list[Any], /) -> None:
+        """Told all replies that have come so far, while more are on their way."""
+        ...
+
 
 MORE = object()
 """What the parser answers while a reply is incomplete."""
@@ -55,17 +65,14 @@ class Connection:
         except BlockingIOError:
             raise TimeoutError from None
 
-    def exchange(self, packed: bytes, replies: int, arrived: Arrived | None = None) -> list[Any]:
-        """Send commands and return their replies. For somebody who makes use of the first replies while Redis works on
-        the others, the commands go in two parts, since Redis answers all that it has been sent at once."""
+    def exchange(self, packed: bytes, replies: int, listener: Listener | None = None) -> list[Any]:
+        """Send commands and return their replies, those of the listener's second part included."""
         found: list[Any] = []
-        if arrived is None:
-            self.send(packed)
-        else:
-            parts, half = memoryview(packed), len(packed) // 2
-            self.send(parts[:half])
-            arrived(found)  # to make ready; what came before Redis wakes up would be one part with the first
-            self.send(parts[half:])
+        self.send(packed)
+        if listener is not None:
+            rest, more = listener.rest()
+            self.send(rest)
+            replies += more
         feed, gets = self._reader.feed, self._reader.gets
         while True:
             feed(self._read())
@@ -73,8 +80,8 @@ class Connection:
                 found.append(reply)
             if len(found) >= replies:
                 return found
-            if arrived is not None:
-                arrived(found)
+            if listener is not None:
+                listener.take(found)
 
     def receive(self, replies: int) -> list[Any]:
         """The next replies to what was sent. Those that have come with them are kept."""

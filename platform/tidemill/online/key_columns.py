@@ -40,24 +40,25 @@ class KeyColumns:
         parts, present = self.of_rows((row,))
         return parts[0] if present is None else None
 
-    def of_rows(self, rows: Rows) -> tuple[list[bytes], list[int] | None]:
-        """The changing part of each row's key, and which rows have one (None: all of them)."""
+    def of_rows(self, rows: Rows, *, first: int = 0) -> tuple[list[bytes], list[int] | None]:
+        """The changing part of each row's key, and which rows have one (None: all of them). `first` is the number of
+        the first row in what the user gave."""
         if self.entity_less:
             return self.layout.parts([[""] * len(rows)]), None  # type: ignore[return-value]
-        parts = self.layout.parts([column_of(rows, name, "the key") for name in self.columns])
+        parts = self.layout.parts([column_of(rows, name, "the key", first=first) for name in self.columns])
         if None not in parts:
             return parts, None  # type: ignore[return-value]
         present = [place for place, part in enumerate(parts) if part is not None]
         return [parts[place] for place in present], present  # type: ignore[misc]
 
 
-def column_of(rows: Rows, name: str, what: str) -> list[Any]:
+def column_of(rows: Rows, name: str, what: str, *, first: int = 0) -> list[Any]:
     """One field of every row. Raises InputError naming the first row without it."""
     try:
         return [row[name] for row in rows]
     except KeyError:
         place = next(place for place, row in enumerate(rows) if name not in row)
         raise InputError(
-            f"Row {place} lacks {what} {name!r}; it has: {', '.join(map(str, rows[place])) or 'nothing'}.",
+            f"Row {first + place} lacks {what} {name!r}; it has: {', '.join(map(str, rows[place])) or 'nothing'}.",
             hint="Give it, or null where it is not known.",
         ) from None

@@ -6,7 +6,7 @@ whose entities are the same share one Redis hash, and so one HMGET; windowed vie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from tidemill.definitions.catalog import Catalog, OnDemandView, Projection, View
 from tidemill.definitions.on_demand import evaluate, gather_inputs
 from tidemill.definitions.types import ValueType
 from tidemill.online.codec import WrongValueError
-from tidemill.online.connection import Arrived
 from tidemill.online.decoding import WrongValues
 from tidemill.online.hash_groups import hash_groups, spread
 from tidemill.online.key_columns import KeyColumns, Rows, column_of
@@ -33,7 +32,10 @@ __all__ = ["ReadPlan", "Request", "Rows"]
 
 @dataclass(slots=True)
 class Request:
-    """A read on its way: the commands to send, and what is needed to understand the replies."""
+    """A read on its way: the commands to send, and what is needed to understand the replies.
+
+    `present` tells for each kind of key which rows have one, None all of them.
+    """
 
     rows: Rows
     packed: bytes = b""
@@ -41,10 +43,26 @@ class Request:
     present: list[list[int] | None] = field(default_factory=list)
     columns: ReplyColumns | None = None
 
-    @property
-    def arrived(self) -> Arrived | None:
-        """To be told of the replies as they come, if that is worth the while."""
-        return self.columns.take if self.columns is not None and self.replies > WORTHWHILE else None
+
+class Halves:
+    """A read of many rows whose second half is prepared while Redis is busy with the first, and whose first half is
+    decoded while it is busy with the second. Redis answers all that it was sent at once, so it must not be sent all."""
+
+    def __init__(self, request: Request, pieces: Iterator[bytes]) -> None:
+        self._request, self._pieces = request, pieces
+        request.packed = next(pieces)
+        self._first = request.replies
+        self._rest: bytes | None = None
+
+    def rest(self) -> tuple[bytes, int]:
+        """Raises InputError like `ReadPlan.prepare`."""
+        if self._rest is None:
+            self._rest = b"".join(self._pieces)
+        return self._rest, self._request.replies - self._first
+
+    def take(self, replies: list[Any], /) -> None:
+        if self._request.columns is not None:
+            self._request.columns.take(replies)
 
 
 class ReadPlan:
@@ -108,25 +126,39 @@ class ReadPlan:
             if packed is not None:
                 request.packed, request.replies = packed, self._single.replies
                 return request
-        if not rows:
-            return request
-        out: list[bytes] = []
+        request.packed = b"".join(self._pieces(request, 1))
+        return request
+
+    def halves(self, rows: Rows) -> tuple[Request, Halves | None]:
+        """The same, in halves if there are rows enough to make it worth the while."""
+        if len(rows) <= WORTHWHILE or not self._groups:
+            return self.prepare(rows), None
+        request = Request(rows)
+        halves = Halves(request, self._pieces(request, 2))
+        return (request, halves) if request.replies else (self.prepare(rows), None)
+
+    def _pieces(self, request: Request, parts: int) -> Iterator[bytes]:
+        """The commands, those of the first kind of key in so many parts; tells the request of them as they are made."""
+        rows = request.rows
         sizes: list[int] = []
         for group in self._groups:
-            keys, present = group.keys.of_rows(rows)
-            request.present.append(present)
-            sizes.append(len(keys))
-            out.append(group.commands(keys))
-        request.replies = sum(sizes)
+            present: list[int] = []
+            size = -(-len(rows) // parts) or 1
+            for start in range(0, len(rows), size):
+                some, there = group.keys.of_rows(rows[start : start + size], first=start)
+                present += range(start, start + len(some)) if there is None else [start + place for place in there]
+                request.replies += len(some)
+                yield group.commands(some)
+            request.present.append(None if len(present) == len(rows) else present)
+            sizes.append(len(present))
+            parts = 1
         if len(rows) > 1:
             request.columns = self._columns(sizes)
         for place, columns in enumerate(self._window_keys):
-            keys, present = columns.of_rows(rows)
-            request.present.append(present)
+            keys, there = columns.of_rows(rows)
+            request.present.append(there)
             request.replies += len(keys) * self._tiles.width(place)
-            out += [self._tiles.commands(place, columns.head + key + columns.tail) for key in keys]
-        request.packed = b"".join(out)
-        return request
+            yield from [self._tiles.commands(place, columns.head + key + columns.tail) for key in keys]
 
     def decode(self, request: Request, replies: list[Any], at: int) -> OnlineResult:
         """The answer. `at` is the instant of the read in microseconds, from which ttl and freshness are counted.

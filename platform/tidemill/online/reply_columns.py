@@ -41,8 +41,8 @@ class ReplyColumns:
         self._found: list[GroupColumns] = []
 
     def take(self, replies: list[Any]) -> None:
-        """Decode what has come since the last call, and make ready at the first. `replies` are all so far; another list
-        than the last time means that the connection was lost and everything is coming again."""
+        """Decode what has come since the last call. `replies` are all so far; another list than the last time means
+        that the connection was lost and everything is coming again."""
         if replies is not self._replies:
             self._begin(replies)
         fresh = replies[self._done :]

@@ -170,9 +170,9 @@ class OnlineStore:
         self.close()
 
     def _read(self, plan: ReadPlan, rows: Rows, at: datetime | None) -> OnlineResult:
-        request = plan.prepare(rows)
+        request, halves = plan.halves(rows)
         try:
-            replies = self.resp.execute(request.packed, request.replies, arrived=request.arrived)
+            replies = self.resp.execute(request.packed, request.replies, listener=halves)
         except WrongKindError as error:
             replies = plan.without_refusals(request, error.replies)
         return plan.decode(request, replies, self._instant(at))

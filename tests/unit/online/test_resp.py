@@ -23,14 +23,35 @@ def test_a_pipeline_answers_in_order(client: RespClient):
     assert client.pipeline([("SET", "a", 1), ("GET", "a"), ("GET", "b")]) == [b"OK", b"1", None]
 
 
-def test_who_wants_to_know_is_told_what_has_come_and_all_replies_come_in_order(client: RespClient):
-    told: list[int] = []
+class InTwoParts:
+    def __init__(self, commands: list[bytes]) -> None:
+        self.commands = commands
+        self.told: list[int] = []
+
+    def rest(self) -> tuple[bytes, int]:
+        return b"".join(self.commands), len(self.commands)
+
+    def take(self, replies: list[bytes], /) -> None:
+        self.told.append(len(replies))
+
+
+def test_what_is_sent_in_two_parts_is_answered_in_order(client: RespClient):
     commands = [pack_command("ECHO", str(number) * 200) for number in range(500)]
     for _ in range(3):
-        found = client.execute(b"".join(commands), 500, arrived=lambda replies: told.append(len(replies)))
+        parts = InTwoParts(commands[200:])
+        found = client.execute(b"".join(commands[:200]), 200, listener=parts)
         assert found == [str(number).encode() * 200 for number in range(500)]
-    assert told.count(0) == 3  # once each time before anything is there, to make ready
-    assert all(0 <= number < 500 for number in told)
+        assert all(0 <= number < 500 for number in parts.told)
+
+
+def test_both_parts_are_sent_again_over_a_new_connection(own_server):
+    client = RespClient(own_server.ensure_started())
+    assert client.call("PING") == b"PONG"
+    own_server.stop()
+    own_server.ensure_started()
+    parts = InTwoParts([pack_command("ECHO", "b")] * 100)
+    assert client.execute(pack_command("ECHO", "a"), 1, listener=parts) == [b"a"] + [b"b"] * 100
+    client.close()
 
 
 def test_a_refused_command_is_an_error_and_the_connection_stays_usable(client: RespClient):
