@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,6 +20,7 @@ import polars as pl
 from tidemill.clock import as_utc
 from tidemill.definitions.catalog import View
 from tidemill.errors import InputError
+from tidemill.materialize.chunks import Chunk, chunks_of_each
 from tidemill.materialize.lease import kept
 from tidemill.materialize.reach import seen_until
 from tidemill.materialize.records import Claim
@@ -159,6 +160,7 @@ class _Work:
     def _load_pieces(self, parallel: int) -> bool:
         """False where it was paused before the end."""
         waiting = iter(sorted(set(range(len(self._ends))) - self._done))
+        chunks = self._chunks(max(1, parallel))
         with ThreadPoolExecutor(max(1, parallel), thread_name_prefix="tidemill-backfill") as pool:
             at_work: dict[Future[RunReport], int] = {}
             paused = False
@@ -168,25 +170,35 @@ class _Work:
                     piece = None if paused else next(waiting, None)
                     if piece is None:
                         break
-                    at_work[pool.submit(self._load, piece)] = piece
+                    at_work[pool.submit(self._load, piece, chunks[piece])] = piece
                 if not at_work:
                     return len(self._done) == len(self._ends)
                 for future in wait(at_work, return_when=FIRST_COMPLETED).done:
                     self._note(at_work.pop(future), future.result())
 
-    def _load(self, piece: int) -> RunReport:
-        start = self._ends[piece - 1] if piece else self._claim.start
-        found = self._project.offline.latest_rows(
-            self._view.name, start=start, end=self._ends[piece], known_after=start
-        )
-        result = self._project.online.write(self._view.name, found.frame, learned=self._claim.end)
-        return replace(
-            self._report,
-            rows_read=found.rows_read,
-            rows_written=result.written,
-            rows_unchanged=result.unchanged,
-            rows_skipped=result.skipped_older + result.null_keys + found.null_keys,
-        )
+    def _chunks(self, parallel: int) -> list[list[Chunk]]:
+        limit, offline = self._project.settings.memory_limit, self._project.offline
+        if self._claim.start is None:
+            return []
+        return chunks_of_each(offline, self._view, self._claim.start, self._ends, limit=limit, parallel=parallel)
+
+    def _load(self, piece: int, chunks: Sequence[Chunk]) -> RunReport:
+        start, report = self._ends[piece - 1] if piece else self._claim.start, replace(self._report, **_NOTHING)
+        offline, online = self._project.offline, self._project.online
+        for chunk in chunks:
+            for share in range(chunk.shares):
+                part = (share, chunk.shares) if chunk.shares > 1 else None
+                found = offline.latest_rows(self._view.name, start=start, end=chunk.end, known_after=start, share=part)
+                result = online.write(self._view.name, found.frame, learned=self._claim.end)
+                report = replace(
+                    report,
+                    rows_read=report.rows_read + found.rows_read,
+                    rows_written=report.rows_written + result.written,
+                    rows_unchanged=report.rows_unchanged + result.unchanged,
+                    rows_skipped=report.rows_skipped + result.skipped_older + result.null_keys + found.null_keys,
+                )
+            start = chunk.end
+        return report
 
     def _note(self, piece: int, found: RunReport) -> None:
         self._done.add(piece)
@@ -244,3 +256,4 @@ def _ends(claim: Claim, length: timedelta) -> list[datetime]:
 
 
 _COUNTS = ("rows_read", "rows_written", "rows_unchanged", "rows_skipped")
+_NOTHING = dict.fromkeys(_COUNTS, 0)

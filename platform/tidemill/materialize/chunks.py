@@ -7,9 +7,11 @@ apart, a piece is done in shares of its keys; so is a windowed view, each of who
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tidemill.offline.store import OfflineStore
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTE = timedelta(minutes=1)
 _UNITS = {"kb": 2**10, "mb": 2**20, "gb": 2**30, "tb": 2**40, "k": 2**10, "m": 2**20, "g": 2**30, "b": 1}
 _COPIES = 6  # times a row's size: read, sorted, gathered, encoded, and the slack of allocators
 _BASE = 200 * 2**20  # what the process takes before the first row
@@ -42,12 +45,33 @@ def chunks_of(
     if limit is None:
         yield Chunk(end=end)
         return
-    most = max(1, (parse_size(limit) - _BASE) // (_COPIES * _row_bytes(view)))
+    most = _most_rows(view, limit)
     if view.is_windowed:
         events = offline.events_of_run(view.name, start=start, end=end) if view.join_keys else 0
         yield Chunk(end=end, shares=max(1, -(-events // most)))
         return
-    yield from _cut(offline, view, start, end, most)
+    yield from _cut(_rows_by_minute(offline, view, start, end), end, most)
+
+
+def chunks_of_each(
+    offline: OfflineStore, view: View, start: datetime, ends: Sequence[datetime], *, limit: str | None, parallel: int
+) -> list[list[Chunk]]:
+    """The chunks of each of adjoining intervals, the first of which begins after `start`. All of those that are at work
+    at the same time, `parallel` of them, fit the limit together."""
+    if limit is None:
+        return [[Chunk(end=end)] for end in ends]
+    most = max(1, _most_rows(view, limit) // parallel)
+    minutes = _rows_by_minute(offline, view, start, ends[-1])
+    begins = [at for at, _ in minutes]
+    chunks = []
+    for begin, end in pairwise([start, *ends]):
+        first, last = bisect_right(begins, begin - _MINUTE), bisect_right(begins, end)
+        chunks.append(list(_cut(minutes[first:last], end, most)))
+    return chunks
+
+
+def _most_rows(view: View, limit: str) -> int:
+    return max(1, (parse_size(limit) - _BASE) // (_COPIES * _row_bytes(view)))
 
 
 def parse_size(text: str) -> int:
@@ -67,10 +91,10 @@ def _row_bytes(view: View) -> int:
     return 16 + 16 * (len(view.join_keys) + len(view.features) + 2)
 
 
-def _cut(offline: OfflineStore, view: View, start: datetime | None, end: datetime, most: int) -> Iterator[Chunk]:
+def _cut(minutes: Sequence[tuple[datetime, int]], end: datetime, most: int) -> Iterator[Chunk]:
     """Pieces of at most about `most` rows of the source: of its minutes as many as fit, of a fuller minute shares."""
     begin, total = None, 0
-    for at, count in _rows_by_minute(offline, view, start, end):
+    for at, count in minutes:
         if total and total + count > most and (begin is None or at > begin):
             yield Chunk(end=_EPOCH + timedelta(microseconds=to_micros(at) - 1), shares=-(-total // most))
             begin, total = at, 0

@@ -68,8 +68,8 @@ def test_a_paused_backfill_goes_on_where_it_was(world):
 def test_a_finished_backfill_may_be_done_again(world):
     history(world)
     interval = {"start": T0 - HOUR, "end": T0 + 50 * HOUR}
-    backfill(world.project, "weather", **interval)
-    (report,) = backfill(world.project, "weather", **interval)
+    backfill(world.project, "weather", start=T0 - HOUR, end=T0 + 4 * HOUR, piece=HOUR, parallel=2)
+    (report,) = backfill(world.project, "weather", start=T0 - HOUR, end=T0 + 4 * HOUR, piece=HOUR, parallel=2)
     assert (report.state, report.rows_written, report.rows_read) == ("succeeded", 0, 51)
 
 
@@ -101,3 +101,24 @@ def test_a_source_that_is_missing_ends_in_the_ledger(world):
     (report,) = backfill(world.project, "weather", start=T0 - HOUR, end=T0)
     assert report.state == "failed"
     assert world.project.ledger.runs()[0].error == report.error
+
+
+def test_a_backfill_keeps_within_the_memory_limit_however_many_pieces_are_at_work(world):
+    """Of 20,000 rows in two hours and one full minute no more than a thousand are held at once by either worker."""
+    rows = [(f"K{n}", T0 + n % 120 * HOUR / 60, T0 + n % 120 * HOUR / 60, float(n), n) for n in range(12_000)]
+    rows += [(f"L{n}", T0 + 3 * HOUR, T0 + 3 * HOUR, float(n), n) for n in range(8_000)]
+    world.happened(*rows)
+    world.clock.set(T0 + 4 * HOUR)
+    world.project.settings = world.project.settings.model_copy(update={"memory_limit": "201mb"})
+    held: list[int] = []
+    write = world.project.online.write
+
+    def watched(view, frame, **more):
+        held.append(frame.height)
+        return write(view, frame, **more)
+
+    world.project.online.write = watched
+    (report,) = backfill(world.project, "weather", start=T0 - HOUR, end=T0 + 4 * HOUR, piece=HOUR, parallel=2)
+    assert (report.state, report.rows_read, report.rows_written) == ("succeeded", 20_000, 20_000)
+    assert max(held) < 1_500
+    assert world.served("K0", "K11999", "L7999") == [0.0, 11999.0, 7999.0]
