@@ -67,9 +67,9 @@ def test_a_paused_backfill_goes_on_where_it_was(world):
 
 def test_a_finished_backfill_may_be_done_again(world):
     history(world)
-    interval = {"start": T0 - HOUR, "end": T0 + 50 * HOUR}
-    backfill(world.project, "weather", start=T0 - HOUR, end=T0 + 4 * HOUR, piece=HOUR, parallel=2)
-    (report,) = backfill(world.project, "weather", start=T0 - HOUR, end=T0 + 4 * HOUR, piece=HOUR, parallel=2)
+    start, end = T0 - HOUR, T0 + 50 * HOUR
+    backfill(world.project, "weather", start=start, end=end)
+    (report,) = backfill(world.project, "weather", start=start, end=end)
     assert (report.state, report.rows_written, report.rows_read) == ("succeeded", 0, 51)
 
 
