@@ -1,14 +1,24 @@
-"""A real Redis for the tests of this folder, emptied between them."""
+"""A real Redis for the tests of this folder, emptied between them, and stores on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
+sys.path.insert(0, str(Path(__file__).parent))  # what several files share is imported by name
+
+from store_parts import T0
+
+from tidemill.clock import ManualClock
+from tidemill.definitions import Catalog
 from tidemill.online.embedded import EmbeddedRedis
+from tidemill.online.store import OnlineStore
+from tidemill.settings import Settings
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +45,26 @@ def own_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
     server.ensure_started()
     yield server
     server.stop()
+
+
+@pytest.fixture(params=["feast", "packed"])
+def make(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> Iterator[Callable[..., OnlineStore]]:
+    """Builds stores of a catalog on that Redis, in either layout."""
+    stores: list[OnlineStore] = []
+
+    def build(found: Catalog, **settings: Any) -> OnlineStore:
+        settings.setdefault("online_layout", request.param)
+        store = OnlineStore(
+            address=address,
+            project=found.project,
+            catalog=found,
+            settings=Settings(**settings),
+            root=tmp_path,
+            clock=ManualClock(T0),
+        )
+        stores.append(store)
+        return store
+
+    yield build
+    for store in stores:
+        store.close()
