@@ -34,9 +34,9 @@ from tidemill_serving.process import run_server
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    """The small project with its own Redis, in which two airports have weather."""
-    opened = open_with_redis(tmp_path)
+def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]:
+    """The small project with its own Redis, in which two airports have weather; a test may give more settings."""
+    opened = open_with_redis(tmp_path, **getattr(request, "param", {}))
     opened.online.write("weather", weather([("JFK", 1, 21.5), ("LGA", 1, None)]))
     yield opened
     EmbeddedRedis(opened.redis_folder).stop()
@@ -77,9 +77,8 @@ def test_redis_gone_is_503_with_the_reason_and_comes_back_by_itself(project: Pro
     assert project.predictions.scan().height == 2
 
 
-def test_redis_that_hangs_is_503_within_its_time(tmp_path: Path) -> None:
-    project = open_with_redis(tmp_path, redis_timeout=0.5)
-    EmbeddedRedis(project.redis_folder).ensure_started()
+@pytest.mark.parametrize("project", [{"redis_timeout": 0.5}], indirect=True, ids=["half a second"])
+def test_redis_that_hangs_is_503_within_its_time(project: Project) -> None:
     promote(project, 1)
     with served(project) as client:
         wait_until(lambda: client.post(PREDICT, json={"rows": [ROW]}).status_code == 200)
