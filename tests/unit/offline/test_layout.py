@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ import pytest
 from tidemill.definitions.catalog import Catalog, Entity, Feature, Source, View
 from tidemill.definitions.types import ValueType
 from tidemill.offline import layout
+from tidemill.offline.files import SourceFiles
 from tidemill.offline.store import OfflineStore
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -115,3 +117,14 @@ def test_every_kind_of_column_can_be_written(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "rows.parquet").equals(rows)
     layout.write_rows(rows.clear(), tmp_path / "none.parquet")
     assert pl.read_parquet(tmp_path / "none.parquet").height == 0
+
+
+def test_other_readers_find_the_same_rows_in_the_same_order(store: OfflineStore) -> None:
+    """A clustered file of several row groups, some columns of which lie as they are: ordinary Parquet."""
+    file = store.append("s", _rows(*MANY))
+    here = SourceFiles.open(store.catalog.source("s"), store.root)
+    tidemill = pl.DataFrame(pl.from_arrow(here.read(here.row_groups, ["id", "known", "x"])))
+    by_duckdb = duckdb.read_parquet(str(file)).project("id, epoch_us(known), x").fetchall()
+    by_polars = pl.read_parquet(file).select("id", pl.col("known").dt.epoch("us"), "x").rows()
+    assert tidemill.with_columns(pl.col("known").dt.epoch("us")).rows() == by_duckdb == by_polars
+    assert pq.read_metadata(file).num_row_groups == 2
