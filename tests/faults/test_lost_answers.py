@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import sys
 import threading
@@ -82,7 +83,7 @@ def test_a_prediction_whose_answers_get_lost_is_asked_for_again_and_logged_once(
             second = asyncio.run(ask(url))
     assert second == ["order-8-0"]
     written = [line for file in (project.state / "predictions").iterdir() for line in file.read_text().splitlines()]
-    assert len(written) == 2 * 3 + 4
+    assert sum(json.loads(line)["rows"] for line in written) == 2 * 3 + 4
     assert project.predictions.scan("delay")["prediction_id"].to_list() == [row.prediction_id for row in first] + second
 
 

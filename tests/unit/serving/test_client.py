@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from small_model import promote
 from small_project import NOW, served
+from waiting import PATIENCE
 
 from tidemill.client import (
     AsyncClient,
@@ -23,8 +24,8 @@ from tidemill.client import (
     Retry,
     ServerFailedError,
     ServerUnavailableError,
-    _json,
 )
+from tidemill.client.calls import as_json
 from tidemill.errors import InputError
 from tidemill.project import Project
 
@@ -78,10 +79,10 @@ def test_a_refusal_says_what_the_server_said_and_is_not_tried_again(project: Pro
 
 
 class Script:
-    """A server that answers with the given statuses one after the other, then with 200."""
+    """A server that answers with the given statuses one after the other, then with 200, and always with `answer`."""
 
-    def __init__(self, *statuses: int) -> None:
-        self.statuses, self.asked = list(statuses), 0
+    def __init__(self, *statuses: int, answer: bytes = RECEIPT) -> None:
+        self.statuses, self.asked, self.answer = list(statuses), 0, answer
         self.bodies: list[bytes] = []
 
 
@@ -93,9 +94,9 @@ def scripted(script: Script) -> Iterator[str]:
             script.asked += 1
             status = script.statuses.pop(0) if script.statuses else 200
             self.send_response(status)
-            self.send_header("content-length", str(len(RECEIPT)))
+            self.send_header("content-length", str(len(script.answer)))
             self.end_headers()
-            self.wfile.write(RECEIPT)
+            self.wfile.write(script.answer)
 
         def log_message(self, *_: object) -> None:
             """Nothing is printed."""
@@ -103,9 +104,11 @@ def scripted(script: Script) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,46 @@ def test_only_what_may_pass_and_cannot_happen_twice_is_tried_again(
     assert script.asked == asked
 
 
+def test_the_async_client_tries_again_by_the_same_rule() -> None:
+    async def push(script: Script, *, repeatable: bool) -> int:
+        with scripted(script) as url:
+            async with AsyncClient(url, retry=QUICK) as client:
+                return (await client.push("s", [{}], repeatable=repeatable)).accepted
+
+    passing, once = Script(503, 429), Script(503)
+    assert asyncio.run(push(passing, repeatable=True)) == 1
+    with pytest.raises(ServerUnavailableError):
+        asyncio.run(push(once, repeatable=False))
+    assert (passing.asked, once.asked) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "answer"), [([], b"<html>Please log in</html>"), ([302], b""), ([], b"[]"), ([], b'{"accepted": 1}')]
+)
+def test_an_answer_that_is_none_of_the_api_is_named_as_such(statuses: list[int], answer: bytes) -> None:
+    script = Script(*statuses, answer=answer)
+    with scripted(script) as url, Client(url) as client, pytest.raises(ServerFailedError, match="something else"):
+        client.push("s", [{}])
+    assert script.asked == 1
+
+
+def test_a_server_that_is_silent_is_given_up_after_the_timeout_of_each_attempt() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            Client(url, timeout=0.05, retry=QUICK) as client,
+            pytest.raises(ServerUnavailableError, match="ReadTimeout"),
+        ):
+            client.predict("delay", [ROW])
+        silent.settimeout(PATIENCE)
+        assert [silent.accept()[0].close() for _ in range(QUICK.attempts)] == [None] * QUICK.attempts
+
+
+def test_a_policy_that_never_asks_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one"):
+        Retry(attempts=0)
+
+
 def test_a_server_that_is_not_there_is_named_after_the_last_attempt() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -152,7 +195,7 @@ def test_pauses_double_are_drawn_at_random_and_respect_what_the_server_asks() ->
 
 
 def test_rows_may_hold_instants() -> None:
-    assert _json({"at": datetime(2013, 1, 1, tzinfo=UTC)}) == b'{"at":"2013-01-01T00:00:00+00:00"}'
+    assert as_json({"at": datetime(2013, 1, 1, tzinfo=UTC)}) == b'{"at":"2013-01-01T00:00:00+00:00"}'
 
 
 def test_a_prediction_that_is_asked_for_again_keeps_its_name() -> None:
@@ -167,4 +210,4 @@ def test_a_prediction_that_is_asked_for_again_keeps_its_name() -> None:
 def test_what_json_cannot_say_is_named_before_anything_is_sent() -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(InputError, match="complex"):
         client.predict("delay", [ROW | {"distance": 1j}])
-    assert _json({"key": b"\x00\xff"}) == b'{"key":"AP8="}'
+    assert as_json({"key": b"\x00\xff"}) == b'{"key":"AP8="}'
