@@ -105,7 +105,7 @@ def materialize(
         raise InputError("--due goes by the schedule; it goes with neither --until nor --view.")
     let_readers_go_first(opened)
     if due:
-        _print_runs(out, _run_due(opened, at, dry_run=dry_run), dry_run=dry_run)
+        _run_due(out, opened, at, dry_run=dry_run)
         return
     names = view or [item.name for item in opened.catalog.views if item.online]
     with out.stages("materializing") as stage:
@@ -114,11 +114,16 @@ def materialize(
     _print_runs(out, reports, dry_run=dry_run)
 
 
-def _run_due(project: Project, at: datetime, *, dry_run: bool) -> list[RunReport] | list[TaskReport]:
+def _run_due(out: Output, project: Project, at: datetime, *, dry_run: bool) -> None:
     from tidemill.schedule.preview import would_run
     from tidemill.schedule.worker import Worker
 
-    return list(would_run(project, at)) if dry_run else Worker(project).run_due(at)
+    worker = Worker(project)
+    reports = list(would_run(project, at)) if dry_run else worker.run_due(at)
+    told = {report.view for report in reports}
+    for letter in [one for one in worker.given_up(at) if one.view not in told]:
+        out.warn(f"{letter.view} was given up: {letter.error} Mend it, then `tidemill schedule retry {letter.view}`.")
+    _print_runs(out, reports, dry_run=dry_run)
 
 
 def _shares_of(views: Sequence[str], stage: Callable[[str, float], None]) -> Tell:

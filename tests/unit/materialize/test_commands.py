@@ -201,3 +201,20 @@ def test_progress_is_told_view_by_view_and_reaches_the_whole(world: Any, monkeyp
     (report,) = materializer.materialize(until=T0, at=T0, views=["weather"])
     assert (report.state, report.rows_written) == ("succeeded", 5)
     assert told == [("weather", 0.4), ("weather", 0.8), ("weather", 1.0)]
+
+
+def test_what_was_given_up_is_told_whenever_nothing_is_due(world: Any, run: Callable[..., Result]) -> None:
+    catalog = world.project.catalog
+    scheduled = replace(catalog.view("weather"), schedule=Schedule(cron="0 0 * * *", attempts=1))
+    world.project.catalogs.add(replace(catalog, views=(scheduled,)), at=T0)
+    file = world.root / "data" / "weather" / "a.parquet"
+    away = file.rename(world.root / "away.parquet")
+    assert run("materialize", "--due").exit_code == 1
+    for _ in range(2):
+        told = run("materialize", "--due")
+        assert told.exit_code == 0
+        assert "tidemill schedule retry weather" in told.output
+    away.rename(file)
+    run("schedule", "retry", "weather")
+    assert "given up" not in run("materialize", "--due").output
+    assert world.served("JFK") == [1.0]
