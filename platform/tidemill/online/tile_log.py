@@ -82,7 +82,7 @@ class TileLog:
         heads, counts, older = [], [], []
         for hop, (log, size) in enumerate(zip(logs, self._sizes, strict=True)):
             count = max(len(log) // size - 1, 0)
-            room = self._room(count, self.layouts[hop].capacity)
+            room = self._room(count, self.layouts[hop].capacity, is_last=hop == len(logs) - 1)
             heads.append(log[-size:] if log else _NO_TILE + bytes(size - WORD))
             counts += [count, room]
             older.append(log[:-size])
@@ -91,12 +91,16 @@ class TileLog:
         return b"".join([*heads, self._counts.pack(*counts), *older])
 
     @staticmethod
-    def _room(count: int, capacity: int) -> int:
+    def _room(count: int, capacity: int, *, is_last: bool) -> int:
         """For how many older records there is room when `count` are written anew; the script of a push says the same.
 
-        Twice as many, but no more than the longest window holds and a quarter, so that rewriting is rare.
+        As many as the longest window holds and a quarter more, so that rewriting is rare; where room takes memory, twice
+        `count` at most.
         """
-        return max(_LEAST_ROOM, min(2 * count, max(capacity, count + count // 4 + _LEAST_ROOM))) if count else 0
+        most = max(capacity, count + count // 4 + _LEAST_ROOM)
+        if is_last:
+            return most
+        return max(_LEAST_ROOM, min(2 * count, most)) if count else 0
 
     @cached_property
     def _front(self) -> struct.Struct:

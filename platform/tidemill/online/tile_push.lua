@@ -186,12 +186,13 @@ local function upto(text, size, tile)
 end
 
 -- What is in a log: of each hop the newest record, how many older ones and room for how many from which byte. `over` are
--- those that are to be added to the older ones, `text` the older ones where they are to be written anew.
+-- those that are to be added to the older ones, `text` the older ones where they are to be written anew; `older` are they
+-- as they were read, and `patches` by place what has been put over them in Redis since.
 local function opened(key, header, view)
-  local log = {key = key, heads = {}, count = {}, room = {}, from = {}, over = {}, text = {}}
+  local log = {key = key, heads = {}, count = {}, room = {}, from = {}, over = {}, text = {}, older = {}, patches = {}}
   local sound, from, length = #header == view.header, view.header, nil
   for i, hop in ipairs(view.hops) do
-    log.over[i], log.from[i] = '', from
+    log.over[i], log.from[i], log.patches[i] = '', from, {}
     if sound then
       log.count[i], log.room[i] = unpack_('<i8i8', header, view.counts + 16 * (i - 1))
       sound = log.count[i] >= 0 and log.count[i] <= log.room[i]
@@ -202,15 +203,23 @@ local function opened(key, header, view)
   end
   if sound and call('STRLEN', key) == length then return log end
   for i = 1, #view.hops do log.count[i], log.room[i], log.text[i] = 0, 0, '' end
-  log.heads = {}
+  log.heads, log.is_fresh = {}, true
   return log
+end
+
+local function older_of(log, i, size)
+  if not log.older[i] then
+    log.all = log.all or call('GET', log.key)
+    log.older[i] = sub(log.all, log.from[i] + 1, log.from[i] + log.count[i] * size)
+  end
+  return log.older[i]
 end
 
 -- The older records of a hop, which are to be written anew.
 local function text_of(log, i, size)
   if not log.text[i] then
-    log.all = log.all or call('GET', log.key)
-    log.text[i] = sub(log.all, log.from[i] + 1, log.from[i] + log.count[i] * size)
+    if next(log.patches[i]) then log.all, log.older[i], log.patches[i] = nil, nil, {} end
+    log.text[i] = older_of(log, i, size)
   end
   log.text[i] = log.text[i] .. log.over[i]
   log.over[i] = ''
@@ -237,11 +246,28 @@ local function insert_early(log, i, hop, record)
   replace(log, i, size, sub(all, 1, start * size) .. added .. sub(all, stop * size + 1))
 end
 
+-- Merges a record into the older one of its tile where it lies; false if there is none.
+local function patched(log, i, hop, record)
+  local size, tile, older = hop.size, tile_of(record), older_of(log, i, hop.size)
+  local place = upto(older, size, tile)
+  while place > 0 do
+    local one = log.patches[i][place] or sub(older, (place - 1) * size + 1, place * size)
+    if tile_of(one) ~= tile then return false end
+    if has_come(one) then
+      local both = merged(one, record, hop)
+      log.patches[i][place] = both
+      call('SETRANGE', log.key, log.from[i] + (place - 1) * size, both)
+      return true
+    end
+    place = place - 1
+  end
+  return false
+end
+
 -- The record may be older than the newest one: find its tile, or the place where it belongs.
 local function insert_late(log, i, hop, record)
-  local size, tile, in_place = hop.size, tile_of(record), not log.text[i] and log.over[i] == ''
-  local older = text_of(log, i, size)
-  local all = older .. log.heads[i]
+  if not log.text[i] and log.over[i] == '' and patched(log, i, hop, record) then return end
+  local size, tile, all = hop.size, tile_of(record), text_of(log, i, hop.size) .. log.heads[i]
   local stop = upto(all, size, tile)
   local place = stop
   while place > 0 do
@@ -249,12 +275,7 @@ local function insert_late(log, i, hop, record)
     if tile_of(one) ~= tile then break end
     if has_come(one) then
       local both = merged(one, record, hop)
-      if in_place and place * size <= #older then
-        call('SETRANGE', log.key, log.from[i] + (place - 1) * size, both)
-        log.all, log.text[i] = nil, nil
-      else
-        replace(log, i, size, sub(all, 1, (place - 1) * size) .. both .. sub(all, place * size + 1))
-      end
+      replace(log, i, size, sub(all, 1, (place - 1) * size) .. both .. sub(all, place * size + 1))
       return
     end
     place = place - 1
@@ -281,9 +302,11 @@ local function front(log, hops)
   return table.concat(parts)
 end
 
-local function room_for(count, capacity)
-  if count == 0 then return 0 end
-  return math.max(4, math.min(2 * count, math.max(capacity, count + floor(count / 4) + 4)))
+-- See `TileLog._room`.
+local function room_for(count, capacity, is_last)
+  local most = math.max(capacity, count + floor(count / 4) + 4)
+  if is_last then return most end
+  return count == 0 and 0 or math.max(4, math.min(2 * count, most))
 end
 
 -- Everything once more, without the tiles that no longer count.
@@ -293,7 +316,7 @@ local function write_anew(log, view, oldest)
     local text = text_of(log, i, hop.size)
     text = sub(text, upto(text, hop.size, tonumber(oldest[i]) - 1) * hop.size + 1)
     local count = #text / hop.size
-    if count > log.room[i] then log.room[i] = room_for(count, hop.capacity) end
+    if count > log.room[i] or log.is_fresh then log.room[i] = room_for(count, hop.capacity, i == #view.hops) end
     parts[2 * i - 1], log.count[i] = text, count
     parts[2 * i] = i < #view.hops and string.rep('\0', (log.room[i] - count) * hop.size) or ''
   end
@@ -326,21 +349,62 @@ local function write(key, header, number, oldest, records, at, counts)
   save(log, view, oldest)
 end
 
--- Merges one record of each hop into an entity's newest tiles; false where they are for others, or before their time.
-local function meet(key, header, number, records, at)
+-- The log of a new entity, with one record in each hop.
+local function create(key, number, records, at)
   local view, parts = views[number], {}
+  local hops = view.hops
+  for i, hop in ipairs(hops) do
+    parts[i] = sub(records[i], at[i] * hop.size + 1, (at[i] + 1) * hop.size)
+    parts[#hops + i] = pack('<i8i8', 0, room_for(0, hop.capacity, i == #hops))
+  end
+  call('SET', key, table.concat(parts), 'EX', view.expiry)
+  return true
+end
+
+-- Puts new newest records in front, some of them (`new`) of tiles that follow the ones there, which join the older ones;
+-- false where there is no room for them.
+local function advance(key, header, number, heads, new)
+  local view, counts, over, from, length = views[number], {}, {}, nil, nil
+  from = view.header
+  for i, hop in ipairs(view.hops) do
+    local count, room = unpack_('<i8i8', header, view.counts + 16 * (i - 1))
+    if count < 0 or count > room then return false end
+    length = from + count * hop.size
+    if new[i] and sub(header, hop.at, hop.at + 7) ~= NO_TILE then
+      if count == room then return false end
+      over[i], count = length, count + 1
+    end
+    counts[i] = pack('<i8i8', count, room)
+    from = from + room * hop.size
+  end
+  if call('STRLEN', key) ~= length then return false end
+  for i, hop in ipairs(view.hops) do
+    if over[i] then call('SETRANGE', key, over[i], sub(header, hop.at, hop.at + hop.size - 1)) end
+  end
+  call('SETRANGE', key, '0', table.concat(heads) .. table.concat(counts))
+  call('EXPIRE', key, view.expiry)
+  return true
+end
+
+-- Merges one record of each hop into an entity's newest tiles, or makes them the newest; false where that takes more.
+local function meet(key, header, number, records, at)
+  if header == '' then return create(key, number, records, at) end
+  local view, heads, new, is_new = views[number], {}, {}, false
   if #header ~= view.header then return false end
   for i, hop in ipairs(view.hops) do
     local from = at[i] * hop.size
     local a, b = sub(header, hop.at, hop.at + hop.size - 1), sub(records[i], from + 1, from + hop.size)
-    if sub(a, 1, 8) ~= sub(b, 1, 8) or not has_come(a) or not has_come(b) then return false end
-    parts[i] = merged(a, b, hop)
+    local apart = tile_of(b) - tile_of(a)
+    if apart > 0 then heads[i], new[i], is_new = b, true, true
+    elseif apart == 0 and has_come(a) and has_come(b) then heads[i] = merged(a, b, hop)
+    else return false end
   end
-  call('SETRANGE', key, '0', table.concat(parts))
+  if is_new then return advance(key, header, number, heads, new) end
+  call('SETRANGE', key, '0', table.concat(heads))
   return true
 end
 
-return {write = write, meet = meet}
+return {write = write, meet = meet, create = create, advance = advance}
 
 end
 
@@ -348,12 +412,11 @@ end
 -- each view that has plain numbers only what `meet` is for the others.
 local hops, lasts, meets, made = {}, {}, {}, nil
 local function views() return {} end
--- VIEWS
-
 local function others()
   made = made or make_others(views())
   return made
 end
+-- VIEWS
 
 -- Everything is read before anything is written: a key that is not ours stops the script here, and no id is remembered
 -- of an event that is not counted.

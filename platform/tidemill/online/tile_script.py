@@ -59,8 +59,9 @@ def _meeting(number: int, log: TileLog) -> str:
     if kinds is None:
         return ""
     lines = [
+        f"if header == '' then return others().create(key, {number}, records, at) end",
         f"if #header ~= {log.header_bytes} then return false end",
-        *_written_out(log, kinds),
+        *_written_out(number, log, kinds),
         "return true",
     ]
     return "\n  ".join([f"meets[{number}] = function(key, header, records, at)", *lines]) + "\nend"
@@ -79,28 +80,45 @@ def _kinds(log: TileLog) -> list[list[str]] | None:
     return kinds
 
 
-def _written_out(log: TileLog, kinds: Sequence[Sequence[str]]) -> list[str]:
+def _written_out(number: int, log: TileLog, kinds: Sequence[Sequence[str]]) -> list[str]:
     """Lua that unpacks both sides into a1, a2, ... and b1, b2, ..., compares tiles and merges the words."""
     formats = [f"i8i8i8{''.join(_FORMATS[kind] for kind in of_hop)}" for of_hop in kinds]
-    mine = [f"local {_names('a', 0, log.heads[-1] // WORD)} = unpack_('<{''.join(formats)}', header)"]
-    meet, small, merged = [], [], []
+    unpacked = [f"local {_names('a', 0, log.heads[-1] // WORD)} = unpack_('<{''.join(formats)}', header)"]
+    compared, news, heads, everything = [], [], [], []
     for hop, (layout, start) in enumerate(zip(log.layouts, log.heads, strict=False), start=1):
         first = start // WORD
-        place = f"records[{hop}], at[{hop}] * {layout.record_bytes} + 1"
-        mine.append(f"local {_names('b', first, layout.words)} = unpack_('<{formats[hop - 1]}', {place})")
-        tile, since, newest = first + TILE + 1, first + SINCE + 1, first + NEWEST + 1
-        meet += [f"a{tile} ~= b{tile}", f"a{since} > now", f"b{since} > now"]
-        merged += [f"a{tile}", "0", f"(b{newest} > a{newest} and b{newest} or a{newest})"]
-        for number, kind in enumerate(kinds[hop - 1], start=first + HEADER + 1):
-            merged.append(_MERGES[kind].format(number))
-            if _FORMATS[kind] == "i8":
-                small += [f"{side}{number} {sign}= {bound}" for side in "ab" for sign, bound in _BOUNDS]
-    front = f"pack('<{''.join(formats)}', {', '.join(merged)})"
+        place = f"at[{hop}] * {layout.record_bytes}"
+        words = f"unpack_('<{formats[hop - 1]}', records[{hop}], {place} + 1)"
+        unpacked.append(f"local {_names('b', first, layout.words)} = {words}")
+        mine, reasons = _merged(first, kinds[hop - 1])
+        tile = first + TILE + 1
+        compared.append(
+            f"local new{hop} = b{tile} > a{tile}\n  "
+            f"if not new{hop} and (a{tile} ~= b{tile} or {' or '.join(reasons)}) then return false end"
+        )
+        news.append(f"new{hop}")
+        record = f"sub(records[{hop}], {place} + 1, {place} + {layout.record_bytes})"
+        heads.append(f"new{hop} and {record} or pack('<{formats[hop - 1]}', {', '.join(mine)})")
+        everything += mine
+    further = f"others().advance(key, header, {number}, {{{', '.join(heads)}}}, {{{', '.join(news)}}})"
     return [
-        *mine,
-        f"if {' or '.join([*meet, *small])} then return false end",
-        f"call('SETRANGE', key, '0', {front})",
+        *unpacked,
+        *compared,
+        f"if {' or '.join(news)} then return {further} end",
+        f"call('SETRANGE', key, '0', pack('<{''.join(formats)}', {', '.join(everything)}))",
     ]
+
+
+def _merged(first: int, kinds: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a merged record whose first is the `first`, and what must not be if they are to be right."""
+    tile, since, newest = (first + word + 1 for word in (TILE, SINCE, NEWEST))
+    merged = [f"a{tile}", "0", f"(b{newest} > a{newest} and b{newest} or a{newest})"]
+    reasons = [f"a{since} > now", f"b{since} > now"]
+    for number, kind in enumerate(kinds, start=first + HEADER + 1):
+        merged.append(_MERGES[kind].format(number))
+        if _FORMATS[kind] == "i8":
+            reasons += [f"{side}{number} {sign}= {bound}" for side in "ab" for sign, bound in _BOUNDS]
+    return merged, reasons
 
 
 def _names(side: str, first: int, count: int) -> str:
