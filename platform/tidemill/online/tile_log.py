@@ -94,8 +94,8 @@ class TileLog:
     def _room(count: int, capacity: int, *, is_last: bool) -> int:
         """For how many older records there is room when `count` are written anew; the script of a push says the same.
 
-        As many as the longest window holds and a quarter more, so that rewriting is rare; where room takes memory, twice
-        `count` at most.
+        As many as the longest window holds and a quarter more, so that rewriting is rare; where room takes memory, at
+        most twice `count`.
         """
         most = max(capacity, count + count // 4 + _LEAST_ROOM)
         if is_last:
