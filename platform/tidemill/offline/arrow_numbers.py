@@ -1,6 +1,7 @@
-"""Arrow columns of numbers as NumPy arrays, straight from their buffers.
+"""Arrow columns of numbers as NumPy arrays, straight from their buffers, and arrays with nulls as columns.
 
-`pyarrow.Array.to_numpy` would import pandas on its first call, which costs a second that nobody asked for.
+`pyarrow.Array.to_numpy` and `pyarrow.array` would import pandas on their first call, which costs a third of a second
+or more that nobody asked for.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,3 +32,11 @@ def as_numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
 def as_mask(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     """The values of a boolean column without nulls."""
     return as_numbers(pc.cast(column, pa.uint8())).astype(bool)
+
+
+def as_series(name: str, values: npt.NDArray[Any], missing: npt.NDArray[np.bool_] | None) -> pl.Series:
+    """The values as a Polars column, null where they are `missing`; not-a-number stays what it is."""
+    column = pl.Series(name, values)
+    if missing is None or not missing.any():
+        return column
+    return column.zip_with(pl.Series(~missing), pl.Series(name, [None], dtype=column.dtype))

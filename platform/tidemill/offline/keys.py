@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.definitions.types import ValueType
-from tidemill.offline.arrow_numbers import as_mask, as_numbers
+from tidemill.offline.arrow_numbers import as_mask, as_numbers, as_series
 from tidemill.offline.families import family
 from tidemill.offline.instants import is_instant, to_instants
 
@@ -206,7 +206,7 @@ def _as_declared(series: pl.Series, dtype: ValueType) -> pl.Series:
     if dtype in (ValueType.STRING, ValueType.BYTES, ValueType.BOOL):
         return pl.Series(series.name, pl.from_arrow(column))
     numbers, missing = _whole_numbers(column)
-    whole = pl.Series(series.name, pa.array(numbers, mask=missing))
+    whole = as_series(series.name, numbers, missing)
     return whole.cast(pl.Datetime("us", "UTC")) if dtype is ValueType.UNIX_TIMESTAMP else whole
 
 

@@ -13,13 +13,13 @@ from functools import cached_property
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, View
 from tidemill.definitions.partials import Partials, declared, finish
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import FAR_FUTURE, FAR_PAST, longest_window, lower_bound, micros, needs_of
+from tidemill.offline.arrow_numbers import as_series
 from tidemill.offline.instants import Instants, Unit, to_unit
 from tidemill.offline.timeline import Labels, Reach, Timeline, in_time_order, reaches, timelines
 from tidemill.offline.window_columns import Column, newest_ranks, partials_of
@@ -292,7 +292,7 @@ def _feature(item: Aggregation, dtype: ValueType, partials: Partials, labels: La
 
 
 def _series(name: str, values: np.ndarray, is_null: np.ndarray, dtype: ValueType) -> pl.Series:
-    series = pl.Series(name, pa.array(values, mask=is_null))
+    series = as_series(name, values, is_null)
     polars = dtype.polars()
     return series if polars is None or series.dtype == polars else series.cast(polars)
 
