@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
 import resource
 import socket
 import sys
-from collections.abc import Iterator
 
 import uvicorn
 
 from tidemill.errors import ConfigurationError, ConflictError
 from tidemill.project import Project
 from tidemill_serving.app import create_app
-from tidemill_serving.protocol import DRAINING, PatientHttpProtocol
+from tidemill_serving.draining import DrainingServer
+from tidemill_serving.protocol import PatientHttpProtocol
 
 _log = logging.getLogger("tidemill.serving")
 _BACKLOG = 2_048
 _SWITCH_SECONDS = 0.001
-_LAST_CALL = 0.3  # seconds in which everybody who uses a connection is told that it ends
-_LAST_WORDS = 2.0  # seconds for the first request of those who were accepted last
-_STEP = 0.05
 
 
 def run_server(project: Project, *, host: str, port: int, dashboard: bool = False) -> None:
@@ -51,59 +47,6 @@ def _listener(host: str, port: int) -> socket.socket:
             f"The API cannot listen on {host}:{port}: {error.strerror or error}.",
             hint="Choose an address of this machine and a port it may use.",
         ) from error
-
-
-class DrainingServer(uvicorn.Server):
-    """A server that loses no request when it ends.
-
-    uvicorn alone closes idle connections at once, and with them the requests that are on their way on them. Here every
-    answer first says that its connection ends; then nobody new is accepted; then what is idle is closed.
-    """
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.config.app.state.serving.draining = True  # type: ignore[union-attr] - it is what `create_app` returned
-        self.lifespan.state[DRAINING] = True
-        for connection in self.server_state.connections:
-            if isinstance(connection, PatientHttpProtocol):
-                connection.end_with_this_answer()
-        if not self.force_exit:
-            await asyncio.sleep(_LAST_CALL)
-        waiting = self._close_listeners(sockets or [])
-        for connection in waiting:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-        await self._hear_newcomers()
-        await super().shutdown(sockets)
-
-    def _close_listeners(self, sockets: list[socket.socket]) -> list[socket.socket]:
-        """Accept nobody any more but those whom the kernel has accepted already, and would reset else."""
-        last = [listener.dup() for listener in sockets]
-        for listener in (*self.servers, *sockets):
-            listener.close()
-        waiting = [connection for listener in last for connection in _accept_all(listener)]
-        for listener in last:
-            listener.close()
-        return waiting
-
-    def _protocol(self) -> PatientHttpProtocol:
-        return PatientHttpProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-
-    async def _hear_newcomers(self) -> None:
-        """Who was accepted last may not have had the time to ask: wait a little for everybody's first request."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + _LAST_WORDS
-        while not self.force_exit and loop.time() < end:
-            await asyncio.sleep(_STEP)
-            if all(getattr(connection, "cycle", self) is not None for connection in self.server_state.connections):
-                return
-
-
-def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
-    listener.setblocking(False)
-    while True:
-        try:
-            yield listener.accept()[0]
-        except OSError:  # nobody waits, or no more files can be opened
-            return
 
 
 def server_config(project: Project, *, host: str, port: int, dashboard: bool = False) -> uvicorn.Config:

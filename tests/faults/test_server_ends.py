@@ -11,13 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-import redis
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
 
 from small_live import PREDICT, ROW, live, open_with_redis, weather
 from small_model import promote
-from small_project import NOW, wait_until
+from small_project import NOW
+from stalling import stalled
+from waiting import PATIENCE, wait_until
 
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.predictions import PredictionLog
@@ -29,7 +30,7 @@ PENDING = 'tidemill_pending_requests{kind="predict",name="delay"} 1.0'
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     """The small project, promoted."""
-    opened = open_with_redis(tmp_path, redis_timeout=20.0, request_timeout=20.0)
+    opened = open_with_redis(tmp_path, redis_timeout=PATIENCE, request_timeout=PATIENCE)
     opened.online.write("weather", weather([("JFK", 1, 21.5)]))
     promote(opened, 1)
     yield opened
@@ -48,13 +49,13 @@ class Load:
     def run(self, clients: int, *, meanwhile: Callable[[], None]) -> None:
         with ThreadPoolExecutor(clients) as threads:
             running = [threads.submit(self._ask_on, 1 + number % 3) for number in range(clients)]
-            wait_until(lambda: len(self.answered) > 100, seconds=60)
+            wait_until(lambda: len(self.answered) > 100)
             meanwhile()
             for client in running:
                 client.result()
 
     def _ask_on(self, rows: int) -> None:
-        with httpx.Client(base_url=self.url, timeout=60) as client:
+        with httpx.Client(base_url=self.url, timeout=PATIENCE) as client:
             while True:
                 try:
                     answer = client.post(PREDICT, json={"rows": [ROW] * rows})
@@ -86,26 +87,22 @@ def test_a_server_told_to_end_under_load_loses_no_request(project: Project) -> N
     with live(project) as server:
         load = Load(server.url)
         load.run(8, meanwhile=server.process.terminate)
-        assert server.process.wait(timeout=60) in (0, -signal.SIGTERM)
+        assert server.process.wait(timeout=PATIENCE) in (0, -signal.SIGTERM)
     assert load.lost == []
     assert sorted(load.answered) == sorted(logged(project))
 
 
 def test_a_request_that_takes_long_is_answered_before_the_server_ends(project: Project) -> None:
-    with (
-        live(project) as server,
-        ThreadPoolExecutor(1) as thread,
-        redis.Redis.from_url(project.redis_address()) as online,
-    ):
-        assert httpx.post(server.url + PREDICT, json={"rows": [ROW]}).status_code == 200
-        online.client_pause(3_000)
-        slow = thread.submit(httpx.post, server.url + PREDICT, json={"rows": [ROW]}, timeout=60)
-        wait_until(lambda: PENDING in httpx.get(f"{server.url}/metrics").text)
-        server.process.terminate()
-        wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 503)
-        assert not slow.done()
+    with live(project) as server, ThreadPoolExecutor(1) as thread:
+        assert httpx.post(server.url + PREDICT, json={"rows": [ROW]}, timeout=PATIENCE).status_code == 200
+        with stalled(EmbeddedRedis(project.redis_folder).pid):
+            slow = thread.submit(httpx.post, server.url + PREDICT, json={"rows": [ROW]}, timeout=PATIENCE)
+            wait_until(lambda: PENDING in httpx.get(f"{server.url}/metrics", timeout=PATIENCE).text)
+            server.process.terminate()
+            wait_until(lambda: httpx.get(f"{server.url}/health", timeout=PATIENCE).status_code == 503)
+            assert not slow.done()
         answer = slow.result()
-        assert server.process.wait(timeout=60) in (0, -signal.SIGTERM)
+        assert server.process.wait(timeout=PATIENCE) in (0, -signal.SIGTERM)
     assert answer.status_code == 200
     assert answer.headers["connection"] == "close"
     assert answer.json()["predictions"][0]["prediction_id"] in logged(project)

@@ -40,8 +40,10 @@ import sys
 from pathlib import Path
 from tidemill.project import open_project
 from tidemill_serving.process import run_server
+from tidemill_serving.draining import DrainingServer
 from tidemill_serving.protocol import PatientHttpProtocol
 PatientHttpProtocol.head_timeout = float(sys.argv[3])
+DrainingServer.last_call = DrainingServer.last_words = float(sys.argv[4])
 run_server(open_project(Path(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[2]))
 """
 
@@ -112,10 +114,13 @@ def live(
     files: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[LiveServer]:
-    """The project's API, ready, with time standing still at NOW; `files` limits its file descriptors."""
+    """The project's API, ready, with time standing still at NOW; `files` limits its file descriptors.
+
+    When it is told to end it has patience: those who use it are heard, however slow the machine is.
+    """
     SimulatedClock(project.state / "clock.json").set(NOW)
     port = free_port()
-    command = [sys.executable, "-c", _SERVER, str(project.root), str(port), str(head_timeout)]
+    command = [sys.executable, "-c", _SERVER, str(project.root), str(port), str(head_timeout), str(PATIENCE)]
     with (project.root / "server.log").open("a") as log:
         process = subprocess.Popen(
             command,
