@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,11 +175,25 @@ def _cast(column: pl.Expr, found: pl.DataType, wanted: pl.DataType) -> pl.Expr:
         return _as_instant(column, wanted)
     if found.is_(pl.String) and wanted.is_(pl.Date):
         return column.str.to_date("%Y-%m-%d")
-    if found.is_integer() and wanted.is_(pl.Boolean):
-        return column != 0
+    if found.is_numeric() and (wanted.is_integer() or wanted.is_(pl.Boolean)):
+        return column.map_batches(partial(_unchanged, wanted=wanted), return_dtype=wanted, is_elementwise=True)
     if isinstance(found, pl.Datetime) and isinstance(wanted, pl.Datetime):
         return column  # the contract converts it, and sees whether anything would get lost
     return column.cast(wanted)
+
+
+def _unchanged(values: pl.Series, *, wanted: pl.DataType) -> pl.Series:
+    """Numbers as whole ones, or as yes and no. Raises SourceError where that would change one."""
+    converted = values.cast(wanted, strict=False)
+    changed = values.filter(
+        (converted.cast(values.dtype, strict=False) != values).fill_null(value=True) & values.is_not_null()
+    )
+    if changed.len():
+        raise SourceError(
+            f"Column {values.name!r} holds {changed[0]}, which is not a value of {wanted}.",
+            hint="Correct the schema; nothing is rounded.",
+        )
+    return converted
 
 
 def _as_instant(column: pl.Expr, wanted: pl.Datetime) -> pl.Expr:
@@ -200,7 +215,8 @@ def _columns(result: Any, schema: Schema) -> pl.DataFrame:
     names = list(result.keys())
     if len(set(names)) < len(names):
         raise InputError(f"The query gives a column twice: {', '.join(names)}.", hint="Name them apart with `as`.")
-    overrides = {name: dtype for name, dtype in schema.items() if name in names and not dtype.is_temporal()}
+    # Whole numbers are made afterwards, where it is seen whether one of them is a fraction; Polars would cut it off.
+    overrides = {name: dtype for name, dtype in schema.items() if name in names and not _made_later(dtype)}
     parts = [
         pl.DataFrame(
             [tuple(row) for row in rows],
@@ -214,6 +230,10 @@ def _columns(result: Any, schema: Schema) -> pl.DataFrame:
     if not parts:
         return pl.DataFrame(schema={name: overrides.get(name, pl.Null()) for name in names})
     return pl.concat(parts, how="vertical_relaxed")
+
+
+def _made_later(dtype: pl.DataType) -> bool:
+    return dtype.is_temporal() or dtype.is_integer() or dtype.is_(pl.Boolean)
 
 
 def _explained(error: SQLAlchemyError, where: str) -> TidemillError:

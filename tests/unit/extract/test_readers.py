@@ -185,3 +185,26 @@ def test_an_extraction_is_one_line_and_paths_are_relative_to_the_project(project
     (project.root / "orders.csv").unlink()
     with pytest.raises(TidemillError, match=r"There is no file .*orders\.csv"):
         extract(project, start=START + DAY, end=START + 2 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"), [("1.0, 19.9", pl.Int64()), ("0, 2", pl.Boolean()), ("1, 3e10", pl.Int32())]
+)
+def test_a_number_that_a_type_would_change_stops_the_reader_and_is_named(tmp_path, values: str, dtype: pl.DataType):
+    rows = " union all ".join(f"select {value} as x" for value in values.split(", "))
+    file = tmp_path / "numbers.parquet"
+    pl.DataFrame({"x": [float(value) for value in values.split(", ")]}).write_parquet(file)
+    for frame in (
+        read_sql(f"sqlite:///{tmp_path / 'numbers.db'}", rows, schema={"x": dtype}),
+        read_parquet(file, schema={"x": dtype}),
+    ):
+        with pytest.raises((SourceError, pl.exceptions.PolarsError), match=r"'x' holds|conversion"):
+            frame.collect()
+
+
+def test_whole_numbers_that_a_database_keeps_as_fractions_are_whole(tmp_path):
+    query = "select 1.0 as x, 1 as yes union all select 2.0, 0 union all select null, null"
+    schema = {"x": pl.Int64(), "yes": pl.Boolean()}
+    frame = read_sql(f"sqlite:///{tmp_path / 'numbers.db'}", query, schema=schema).collect()
+    assert frame.rows() == [(1, True), (2, False), (None, None)]
+    assert frame.schema == schema
