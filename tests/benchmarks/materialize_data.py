@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 T0 = datetime(2024, 5, 1, tzinfo=UTC)
 END = T0 + timedelta(hours=2)
+CHANGED = END + timedelta(hours=3)
+"""When everything that `write_changes` writes is known."""
 FEATURES = [f"f{number}" for number in range(10)]
 WINDOWED = ["orders", "amount", "mean_amount", "largest"]
 _ENTITIES_AT_ONCE = 1_000_000
@@ -68,7 +70,7 @@ def write_changes(folder: Path, share: float) -> datetime:
     changed = frame.sort("created").unique("driver_id", keep="last").sample(fraction=share, seed=9)
     changed = changed.with_columns(pl.col("event_timestamp") + hours, pl.col("created") + hours, pl.col("f3") + 1)
     pl.concat([frame, changed.sort("event_timestamp")]).write_parquet(folder / "stats.parquet", row_group_size=100_000)
-    return END + timedelta(hours=3)
+    return CHANGED
 
 
 def write_orders(file: Path, events: int, entities: int) -> None:
