@@ -91,9 +91,7 @@ class ChunkIndex:
 
     def __init__(self, rows: Rows) -> None:
         self._size = rows.size
-        self._present = np.zeros(rows.size, bool)
-        self._present[rows.codes if rows.runs is None else rows.runs.codes] = True
-        self._all_present = bool(self._present.all())
+        self._present = None if rows.runs is not None else _present(rows)
         self._order: Integers | None = None
         if not self._pack_by_time(rows) and not _rises(rows.event):
             self._order = np.argsort(rows.event, kind="stable")
@@ -103,8 +101,8 @@ class ChunkIndex:
             self._pack_by_rank(rows.codes)
 
     def holds(self, codes: Integers) -> Mask | None:
-        """Which of these entities have any row here; None if all entities do."""
-        return None if self._all_present else self._present[codes]
+        """Which of these entities have any row here; None if all do, or where only they are asked for anyway."""
+        return None if self._present is None else self._present[codes]
 
     def match(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> tuple[Integers, Matches]:
         """The winner within this chunk of each label that has one: the labels' places, and their rows."""
@@ -132,20 +130,18 @@ class ChunkIndex:
         if not _nearly_rises(needles):
             order = pl.Series(needles).arg_sort().to_numpy().astype(np.int64, copy=False)
             needles, codes = taken(needles, order), taken(codes, order)
+            cutoff, known_cutoff = taken(cutoff, order), taken(known_cutoff, order)
         place = np.searchsorted(self._packed, needles, side="left") - 1
-        found = np.flatnonzero((place >= 0) & ((taken(self._packed, place) >> self._shift) == codes))
-        order = found if order is None else taken(order, found)
-        place, codes = taken(place, found), taken(codes, found)
+        place[(place < 0) | ((taken(self._packed, place) >> self._shift) != codes)] = -1
         if self._rows.known is not None:
-            self._settle(self._rows.known, place, codes, taken(cutoff, order), taken(known_cutoff, order))
-            found = place >= 0
-            order, place = order[found], place[found]
-        return order, self._rank(place)
+            self._settle(self._rows.known, place, codes, cutoff, known_cutoff)
+        found = np.flatnonzero(place >= 0)
+        return found if order is None else taken(order, found), self._rank(taken(place, found))
 
     def _settle(
         self, known: Instants, place: Integers, codes: Integers, cutoff: Instants, known_cutoff: Instants
     ) -> None:
-        """Walk back over rows that were not known yet, then through rows of an equal event time."""
+        """Walk back over rows that were not known yet, then through rows of an equal event time; -1 is no place."""
         hard = self._skip_unknown(known, place, codes, known_cutoff)
         hard |= self._settle_ties(known, place, codes, known_cutoff)
         if hard.any():
@@ -154,7 +150,7 @@ class ChunkIndex:
     def _skip_unknown(self, known: Instants, place: Integers, codes: Integers, known_cutoff: Instants) -> Mask:
         """Move `place` to the newest known row, -1 where there is none; the mask tells who gave up."""
         hard = np.zeros(len(place), bool)
-        late = np.flatnonzero(taken(known, self._rank(place)) > known_cutoff)
+        late = np.flatnonzero((taken(known, self._rank(place)) > known_cutoff) & (place >= 0))
         for _ in range(_STEPS):
             if not len(late):
                 return hard
@@ -170,21 +166,18 @@ class ChunkIndex:
     def _settle_ties(self, known: Instants, place: Integers, codes: Integers, known_cutoff: Instants) -> Mask:
         """Among rows of the same event time take the one known last; the mask tells who gave up."""
         hard = np.zeros(len(place), bool)
-        tied = np.flatnonzero(place >= 1)
-        before = place[tied] - 1
-        for step in range(_STEPS + 1):
-            same = np.flatnonzero(self._tie(before, taken(place, tied), taken(codes, tied)))
-            tied, before = taken(tied, same), taken(before, same)
+        before = place - 1
+        tied = np.flatnonzero((before >= 0) & self._tie(before, place, codes))
+        before = taken(before, tied)
+        for _ in range(_STEPS):
             if not len(tied):
                 return hard
-            if step == _STEPS:
-                break
             here = known[self._rank(before)]
             better = (here <= known_cutoff[tied]) & (here > known[self._rank(place[tied])])
             place[tied[better]] = before[better]
             before = before - 1
-            inside = before >= 0
-            tied, before = tied[inside], before[inside]
+            same = np.flatnonzero((before >= 0) & self._tie(before, place[tied], codes[tied]))
+            tied, before = tied[same], before[same]
         hard[tied] = True
         return hard
 
@@ -192,8 +185,8 @@ class ChunkIndex:
         """Whether rows are of the same entity and event time as those at `place`, which are of these codes."""
         if not self._by_rank:
             return taken(self._packed, before) == taken(self._packed, place)
-        same = self._rows.event[self._rank(before)] == self._rows.event[self._rank(place)]
-        return same & ((self._packed[before] >> self._shift) == codes)
+        same = taken(self._rows.event, self._rank(before)) == taken(self._rows.event, self._rank(place))
+        return same & ((taken(self._packed, before) >> self._shift) == codes)
 
     def _search_exactly(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> Integers:
         """For the few (deep ties, long delays): search by known time among completely ordered rows."""
@@ -257,6 +250,13 @@ class ChunkIndex:
 
     def _rank(self, place: Integers) -> Integers:
         return taken(self._packed, place) & _RANK if self._by_rank else place
+
+
+def _present(rows: Rows) -> Mask | None:
+    """Whether each entity has any row; None if all have."""
+    present = np.zeros(rows.size, bool)
+    present[rows.codes] = True
+    return None if present.all() else present
 
 
 def _nearly_rises(needles: Integers) -> bool:
