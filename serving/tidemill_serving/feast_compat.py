@@ -94,6 +94,7 @@ class _Asked:
             return cls(service=service, references=(), schema=snapshot.schemas[service], types=types)
         if type(references) is not list or not references or not all(type(name) is str for name in references):
             raise MalformedBodyError("Neither `feature_service` nor `features` (an array of `view:feature`) is given.")
+        references = [*dict.fromkeys(references)]
         schema = row_schema_of_features(catalog, references)
         pairs = (reference.partition(":") for reference in references)
         projections = [Projection(view=view, features=(feature,)) for view, _, feature in pairs]

@@ -138,6 +138,7 @@ async def answer_references(state: ServingState, body: bytes) -> bytes:
     references = request.get("features")
     if type(references) is not list or not references or not all(type(name) is str for name in references):
         raise MalformedBodyError("`features` is missing or wrong; an array of `view:feature` texts was expected.")
+    references = [*dict.fromkeys(references)]  # a list that says the same over and over must not make a plan as long
     snapshot = state.snapshot
     rows = row_schema_of_features(snapshot.catalog, references).check(request.get("rows"), limit=state.limits.rows)
     result = await snapshot.online.aread_features(references, rows)

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from small_project import NOW, catalog, open_small, served, wait_until
+from small_project import NOW, DictionaryStore, catalog, open_small, served, wait_until
 
 from tidemill.project import Project
 
@@ -129,6 +129,29 @@ def test_an_unknown_service_is_404_with_a_suggestion(client: httpx.Client) -> No
     answer = client.post("/v1/features/delay_v2", json={"rows": [ROW]})
     assert answer.status_code == 404
     assert answer.json()["hint"] == "Did you mean 'delay_v1'?"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/features", {"rows": [{"origin": "JFK", "route": 1}]}),
+        ("/get-online-features", {"entities": {"origin": ["JFK"], "route": [1]}}),
+    ],
+)
+def test_a_feature_that_is_named_over_and_over_is_planned_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    planned = []
+    read = DictionaryStore.aread_features
+
+    async def noted(store: DictionaryStore, references: list[str], rows: Any, **_options: Any) -> Any:
+        planned.append(references)
+        return await read(store, references, rows)
+
+    monkeypatch.setattr(DictionaryStore, "aread_features", noted)
+    with served(project) as http:
+        assert http.post(path, json=body | {"features": ["weather:temp"] * 1_000}).status_code == 200
+    assert planned == [["weather:temp"]]
 
 
 def test_an_unknown_feature_is_404(client: httpx.Client) -> None:
