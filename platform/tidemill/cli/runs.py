@@ -91,7 +91,7 @@ def _facts(run: Run, now: datetime) -> list[tuple[str, Any]]:
     if run.state == "claimed":
         alive = run.lease_until > now
         until = f"until {run.lease_until:%H:%M:%S} UTC it is its worker's, unless that process ends before"
-        facts += [("state", f"at work; {until}" if alive else "left by its worker; the next run continues it")]
+        facts += [("state", f"at work; {until}" if alive else f"left by its worker; {_who_continues(run)}")]
         facts += [("progress", run.progress)] if run.progress else []
         return facts
     facts += [("state", run.state), ("finished", run.finished_at), ("seconds", run.seconds)]
@@ -100,6 +100,12 @@ def _facts(run: Run, now: datetime) -> list[tuple[str, Any]]:
     seen = "nothing, as facts before its start are not all loaded" if run.cutoff is None else run.cutoff
     rows = f"{run.rows_read:,} read, {run.rows_written:,} written, {run.rows_skipped:,} skipped"
     return [*facts, ("the store then held all up to", seen), ("rows", f"{rows} (null key, or older than stored)")]
+
+
+def _who_continues(run: Run) -> str:
+    if run.kind != "backfill" or run.start is None:
+        return "the next run continues it"
+    return f"`tidemill backfill {run.view} --start {run.start.isoformat()}` goes on with what is left"
 
 
 @schedule_app.command("show")

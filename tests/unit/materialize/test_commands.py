@@ -125,6 +125,9 @@ def test_a_backfill_that_was_paused_goes_on_with_the_same_command(world: Any, ru
     run("schedule", "pause", "backfill:weather", "--reason", "the store is busy")
     assert "schedule resume backfill:weather" in run("backfill", "weather", "--start", "2013-09-30").stdout
     assert "backfill:weather" in Switches(world.project.database, "flights").paused()
+    (left,) = json.loads(run("runs", "--json").stdout)
+    explained = run("runs", "--explain", str(left["id"])).stdout
+    assert "`tidemill backfill weather --start 2013-09-30T00:00:00+00:00` goes on" in explained
     run("schedule", "resume", "backfill:weather")
     (report,) = json.loads(run("backfill", "weather", "--start", "2013-09-30", "--json").stdout)
     assert (report["state"], report["rows_read"]) == ("succeeded", 3)
