@@ -144,7 +144,7 @@ class EmbeddedRedis:
         """A server with much data loads it first and answers -LOADING meanwhile."""
         patience = time.monotonic() + _START_SECONDS
         while _ask(self.socket, b"PING") != b"+PONG":
-            if lifeline is not None and select.select([lifeline], [], [], 0)[0]:
+            if lifeline is not None and _has_ended(lifeline):
                 raise self._failed("it ended while starting")
             if time.monotonic() > patience:
                 raise self._failed("it did not become ready in time")
@@ -217,6 +217,12 @@ def _gone(pid: int, *, within: float) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def _has_ended(lifeline: int) -> bool:
+    poll = select.poll()  # unlike `select`, it takes the files of a process that has many
+    poll.register(lifeline, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _private_folder() -> Path:
