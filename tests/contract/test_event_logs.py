@@ -97,7 +97,7 @@ class Kafka:
         broker.create_topic("departed", partitions=2)
 
     def open(self, consumer: str = "one") -> EventLog:
-        quick = "session.timeout.ms=1000&heartbeat.interval.ms=100&fetch.wait.max.ms=20&reconnect.backoff.max.ms=100"
+        quick = "session.timeout.ms=3000&heartbeat.interval.ms=100&fetch.wait.max.ms=20&reconnect.backoff.max.ms=100"
         address = f"kafka://{self._broker.servers}/departed?{quick}&log_level=0"
         return open_log(address, group=GROUP, consumer=consumer)
 
