@@ -22,7 +22,17 @@ import polars as pl
 from tidemill.definitions.catalog import Feature, View
 from tidemill.definitions.types import ValueType
 from tidemill.online.codec import encode_value
-from tidemill.online.columns import Long, Piece, as_declared, constant, micros_of, numbers, plain_texts, total_length
+from tidemill.online.columns import (
+    Long,
+    Piece,
+    as_declared,
+    constant,
+    filled,
+    micros_of,
+    numbers,
+    plain_texts,
+    total_length,
+)
 
 FIXED_WIDTH = {
     ValueType.INT32: "<i4",
@@ -87,7 +97,7 @@ def _null_bits(columns: Sequence[pl.Series], rows: int) -> list[Piece]:
 def _numbers_of(dtype: ValueType, column: pl.Series) -> np.ndarray:
     if dtype is ValueType.UNIX_TIMESTAMP:
         return micros_of(column)
-    return (column.fill_null(False) if dtype is ValueType.BOOL else column.fill_null(0)).to_numpy()
+    return filled(column, False if dtype is ValueType.BOOL else 0).to_numpy()
 
 
 def _other_pieces(dtype: ValueType, column: pl.Series) -> tuple[Piece, Piece]:

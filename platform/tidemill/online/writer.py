@@ -286,7 +286,7 @@ def _exchange(client: RespClient, script: Script, calls: list[bytes]) -> list[li
 
 def _instants(frame: pl.DataFrame, event: np.ndarray, learned: int) -> list[Piece]:
     """Event, known and learned time of each row, as they are stored."""
-    known = frame[KNOWN_TIME].cast(pl.Datetime("us", "UTC")).to_physical().fill_null(_UNKNOWN).to_numpy()
+    known = micros_of(frame[KNOWN_TIME], missing=_UNKNOWN)
     return [numbers(event, ">i8"), numbers(known, ">i8"), numbers(np.full(frame.height, learned), ">i8")]
 
 
