@@ -1,0 +1,56 @@
+"""How commands in two parts are exchanged with a Redis that takes its time."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from threading import Thread
+
+import hiredis
+import pytest
+
+from tidemill.online.connection import MORE, Connection
+
+
+class Parts:
+    """A listener whose second part is `b`; it notes what it was told."""
+
+    def __init__(self, redis: socket.socket) -> None:
+        self.redis, self.told = redis, []
+
+    def rest(self) -> tuple[bytes, int]:
+        return b"b", 2
+
+    def take(self, replies: list[bytes], /) -> None:
+        self.told.append(list(replies))
+        self.redis.sendall(b"+three\r\n")  # only now does the last reply come
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Connection, socket.socket]]:
+    """A connection, and the other end of its socket in the place of Redis."""
+    ours, redis = socket.socketpair()
+    connection = Connection.__new__(Connection)
+    connection.socket = ours
+    connection._reader = hiredis.Reader(notEnoughData=MORE)
+    connection.limit(10)
+    yield connection, redis
+    ours.close()
+    redis.close()
+
+
+def test_what_has_come_is_told_while_redis_works_on_the_rest(ends: tuple[Connection, socket.socket]):
+    connection, redis = ends
+    parts = Parts(redis)
+
+    def answer() -> None:
+        asked = b""
+        while asked != b"ab":
+            asked += redis.recv(10)
+        redis.sendall(b"+one\r\n+two\r\n")
+
+    worker = Thread(target=answer)
+    worker.start()
+    assert connection.exchange(b"a", 1, parts) == [b"one", b"two", b"three"]
+    worker.join()
+    assert parts.told == [[b"one", b"two"]]
