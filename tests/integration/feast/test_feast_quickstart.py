@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import chdir, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -56,8 +58,8 @@ def quickstarts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart
     from feast.repo_operations import init_repo
 
     folder = tmp_path_factory.mktemp("quickstart")
-    with chdir(folder), redirect_stdout(StringIO()):
-        init_repo("drivers", "local")
+    with chdir(folder), redirect_stdout(StringIO()), local_time_is_utc():
+        init_repo("drivers", "local")  # writes when rows were created in local time, without a zone
     made = folder / "drivers" / "feature_repo"
     configuration = (made / "feature_store.yaml").read_text()
     assert FEASTS_ONLINE in configuration
@@ -73,9 +75,22 @@ def quickstarts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart
         with opened_repository(root) as repository:
             register(repository)
     yield Quickstarts(**roots, now=datetime.now(UTC))
-    project = tidemill.open(roots["all_ours"])
-    EmbeddedRedis(project.redis_folder).stop()
-    project.close()
+    for root in filter(Path.exists, (roots["all_ours"], folder / "all_pushed_to")):
+        project = tidemill.open(root)
+        EmbeddedRedis(project.redis_folder).stop()
+        project.close()
+
+
+@contextmanager
+def local_time_is_utc() -> Iterator[None]:
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    try:
+        yield
+    finally:
+        os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
+        time.tzset()
 
 
 def opened(root: Path) -> Any:
@@ -150,19 +165,24 @@ def test_loading_reading_and_pushing_go_as_in_the_quickstart(quickstarts: Quicks
     after = {name: online(root, quickstarts.now, pushed=row) for name, root in roots_of(quickstarts, plugins)}
     assert after["ours"] == after["feasts"]
     assert after["ours"]["fresh"]["driver_config"][0] == {"max_distance_km": 500}
-    with chdir(quickstarts.ours[plugins]):
-        history = opened(quickstarts.ours[plugins]).get_historical_features(
+    root = roots_of(quickstarts, plugins)[1][1]
+    with chdir(root):
+        history = opened(root).get_historical_features(
             spine(quickstarts.now).tail(3), ["driver_hourly_stats:conv_rate", "driver_hourly_stats:driver_config"]
         )
         assert history.to_polars()["driver_config"].to_list()[0] == '{"max_distance_km": 500}'
 
 
 def roots_of(quickstarts: Quickstarts, plugins: str) -> list[tuple[str, Path]]:
-    """A copy of its own of Feast's, so that what is pushed there is pushed once."""
-    mine = quickstarts.feasts.with_name(f"feasts_beside_{plugins}")
-    if not mine.exists():
-        shutil.copytree(quickstarts.feasts, mine)
-    return [("feasts", mine), ("ours", quickstarts.ours[plugins])]
+    """Copies of their own, so that what is pushed there is pushed once, and no other test meets it."""
+    copies = {
+        "feasts": (quickstarts.feasts, f"feasts_beside_{plugins}"),
+        "ours": (quickstarts.ours[plugins], f"{plugins}_pushed_to"),
+    }
+    for source, name in copies.values():
+        if not source.with_name(name).exists():
+            shutil.copytree(source, source.with_name(name))
+    return [(whose, source.with_name(name)) for whose, (source, name) in copies.items()]
 
 
 def online(root: Path, now: datetime, *, pushed: dict[str, list[Any]] | None = None) -> dict[str, dict[str, Any]]:
