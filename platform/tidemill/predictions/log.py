@@ -14,6 +14,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -124,17 +125,29 @@ class PredictionLog:
 
     def torn_lines(self) -> list[TornLine]:
         """Lines that killed processes left unfinished."""
-        torn = (whole_lines(file)[1] for file in self._files(None, None) if file.suffix == SUFFIX)
-        return [line for line in torn if line is not None]
+        found = []
+        for file in self._files(None, None):
+            with suppress(FileNotFoundError):  # compacted since the folder was listed
+                torn = whole_lines(file)[1] if file.suffix == SUFFIX else None
+                found += [torn] if torn is not None else []
+        return found
 
     def compact(self, *, before: datetime) -> list[Path]:
-        """Turn the segments of hours that ended by `before` into Parquet files of the same name. Safe to repeat.
+        """Turn the segments of hours that ended by `before` into Parquet files of the same name, which are read many
+        times faster. Safe to repeat, beside readers and beside others who do the same.
 
-        Only hours that no process appends to any more may be named.
+        Only hours that no process appends to any more may be named. Raises UnavailableError where the disk refuses;
+        the records are still there then.
         """
         last = _hour(before - timedelta(hours=1))
         closed = [f for f in self._files(None, None) if f.suffix == SUFFIX and hour_of_name(f) <= last]
-        return [self._compact_one(file) for file in closed if not self._is_open(file)]
+        try:
+            return [self._compact_one(file) for file in closed if not self._is_open(file)]
+        except OSError as error:
+            raise UnavailableError(
+                f"The prediction log in {self.folder} cannot be compacted: {error.strerror}.",
+                hint="No record is lost. Make room or mend the disk.",
+            ) from error
 
     def close(self) -> None:
         with self._writing:
@@ -212,7 +225,10 @@ class PredictionLog:
     def _read(self, file: Path, model: str | None = None) -> pl.DataFrame:
         if file.suffix == PARQUET_SUFFIX:
             return pl.read_parquet(file)
-        content, torn = whole_lines(file)
+        try:
+            content, torn = whole_lines(file)
+        except FileNotFoundError:  # compacted since the folder was listed
+            return pl.read_parquet(file.with_suffix(PARQUET_SUFFIX))
         if torn is not None and not self._is_open(file):
             _log.warning("The last line of %s is torn (%d bytes); its answer was never sent.", torn.file, torn.bytes)
         return parse_lines(content, model=model)
@@ -223,10 +239,16 @@ class PredictionLog:
 
     def _compact_one(self, file: Path) -> Path:
         target = file.with_suffix(PARQUET_SUFFIX)
-        fresh = file.with_suffix(".tmp")
-        self._read(file).write_parquet(fresh)
-        fresh.replace(target)
-        file.unlink()
+        fresh = file.with_suffix(f".{_process_token()}.tmp")
+        try:
+            with fresh.open("wb") as out:
+                self._read(file).write_parquet(out)
+                out.flush()
+                os.fsync(out.fileno())  # before the lines go
+            fresh.replace(target)
+        finally:
+            fresh.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         return target
 
 

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ Retrain = Callable[["Project", str, datetime], Any]
 
 _log = logging.getLogger("tidemill.schedule")
 _LONGEST_SLEEP = 5.0  # seconds, so that a simulated clock, a pause or new definitions are noticed
+_SETTLED = timedelta(days=1)  # no answer takes that long, whatever the clocks of servers say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,7 @@ class Worker:
         self._tasks: tuple[Task, ...] | None = None
         self._done: dict[str, datetime] = {}
         self._failures: dict[tuple[str, datetime], _Failures] = {}
+        self._compact_next = datetime.min.replace(tzinfo=UTC)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -114,6 +116,7 @@ class Worker:
                 for report in self.run_due(self._project.clock.now()):
                     if on_report is not None:
                         on_report(report)
+                self._compact_predictions(self._project.clock.now())
                 pause = self._seconds_to_next(self._project.clock.now())
             except UnavailableError as error:
                 _log.warning("The schedule waits: %s", error, extra={"action": "schedule.wait"})
@@ -282,6 +285,16 @@ class Worker:
             raise
         ledger.succeed(claim, cutoff=due.tick, rows_read=rows, rows_written=rows, rows_skipped=0, at=at)
         return [_report(task, due, state=SUCCEEDED, rows=rows, seconds=perf_counter() - began)]
+
+    def _compact_predictions(self, now: datetime) -> None:
+        """Once an hour, the log of hours so long ago that nobody is still answering in them."""
+        if now < self._compact_next:
+            return
+        self._compact_next = now + timedelta(hours=1)
+        try:
+            self._project.predictions.compact(before=now - _SETTLED)
+        except UnavailableError as error:
+            _log.warning("%s", error, extra={"action": "predictions.compact"})
 
     def _seconds_to_next(self, now: datetime) -> float:
         upcoming = [tick for task in self.tasks if (tick := next_tick(task.schedule, now)) is not None]

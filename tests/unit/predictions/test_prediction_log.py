@@ -249,6 +249,38 @@ def test_compaction_keeps_every_record_and_may_be_repeated(tmp_path: Path) -> No
     assert log.scan().equals(before)
 
 
+def test_whoever_listed_the_files_before_they_were_compacted_reads_the_same(tmp_path: Path, monkeypatch) -> None:
+    log = PredictionLog(tmp_path)
+    log.append([record(0)])
+    log.close()
+    listed = list(log._files(None, None))
+    before = log.scan()
+    others = PredictionLog(tmp_path)
+    others.compact(before=NOON + timedelta(days=1))
+    monkeypatch.setattr(log, "_files", lambda _start, _end: listed)
+    assert log.scan().equals(before)
+    assert log.torn_lines() == []
+    assert len(log.compact(before=NOON + timedelta(days=1))) == 1
+    assert others.scan().equals(before)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".parquet"]
+
+
+def test_a_disk_that_refuses_a_compaction_keeps_the_lines(tmp_path: Path, monkeypatch) -> None:
+    log = PredictionLog(tmp_path)
+    log.append([record(0)])
+    log.close()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        with pytest.raises(UnavailableError, match="No record is lost"):
+            log.compact(before=NOON + timedelta(days=1))
+    assert [file.suffix for file in tmp_path.iterdir()] == [".jsonl"]
+    assert log.scan().height == 1
+
+
 def test_a_compaction_killed_before_removing_the_lines_counts_nothing_twice(tmp_path: Path) -> None:
     log = PredictionLog(tmp_path)
     log.append([record(0)])

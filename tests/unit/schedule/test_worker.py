@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from waiting import PATIENCE
 
-from tidemill.clock import ManualClock
+from tidemill.clock import ManualClock, to_micros
 from tidemill.definitions import (
     Catalog,
     CatchUp,
@@ -28,6 +28,7 @@ from tidemill.definitions import (
 )
 from tidemill.definitions.catalog import CodeReference, LabelDefinition, Model, SpineDefinition, Split, Trigger
 from tidemill.errors import OnlineStoreUnavailableError
+from tidemill.predictions import PredictionRecord
 from tidemill.project import Project, open_project
 from tidemill.schedule.switches import Switches
 from tidemill.schedule.tasks import Kind, tasks_of
@@ -327,3 +328,30 @@ def test_the_loop_takes_up_new_definitions_and_stops_when_told(airports: Airport
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert [view for view, _, _ in airports.loads.loads] == ["weather"]
+
+
+def test_the_loop_compacts_the_log_of_predictions_that_are_a_day_old(airports: Airports) -> None:
+    log = airports.project.predictions
+    for number, answered in enumerate((at(20) - timedelta(days=1), at(0))):
+        made = PredictionRecord(
+            prediction_id=f"p-{number}",
+            model="delays",
+            version=1,
+            service="weather_v1",
+            catalog_digest="abc",
+            at=to_micros(answered),
+            id=None,
+            keys="{}",
+            request="{}",
+            features="{}",
+            statuses="{}",
+            prediction=0.5,
+        )
+        log.append([made])
+    log.close()
+    before = log.scan()
+    airports.clock.set(at(23))
+    stop = threading.Event()
+    Worker(airports.project).run(stop, on_report=lambda _report: stop.set())
+    assert sorted(file.suffix for file in log.folder.iterdir()) == [".jsonl", ".parquet"]
+    assert log.scan().equals(before)
