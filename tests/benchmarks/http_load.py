@@ -59,7 +59,7 @@ class _Line(asyncio.Protocol):
     """One connection: sends a request, finds the end of the answer, reports."""
 
     def __init__(self, runner: _Runner) -> None:
-        self._runner, self._buffer, self._due_bytes = runner, bytearray(), 0
+        self._runner, self._rest = runner, b""
         self.started = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -71,24 +71,25 @@ class _Line(asyncio.Protocol):
         self._transport.write(request)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if not self._due_bytes:
-            self._due_bytes = self._length_of_answer()
-        if not self._due_bytes or len(self._buffer) < self._due_bytes:
+        answer = self._rest + data if self._rest else data
+        due = _length_of_answer(answer)
+        if not due or len(answer) < due:
+            self._rest = answer
             return
-        ok = self._buffer.startswith(b"HTTP/1.1 200")
-        self._buffer.clear()  # nothing follows: the next request has not been sent
-        self._due_bytes = 0
-        self._runner.answered(self, ok)
+        self._rest = b""  # nothing follows: the next request has not been sent
+        self._runner.answered(self, answer.startswith(b"HTTP/1.1 200"))
 
-    def _length_of_answer(self) -> int:
-        """Of head and body together; 0 while the head is not complete."""
-        head = self._buffer.find(b"\r\n\r\n")
-        if head < 0:
-            return 0
-        name = b"content-length:"
-        place = bytes(self._buffer[:head]).lower().find(name) + len(name)
-        return head + 4 + int(self._buffer[place : self._buffer.find(b"\r\n", place)])
+
+def _length_of_answer(answer: bytes) -> int:
+    """Of head and body together; 0 while the head is not complete."""
+    head = answer.find(b"\r\n\r\n")
+    if head < 0:
+        return 0
+    name = b"content-length:"
+    place = answer.find(name, 0, head)
+    if place < 0:  # spelled in other letters
+        place = answer[:head].lower().find(name)
+    return head + 4 + int(answer[place + len(name) : answer.find(b"\r\n", place)])
 
 
 class _Runner:
