@@ -190,13 +190,7 @@ class _Work:
                 part = (share, chunk.shares) if chunk.shares > 1 else None
                 found = offline.latest_rows(self._view.name, start=start, end=chunk.end, known_after=start, share=part)
                 result = online.write(self._view.name, found.frame, learned=self._claim.end)
-                report = replace(
-                    report,
-                    rows_read=report.rows_read + found.rows_read,
-                    rows_written=report.rows_written + result.written,
-                    rows_unchanged=report.rows_unchanged + result.unchanged,
-                    rows_skipped=report.rows_skipped + result.skipped_older + result.null_keys + found.null_keys,
-                )
+                report = report.with_part(found, result)
             start = chunk.end
         return report
 

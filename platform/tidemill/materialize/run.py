@@ -64,6 +64,16 @@ class RunReport:
     seconds: float = 0.0
     error: str | None = None
 
+    def with_part(self, found: Latest, result: WriteResult) -> RunReport:
+        """The same with the rows of one more part, as they were found and as they were written."""
+        return replace(
+            self,
+            rows_read=self.rows_read + found.rows_read,
+            rows_written=self.rows_written + result.written,
+            rows_unchanged=self.rows_unchanged + result.unchanged,
+            rows_skipped=self.rows_skipped + result.skipped_older + result.null_keys + found.null_keys,
+        )
+
 
 class Materializer:
     """Runs for one project. Stateless between calls: what was done is in the ledger. `tell` hears of progress."""
@@ -201,13 +211,7 @@ class Materializer:
                 found = self._rows_of(view, start, chunk, share)
                 done = (number + share / chunk.shares) / len(chunks)
                 result = self._write(view, found.frame, claim.end, done=done, part=1 / len(chunks) / chunk.shares)
-                report = replace(
-                    report,
-                    rows_read=report.rows_read + found.rows_read,
-                    rows_written=report.rows_written + result.written,
-                    rows_unchanged=report.rows_unchanged + result.unchanged,
-                    rows_skipped=report.rows_skipped + result.skipped_older + result.null_keys + found.null_keys,
-                )
+                report = report.with_part(found, result)
             start = chunk.end
             if start < cutoff:
                 self._project.ledger.save_progress(claim, _progress(report, start), at=self.finished(at, began))
