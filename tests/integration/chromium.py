@@ -21,6 +21,7 @@ _FLAGS = (
     "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0", "--hide-scrollbars",
 )  # fmt: skip
+_MOVING = "document.querySelector('[class*=-enter-active], [class*=-leave-active]')"  # as Vue names what it animates
 
 
 def chromium() -> str | None:
@@ -61,12 +62,15 @@ class Tab:
         return self.evaluate("document.body.innerText")
 
     def click(self, label: str) -> None:
-        """Press the visible button with this label."""
-        named = (
-            f"[...document.querySelectorAll('button')].find(b => b.offsetParent && b.innerText.trim() === {label!r})"
-        )
-        self.until(named)
+        """Press the visible button with this label, once nothing appears or vanishes any more: nobody hits a button of
+        a dialog that is on its way."""
+        named = _button(label)
+        self.until(f"{named} && !{_MOVING}")
         self.evaluate(f"{named}.click()")
+
+    def until_gone(self, label: str) -> None:
+        """Wait until no button with this label is left, as after a dialog has closed."""
+        self.until(f"!{_button(label)} && !{_MOVING}")
 
     def fill(self, name: str, value: str) -> None:
         """Type into the field of this name, as a person's keys would."""
@@ -115,6 +119,11 @@ def browser(program: str, profile: Path) -> Iterator[Tab]:
     finally:
         process.terminate()
         process.wait(timeout=PATIENCE)
+
+
+def _button(label: str) -> str:
+    """The visible button with a label, as an expression in the page."""
+    return f"[...document.querySelectorAll('button')].find(b => b.offsetParent && b.innerText.trim() === {label!r})"
 
 
 def _address(process: subprocess.Popen[bytes], profile: Path) -> str:

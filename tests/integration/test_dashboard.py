@@ -120,11 +120,13 @@ if chromium() is not None:
         tab.until("window.socket && window.socket.connected")
         tab.click("Roll back to version 1")
         tab.click("Cancel")
+        tab.until_gone("Yes, do it")
         assert project.deployments.current("late").version == 2
         tab.click("Roll back to version 1")
         tab.click("Yes, do it")
         tab.until("document.body.innerText.includes('went back to the champion before')")
         assert project.deployments.current("late").version == 1
+        tab.until_gone("Yes, do it")
         tab.click("Promote version 2")
         tab.click("Yes, do it")
         tab.until("document.body.innerText.includes('Version 2 of late serves now')")
