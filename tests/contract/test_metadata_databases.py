@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +68,21 @@ def test_processes_that_start_at_once_make_the_tables_once(metadata_url: str) ->
     engine = create_engine(metadata_url)
     assert {"catalogs", "runs", "reports", "deployments"} <= set(inspect(engine).get_table_names())
     engine.dispose()
+
+
+def test_projects_opened_at_once_in_one_process_each_get_their_tables(tmp_path: Path) -> None:
+    """Alembic keeps the database it migrates in globals of its module, which threads would take from each other."""
+    together = threading.Barrier(4)
+
+    def newest(number: int) -> int:
+        opened = Database(f"sqlite:///{tmp_path}/{number}.db")
+        together.wait(PATIENCE)
+        version = CatalogRepository(opened, "flights").newest_version()
+        opened.close()
+        return version
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(newest, range(4))) == [0] * 4
 
 
 def test_a_ledger_of_an_earlier_release_is_kept_and_goes_on(metadata_url: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tidemill.errors import UnavailableError
+from tidemill.metadata.migrations import ALEMBIC
 from tidemill.models.deployments import CHALLENGER, CHAMPION
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ class Registry:
         self._client = _client(_tracking_uri(project))
 
     @classmethod
-    def opening(cls, project: Project) -> Future[Self]:
-        """Open in the background: the import and the first start's tables take seconds that other work can use."""
-        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        opening = pool.submit(cls, project)
-        pool.shutdown(wait=False)
-        return opening
+    @contextmanager
+    def opening(cls, project: Project) -> Iterator[Future[Self]]:
+        """Open in the background: the import and the first start's tables take seconds that other work can use.
+
+        Waited for at the end even where that work fails, so that nothing goes on in a project that its caller closes.
+        """
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow") as pool:
+            yield pool.submit(cls, project)
 
     def registered_name(self, model: str) -> str:
         """With the project's name, since several projects may share a server."""
@@ -144,7 +147,7 @@ def _client(uri: str) -> Any:
 
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    with _explained():
+    with _explained(), ALEMBIC:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 HEAD = "0002"
+ALEMBIC = threading.Lock()
+"""Held around every use of Alembic in this process, MLflow's too: its `context` and `op` are globals of a module, and
+two threads that migrate two databases take them from each other."""
 
 
 def migrate(engine: Engine) -> None:
@@ -20,7 +24,7 @@ def migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "alembic_scripts"))
     try:
-        with engine.begin() as connection:
+        with ALEMBIC, engine.begin() as connection:
             if engine.dialect.name == "sqlite":  # whose driver would otherwise make each table by itself
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection

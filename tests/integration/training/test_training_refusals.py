@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -83,6 +84,7 @@ def test_data_that_nothing_can_be_learned_from_is_refused_and_nothing_registered
     rewrite(fresh_shop, source, change)
     with pytest.raises(TrainingDataError, match=message):
         train(fresh_shop, "order_return")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mlflow")]
     assert list_versions(fresh_shop) == []
     assert fresh_shop.deployments.current("order_return") is None
 
