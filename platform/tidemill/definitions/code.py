@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import Any
 
 from tidemill.definitions.catalog import CodeReference
 from tidemill.errors import DefinitionError
+
+IMPORTING = threading.RLock()
+"""Held while modules of users are imported: `sys.modules` and `sys.path` belong to the whole process, and a thread that
+finds a module there which another one is still running would miss what comes further down in it."""
 
 
 def reference_to(function: Callable[..., Any], root: Path) -> CodeReference:
@@ -60,22 +65,23 @@ def import_file(file: Path, root: Path) -> Any:
 
 def _import(file: Path, name: str, root: Path) -> Any:
     """Import a file under a private name, with the project's folder importable meanwhile for its flat imports."""
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file, loader=_FromSource(name, str(file)))
-    if spec is None or spec.loader is None:
-        raise DefinitionError(f"{file} cannot be imported as a Python module.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(root))
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    finally:
-        sys.path.remove(str(root))
-    return module
+    with IMPORTING:
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, file, loader=_FromSource(name, str(file)))
+        if spec is None or spec.loader is None:
+            raise DefinitionError(f"{file} cannot be imported as a Python module.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        sys.path.insert(0, str(root))
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        finally:
+            sys.path.remove(str(root))
+        return module
 
 
 class _FromSource(SourceFileLoader):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -33,11 +32,10 @@ from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
 from feast.repo_contents import RepoContents
 from feast.repo_operations import get_repo_files, parse_repo
 
+from tidemill.definitions.code import IMPORTING
 from tidemill.definitions.declare import Model
 from tidemill.errors import ConfigurationError, DefinitionError, TidemillError
 from tidemill.settings import FILE_NAME, read_project_file
-
-_reading = threading.RLock()  # modules and the working directory belong to the whole process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,7 @@ def opened_repository(root: Path) -> Iterator[Repository]:
     """
     root = root.resolve()
     config = read_config(root)
-    with _reading, _imported_from(root) as modules:
+    with IMPORTING, _imported_from(root) as modules:  # the working directory is the whole process's, too
         with _feast_errors(root):
             contents = parse_repo(root)
             if not contents.projects:
