@@ -82,16 +82,14 @@ class SourceFiles:
         """The column's type in the first file that has rows of it; text for a hive partition."""
         found: pa.DataType = pa.null()
         for file in self.files:
-            name = self.stored_name(column, file)
-            found = pa.string() if name in file.partition else file.schema.field(name).type
+            found = self._type_in(column, file)
             if not pa.types.is_null(found):
                 break
         return found
 
     def types_of(self, column: str) -> set[pa.DataType]:
         """The column's types in all files; text for a hive partition."""
-        names = ((file, self.stored_name(column, file)) for file in self._shapes)
-        return {pa.string() if name in file.partition else file.schema.field(name).type for file, name in names}
+        return {self._type_in(column, file) for file in self._shapes}
 
     def unit_of(self, column: str) -> Unit:
         units = {
@@ -125,6 +123,11 @@ class SourceFiles:
                     )
                 first = first or (kind, str(dtype), file.name)
 
+    def _type_in(self, column: str, file: DataFile) -> pa.DataType:
+        """A defined column's type in a file that has it; text for a hive partition."""
+        name = self.stored_name(column, file)
+        return pa.string() if name in file.partition else file.schema.field(name).type
+
     @cached_property
     def _shapes(self) -> tuple[DataFile, ...]:
         """The first file of each schema: what holds for it holds for all that share it, and most sources have one."""
@@ -151,14 +154,19 @@ class SourceFiles:
         least, greatest = statistics.min, statistics.max
         return (least, greatest) if isinstance(least, int | str) and isinstance(greatest, int | str) else None
 
+    def alike(self, one: RowGroup, other: RowGroup, columns: Iterable[str]) -> bool:
+        """Whether these columns are of equal types in two row groups, so that one table can hold both."""
+        first, second = self.files[one.file], self.files[other.file]
+        if first.schema is second.schema and first.partition.keys() == second.partition.keys():
+            return True
+        return all(self._type_in(column, first) == self._type_in(column, second) for column in columns)
+
     def read(self, groups: Sequence[RowGroup], columns: Sequence[str], *, dictionary: Sequence[str] = ()) -> pa.Table:
-        """The columns of some row groups of one or more files, in order, under their defined names."""
+        """The columns of some row groups, which must be `alike`, in order, under their defined names."""
         parts: list[pa.Table] = []
         for number, run in _runs(groups):
             parts.append(self._read_file(self.files[number], [group.index for group in run], columns, dictionary))
-        if len(parts) == 1:
-            return parts[0]
-        return pa.concat_tables(parts, promote_options="permissive")
+        return parts[0] if len(parts) == 1 else pa.concat_tables(parts)
 
     def check_readable(self, columns: Sequence[str] | None = None) -> None:
         """Read everything, or some columns, to find out which file is damaged. Raises SourceError naming it."""

@@ -157,7 +157,7 @@ class History:
     def _chunks(
         self, coder: KeyCoder, join_keys: Sequence[str], unit: Unit, wanted: Callable[[RowGroup], bool]
     ) -> list[Chunk]:
-        return [self._chunk(groups, coder, list(join_keys), unit) for groups in self.grouped(wanted)]
+        return [self._chunk(groups, coder, list(join_keys), unit) for groups in self.grouped(join_keys, wanted)]
 
     def _chunk(self, groups: list[RowGroup], coder: KeyCoder, join_keys: list[str], unit: Unit) -> Chunk:
         least, greatest = self.bounds(groups, unit)
@@ -214,15 +214,21 @@ class History:
             rows = rows.take(np.flatnonzero(rows.event != NEVER))
         return rows
 
-    def grouped(self, wanted: Callable[[RowGroup], bool] | None = None) -> Iterator[list[RowGroup]]:
-        """Consecutive row groups, all or those `wanted`, taken together up to CHUNK_ROWS rows."""
+    def grouped(self, keys: Sequence[str], wanted: Callable[[RowGroup], bool]) -> Iterator[list[RowGroup]]:
+        """Consecutive row groups that are `wanted`, taken together up to CHUNK_ROWS rows.
+
+        Only those whose keys and times are of equal types: files of a source may differ in units, zones and widths.
+        """
+        columns = [*keys, *self.time_columns]
         together: list[RowGroup] = []
         rows = 0
         for group in self.files.row_groups:
-            if wanted is not None and not wanted(group):
+            if not wanted(group):
                 continue
-            follows = not together or together[-1].offset + together[-1].rows == group.offset
-            if together and (rows + group.rows > CHUNK_ROWS or not follows):
+            last = together[-1] if together else group
+            follows = last is group or last.offset + last.rows == group.offset
+            fits = rows + group.rows <= CHUNK_ROWS and follows and self.files.alike(last, group, columns)
+            if together and not fits:
                 yield together
                 together, rows = [], 0
             together.append(group)

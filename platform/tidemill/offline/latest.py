@@ -51,7 +51,7 @@ def newest_rows(
     history.files.require([*keys, *(feature.name for feature in view.features)])
     found: list[pl.DataFrame] = []
     read = null_keys = 0
-    for groups in history.grouped(lambda group: _may_matter(history, group, interval, unit)):
+    for groups in history.grouped(keys, lambda group: _may_matter(history, group, interval, unit)):
         rows = _rows(history, groups, keys, catalog, view, interval, unit)
         if share is not None and keys:
             rows = rows.filter(rows.select(keys).hash_rows(seed=0) % share[1] == share[0])

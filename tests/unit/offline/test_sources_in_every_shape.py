@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from workshop import MICROS, Workshop, ask, at
 
@@ -146,3 +148,22 @@ def test_a_folder_that_holds_no_file_yet_answers_nulls(workshop: Workshop):
     (workshop.root / "s").mkdir()
     workshop.view("v", workshop.source("s", path="s"), {"x": ValueType.INT64})
     assert workshop.collect("v:x", ask((1, at(1))))["x"].to_list() == [None]
+
+
+def test_files_of_one_source_may_keep_their_keys_in_different_ways(workshop: Workshop):
+    folder = workshop.root / "s"
+    folder.mkdir()
+    keys = [
+        (pa.array([1], pa.int64()), pa.array(["a"])),
+        (pa.array([2], pa.int16()), pa.array(["b"]).dictionary_encode()),
+        (pa.array([3], pa.uint8()), pa.array(["c"], pa.large_string())),
+        (pa.nulls(1), pa.nulls(1)),
+    ]
+    for number, (ids, names) in enumerate(keys):
+        table = pa.table({"id": ids, "name": names, "event": pa.array([at(0)]), "x": [number]})
+        pq.write_table(table, folder / f"{number}.parquet")
+    types = {"id": ValueType.INT64, "name": ValueType.STRING}
+    workshop.view("v", workshop.source("s", path="s"), {"x": ValueType.INT64}, keys=types)
+    found = workshop.collect("v:x", ask((1, at(1)), (2, at(1)), (3, at(1)), (4, at(1)), name=["a", "b", "c", "d"]))
+    assert found["x"].to_list() == [0, 1, 2, None]
+    assert workshop.store.latest("v", end=at(1))["x"].to_list() == [0, 1, 2]

@@ -56,6 +56,21 @@ def test_files_of_one_source_may_differ_in_units(workshop: Workshop):
     assert workshop.store.scan("s").collect()["event"].to_list() == [at(hour) for hour in range(4)]
 
 
+def test_files_of_one_source_may_differ_in_zones_and_in_having_any(workshop: Workshop):
+    folder = workshop.root / "s"
+    folder.mkdir()
+    for number, zone in enumerate(["UTC", None, "America/New_York", "Asia/Kolkata"]):
+        times = pa.array([at(number)], pa.timestamp("us", "UTC")).cast(pa.int64()).cast(pa.timestamp("us", zone))
+        pq.write_table(pa.table({"id": [1], "event": times, "x": [number]}), folder / f"{number}.parquet")
+    days = pa.table({"id": [1], "event": pa.array([date(2024, 1, 2)]), "x": [24]})
+    pq.write_table(days, folder / "days.parquet")
+    workshop.view("v", workshop.source("s", path="s"), {"x": ValueType.INT64})
+    spine = ask(*((1, at(hour + 0.5)) for hour in range(4)), (1, at(24)))
+    assert workshop.collect("v:x", spine)["x"].to_list() == [0, 1, 2, 3, 24]
+    assert workshop.store.latest("v", end=at(3))["x"].to_list() == [3]
+    assert workshop.store.scan("s").collect()["event"].to_list() == [*(at(hour) for hour in range(4)), at(24)]
+
+
 def test_a_spine_may_hold_text_with_mixed_offsets(workshop: Workshop):
     workshop.simple({"id": [1, 1], "event": [at(0), at(1)], "x": [10, 11]})
     texts = ["2024-01-01T02:00:00+02:00", "2024-01-01T00:59:59Z", "2024-01-01 01:00:00", "2023-12-31T20:00:00-05:00"]
