@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -81,6 +82,12 @@ class SimulatedClock:
         if stamp != self._stamp:
             self._at = as_utc(datetime.fromisoformat(json.loads(self._file.read_text())["now"]))
             self._stamp = stamp
+
+
+def ended(clock: Clock, at: datetime, began: float) -> datetime:
+    """When work ends that began at `at`: as much later as `time.monotonic()` has come since `began`, unless the clock
+    stands still."""
+    return max(at, min(clock.now(), at + timedelta(seconds=monotonic() - began)))
 
 
 def as_utc(at: datetime) -> datetime:

@@ -61,11 +61,20 @@ def extractions_of(root: Path) -> Mapping[str, Extraction]:
             hint="Write one with a function decorated with `@tidemill.extract.extracts(source=...)` for each source.",
         )
     found: dict[str, Extraction] = {}
-    for function in vars(import_file(file, root)).values():
+    for function in vars(_imported(file, root)).values():
         extraction = getattr(function, _MARK, None)
         if isinstance(extraction, Extraction):
             _add(found, extraction, file)
     return found
+
+
+def _imported(file: Path, root: Path) -> Any:
+    try:
+        return import_file(file, root)
+    except Exception as error:
+        raise DefinitionError(
+            f"{file} cannot be imported: {type(error).__name__}: {error}", hint="Mend it; it is looked at again."
+        ) from error
 
 
 def extracted_sources(root: Path) -> frozenset[str]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from tidemill.clock import ended
 from tidemill.definitions.catalog import View
 from tidemill.errors import ConflictError, InputError, NotDefinedError, TidemillError
 from tidemill.materialize.chunks import Chunk, chunks_of
@@ -345,8 +346,8 @@ class Materializer:
                 raise
 
     def finished(self, at: datetime, began: float) -> datetime:
-        """When work ends that began at `at`: as much later as it took, unless the project's clock stands still."""
-        return max(at, min(self._project.clock.now(), at + timedelta(seconds=time.monotonic() - began)))
+        """When work ends that began at `at`, `began` by `time.monotonic()`."""
+        return ended(self._project.clock, at, began)
 
 
 def _has_tiles(view: View) -> bool:

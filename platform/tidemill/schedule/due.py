@@ -41,9 +41,17 @@ def due_runs(schedule: Schedule, *, name: str, done: datetime | None, at: dateti
     if schedule.catch_up is CatchUp.ALL:
         starts = [begin, *ready[:-1]]
         return [Due(start=start, tick=tick) for start, tick in zip(starts, ready, strict=True)]
-    if schedule.catch_up is CatchUp.SKIP and at - ready[-1] > max(GRACE, schedule.lag) + schedule.jitter:
+    if _is_skipped(schedule, ready[-1], at):
         return []
     return [Due(start=begin, tick=ready[-1])]
+
+
+def is_owed(schedule: Schedule, *, done: datetime | None, at: datetime) -> bool:
+    """Whether a tick has passed whose run is still to come, be it that its jitter holds it back: what builds on it
+    waits."""
+    at = as_utc(at)
+    ticks = _ticks_since(schedule, done, at)
+    return bool(ticks) and not _is_skipped(schedule, ticks[-1], at)
 
 
 def jitter_of(schedule: Schedule, name: str, tick: datetime) -> timedelta:
@@ -64,6 +72,11 @@ def wait_after(failures: int) -> timedelta:
     """How long to wait after so many failures in a row: 30 s, doubled each time, an hour at most."""
     doubled = FIRST_WAIT * 2 ** min(max(failures - 1, 0), 16)
     return min(doubled, LONGEST_WAIT)
+
+
+def _is_skipped(schedule: Schedule, tick: datetime, at: datetime) -> bool:
+    late = at - tick > max(GRACE, schedule.lag) + schedule.jitter
+    return schedule.catch_up is CatchUp.SKIP and late
 
 
 def _ticks_since(schedule: Schedule, done: datetime | None, at: datetime) -> list[datetime]:

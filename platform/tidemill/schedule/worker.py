@@ -11,16 +11,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
-from tidemill.clock import as_utc
-from tidemill.errors import ConflictError, TidemillError, UnavailableError
+from tidemill.clock import as_utc, ended
+from tidemill.errors import ConflictError, TidemillError
 from tidemill.extract.declare import extracted_sources
 from tidemill.materialize.lease import kept
 from tidemill.materialize.ledger import FAILED, SUCCEEDED
 from tidemill.materialize.run import BACKFILL
-from tidemill.schedule.due import Due, due_runs, wait_after
+from tidemill.schedule.due import Due, due_runs, is_owed, wait_after
 from tidemill.schedule.switches import EVERYTHING, Switches
 from tidemill.schedule.tasks import Kind, Task, tasks_of
 from tidemill.schedule.ticks import next_tick
@@ -118,8 +118,11 @@ class Worker:
                         on_report(report)
                 self._compact_predictions(self._project.clock.now())
                 pause = self._seconds_to_next(self._project.clock.now())
-            except UnavailableError as error:
+            except TidemillError as error:
                 _log.warning("The schedule waits: %s", error, extra={"action": "schedule.wait"})
+                pause = _LONGEST_SLEEP
+            except Exception:  # noqa: BLE001 - whatever it is, the schedule must outlive it
+                _log.exception("The schedule waits.", extra={"action": "schedule.wait"})
                 pause = _LONGEST_SLEEP
             stop.wait(pause)
 
@@ -144,14 +147,17 @@ class Worker:
 
     def _comes_now(self, task: Task, at: datetime) -> bool:
         """Whether everything the task depends on is done up to now."""
-        by_name = {other.name: other for other in self.tasks}
-        return all(not self._due(by_name[name], at) for name in task.after)
+        schedules = {other.name: other.schedule for other in self.tasks}
+        return not any(is_owed(schedules[name], done=self._done_up_to(name, at), at=at) for name in task.after)
 
     def _due(self, task: Task, at: datetime) -> list[Due]:
-        done = self._project.ledger.last_end(task.name, by=at)
+        return due_runs(task.schedule, name=task.name, done=self._done_up_to(task.name, at), at=at)
+
+    def _done_up_to(self, name: str, at: datetime) -> datetime | None:
+        done = self._project.ledger.last_end(name, by=at)
         if done is not None:
-            self._done[task.name] = done
-        return due_runs(task.schedule, name=task.name, done=done, at=at)
+            self._done[name] = done
+        return done
 
     def _run_task(self, task: Task, at: datetime, retried: datetime | None) -> list[TaskReport]:
         """The task's due runs in order, up to the first that is not done: later ones build on it."""
@@ -266,7 +272,7 @@ class Worker:
 
     def _once(self, task: Task, due: Due, at: datetime, work: Callable[[], int]) -> list[TaskReport]:
         """Work that keeps no ledger of its own, claimed and ended in ours; nothing where another worker has it."""
-        ledger, began = self._project.ledger, perf_counter()
+        ledger, began = self._project.ledger, monotonic()
         claim = ledger.claim(
             task.name,
             start=due.start,
@@ -281,10 +287,11 @@ class Worker:
             with kept(ledger, claim, at=at):
                 rows = work()
         except BaseException as error:
-            ledger.fail(claim, error=_in_words(error), at=at)
+            ledger.fail(claim, error=_in_words(error), at=ended(self._project.clock, at, began))
             raise
-        ledger.succeed(claim, cutoff=due.tick, rows_read=rows, rows_written=rows, rows_skipped=0, at=at)
-        return [_report(task, due, state=SUCCEEDED, rows=rows, seconds=perf_counter() - began)]
+        finished = ended(self._project.clock, at, began)
+        ledger.succeed(claim, cutoff=due.tick, rows_read=rows, rows_written=rows, rows_skipped=0, at=finished)
+        return [_report(task, due, state=SUCCEEDED, rows=rows, seconds=monotonic() - began)]
 
     def _compact_predictions(self, now: datetime) -> None:
         """Once an hour, the log of hours so long ago that nobody is still answering in them."""
@@ -293,7 +300,7 @@ class Worker:
         self._compact_next = now + timedelta(hours=1)
         try:
             self._project.predictions.compact(before=now - _SETTLED)
-        except UnavailableError as error:
+        except TidemillError as error:
             _log.warning("%s", error, extra={"action": "predictions.compact"})
 
     def _seconds_to_next(self, now: datetime) -> float:

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
 from pydantic import SecretStr
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_until
 
 from tidemill.clock import ManualClock, to_micros
 from tidemill.definitions import (
@@ -184,6 +185,29 @@ def test_a_view_waits_for_an_extraction_that_failed(airports: Airports) -> None:
     assert [report.state for report in worker.run_due(at(3, 11))] == ["succeeded", "succeeded"]
 
 
+def test_a_view_waits_for_an_extraction_that_its_jitter_holds_back(airports: Airports) -> None:
+    (airports.project.root / "extract.py").write_text(EXTRACT)
+    late = Schedule(cron="5 * * * *", jitter=timedelta(minutes=20))
+    airports.apply(catalog_with(HOURLY, source_schedule=late))
+    worker = Worker(airports.project)
+    done = [
+        [report.view for report in reports]
+        for minute in range(30)
+        if (reports := worker.run_due(at(3, 5) + timedelta(minutes=minute)))
+    ]
+    assert done == [["extract:measured", "weather"]]
+
+
+def test_how_long_an_extraction_took_is_in_the_ledger(airports: Airports) -> None:
+    (airports.project.root / "extract.py").write_text(EXTRACT)
+    airports.apply(catalog_with(HOURLY, source_schedule=Schedule(cron="1 * * * *")))
+    airports.clock.set(at(9))
+    Worker(airports.project).run_due(at(3, 10))
+    (run,) = airports.project.ledger.runs("extract:measured")
+    assert run.finished_at is not None
+    assert run.finished_at > run.started_at == at(3, 10)
+
+
 def test_a_source_that_nothing_extracts_holds_nothing_back(airports: Airports) -> None:
     airports.apply(catalog_with(HOURLY, source_schedule=Schedule(cron="1 * * * *")))
     assert [report.view for report in Worker(airports.project).run_due(at(3, 10))] == ["weather"]
@@ -328,6 +352,24 @@ def test_the_loop_takes_up_new_definitions_and_stops_when_told(airports: Airport
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert [view for view, _, _ in airports.loads.loads] == ["weather"]
+
+
+def test_the_loop_outlives_a_file_of_the_user_s_that_cannot_be_imported(
+    airports: Airports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tidemill.schedule.worker._LONGEST_SLEEP", 0.01)
+    (airports.project.root / "extract.py").write_text("import what_nobody_installed\n")
+    airports.clock.set(at(3, 5))
+    stop, seen = threading.Event(), threading.Event()
+    loop = partial(Worker(airports.project).run, stop, on_report=lambda _report: seen.set())
+    thread = threading.Thread(target=loop)
+    thread.start()
+    wait_until(lambda: "extract.py cannot be imported: ModuleNotFoundError" in caplog.text)
+    (airports.project.root / "extract.py").write_text(EXTRACT)
+    assert seen.wait(PATIENCE)
+    stop.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 def test_the_loop_compacts_the_log_of_predictions_that_are_a_day_old(airports: Airports) -> None:
