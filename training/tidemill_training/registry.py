@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -33,6 +34,7 @@ class Registry:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+        _settle_process()
         self._client = _client(_tracking_uri(project))
 
     @classmethod
@@ -42,6 +44,7 @@ class Registry:
 
         Waited for at the end even where that work fails, so that nothing goes on in a project that its caller closes.
         """
+        _settle_process()  # here, where nothing else runs yet: a thread would change it under the others
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow") as pool:
             yield pool.submit(cls, project)
 
@@ -136,11 +139,16 @@ def _tracking_uri(project: Project) -> str:
     return f"sqlite:///{project.state / 'mlflow.db'}"
 
 
-def _client(uri: str) -> Any:
+@cache
+def _settle_process() -> None:
+    """What MLflow finds in its process: its environment, and which of its warnings are shown. Done once."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a laptop on its own tells nobody what it trains
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     # MLflow's own use of SQLAlchemy is nothing that a user of ours could mend.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mlflow\.")
+
+
+def _client(uri: str) -> Any:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
