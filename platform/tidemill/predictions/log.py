@@ -50,6 +50,8 @@ SCHEMA = pl.Schema(
 _STORED = pl.Schema({name: pl.Int64() if name == "at" else dtype for name, dtype in SCHEMA.items()})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_MICROS = 3_600_000_000
+_UNFINISHED = ".tmp"
+_UNREADABLE = (pl.exceptions.PolarsError, orjson.JSONDecodeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +118,9 @@ class PredictionLog:
 
         Columns: prediction_id, model, version, service, catalog_digest, at (microseconds, UTC), id, keys, request,
         features, statuses (the last four JSON objects as text), prediction. A torn last line, left behind by a killed
-        process, is skipped and reported as a warning: its answer was never sent. A request that was sent again under
-        the same name counts once, with its last answer: the one that arrived.
+        process, is skipped and reported as a warning: its answer was never sent; so is a line that the disk has
+        damaged. A request that was sent again under the same name counts once, with its last answer: the one that
+        arrived.
         """
         parts = [self._read(file, model) for file in self._files(start, end)]
         frame = pl.concat([pl.DataFrame(schema=SCHEMA), *parts])
@@ -136,13 +139,15 @@ class PredictionLog:
         """Turn the segments of hours that ended by `before` into Parquet files of the same name, which are read many
         times faster. Safe to repeat, beside readers and beside others who do the same.
 
-        Only hours that no process appends to any more may be named. Raises UnavailableError where the disk refuses;
-        the records are still there then.
+        Only hours that no process appends to any more may be named. A segment with damaged lines stays as it is, for
+        whoever can mend it. Raises UnavailableError where the disk refuses; the records are still there then.
         """
         last = _hour(before - timedelta(hours=1))
         closed = [f for f in self._files(None, None) if f.suffix == SUFFIX and hour_of_name(f) <= last]
         try:
-            return [self._compact_one(file) for file in closed if not self._is_open(file)]
+            self._sweep()
+            found = [self._compact_one(file) for file in closed if not self._is_open(file)]
+            return [file for file in found if file is not None]
         except OSError as error:
             raise UnavailableError(
                 f"The prediction log in {self.folder} cannot be compacted: {error.strerror}.",
@@ -215,7 +220,9 @@ class PredictionLog:
         """Segments that may hold records of the interval; a compacted one stands for its lines."""
         if not self.folder.is_dir():
             return
-        files = sorted(file for file in self.folder.iterdir() if file.suffix in (SUFFIX, PARQUET_SUFFIX))
+        # Listed twice: a segment that is compacted while the folder is read may be met neither before nor after.
+        listed = {*self.folder.iterdir(), *self.folder.iterdir()}
+        files = sorted(file for file in listed if file.suffix in (SUFFIX, PARQUET_SUFFIX))
         compacted = {file.stem for file in files if file.suffix == PARQUET_SUFFIX}
         first, last = _hour(start) if start else "", _hour(end) if end else "9"
         for file in files:
@@ -231,25 +238,57 @@ class PredictionLog:
             return pl.read_parquet(file.with_suffix(PARQUET_SUFFIX))
         if torn is not None and not self._is_open(file):
             _log.warning("The last line of %s is torn (%d bytes); its answer was never sent.", torn.file, torn.bytes)
-        return parse_lines(content, model=model)
+        try:
+            return parse_lines(content, model=model)
+        except _UNREADABLE:
+            whole = [line for line in content.splitlines(keepends=True) if is_line(line)]
+            _log.warning("%s is damaged: %d of its bytes are skipped.", file, len(content) - sum(map(len, whole)))
+            return parse_lines(b"".join(whole), model=model)
 
     def _is_open(self, file: Path) -> bool:
         segment = self._segment
         return segment is not None and segment.file == file
 
-    def _compact_one(self, file: Path) -> Path:
+    def _compact_one(self, file: Path) -> Path | None:
+        """None where the segment is damaged, or somebody else has compacted it by now."""
         target = file.with_suffix(PARQUET_SUFFIX)
-        fresh = file.with_suffix(f".{_process_token()}.tmp")
+        fresh = file.with_suffix(f".{_process_token()}{_UNFINISHED}")
         try:
+            records = parse_lines(whole_lines(file)[0])
             with fresh.open("wb") as out:
-                self._read(file).write_parquet(out)
+                records.write_parquet(out)
                 out.flush()
                 os.fsync(out.fileno())  # before the lines go
             fresh.replace(target)
+        except FileNotFoundError:
+            if target.exists():
+                return None
+            raise
+        except _UNREADABLE as error:
+            _log.warning("%s is damaged and stays as it is: %s", file, error, extra={"action": "predictions.damaged"})
+            return None
         finally:
             fresh.unlink(missing_ok=True)
         file.unlink(missing_ok=True)
         return target
+
+    def _sweep(self) -> None:
+        """Remove what compactions that were killed left behind: lines that have been replaced, unfinished files."""
+        if not self.folder.is_dir():
+            return
+        for file in self.folder.iterdir():
+            stem = file.with_name(file.name.partition(".")[0])
+            if file.suffix in (SUFFIX, _UNFINISHED) and stem.with_suffix(PARQUET_SUFFIX).exists():
+                file.unlink(missing_ok=True)
+
+
+def is_line(line: bytes) -> bool:
+    """Whether this is a line of the log, as it was written."""
+    try:
+        parse_lines(line)
+    except _UNREADABLE:
+        return False
+    return True
 
 
 def parse_lines(content: bytes, *, model: str | None = None) -> pl.DataFrame:

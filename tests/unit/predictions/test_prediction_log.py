@@ -260,7 +260,7 @@ def test_whoever_listed_the_files_before_they_were_compacted_reads_the_same(tmp_
     monkeypatch.setattr(log, "_files", lambda _start, _end: listed)
     assert log.scan().equals(before)
     assert log.torn_lines() == []
-    assert len(log.compact(before=NOON + timedelta(days=1))) == 1
+    assert log.compact(before=NOON + timedelta(days=1)) == []
     assert others.scan().equals(before)
     assert [file.suffix for file in tmp_path.iterdir()] == [".parquet"]
 
@@ -290,3 +290,52 @@ def test_a_compaction_killed_before_removing_the_lines_counts_nothing_twice(tmp_
     log.compact(before=NOON + timedelta(days=1))
     segment.write_bytes(content)
     assert log.scan().height == 1
+
+
+def test_the_next_compaction_removes_what_one_that_was_killed_left_behind(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path)
+    log.append([record(0)])
+    log.close()
+    [segment] = tmp_path.iterdir()
+    content = segment.read_bytes()
+    log.compact(before=NOON + timedelta(days=1))
+    segment.write_bytes(content)
+    segment.with_suffix(".0a1b.tmp").write_bytes(b"PAR1")
+    log.compact(before=NOON + timedelta(days=1))
+    assert [file.suffix for file in tmp_path.iterdir()] == [".parquet"]
+    assert log.scan().height == 1
+
+
+def test_a_segment_that_is_compacted_while_the_folder_is_listed_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = PredictionLog(tmp_path)
+    log.append([record(0)])
+    log.close()
+    plain = Path.iterdir
+
+    def compacted_meanwhile(folder: Path) -> list[Path]:
+        """Past where the new name stands before it is there, and at the old one when it is gone."""
+        monkeypatch.setattr(Path, "iterdir", plain)
+        PredictionLog(tmp_path).compact(before=NOON + timedelta(days=1))
+        return []
+
+    monkeypatch.setattr(Path, "iterdir", compacted_meanwhile)
+    assert log.scan().height == 1
+
+
+def test_a_damaged_line_is_skipped_and_reported_and_keeps_no_other_segment_from_compaction(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = PredictionLog(tmp_path)
+    for hour in range(2):
+        log.append([record(hour, at=NOON + timedelta(hours=hour))])
+    log.append_batch(batch(8, 9, at=NOON + timedelta(hours=1)))
+    log.close()
+    damaged = min(tmp_path.iterdir())
+    damaged.write_bytes(bytes(64) + b"\n" + b'{"rows":2}\n' + b'{"prediction_id": \n' + damaged.read_bytes())
+    assert log.scan()["prediction_id"].to_list() == ["p-0", "p-1", "p-8", "p-9"]
+    assert f"{damaged} is damaged" in caplog.text
+    assert len(log.compact(before=NOON + timedelta(days=1))) == 1
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".jsonl", ".parquet"]
+    assert log.scan()["prediction_id"].to_list() == ["p-0", "p-1", "p-8", "p-9"]
