@@ -13,6 +13,7 @@ from tidemill.errors import SourceError, SpineError
 from tidemill.offline.families import family
 from tidemill.offline.files import SourceFiles
 from tidemill.offline.history import History
+from tidemill.offline.keys import KeyTypeError, as_declared
 from tidemill.offline.selection import Selection, ViewSelection
 from tidemill.offline.spine import Spine
 
@@ -28,24 +29,31 @@ def check_spine(catalog: Catalog, selection: Selection, spine: Spine) -> None:
     for item in selection.views:
         keys = spine.keys(dict(item.keys), view=item.view.name)
         for series, (_, column), dtype in zip(keys.get_columns(), item.keys, catalog.key_types(item.view), strict=True):
-            if not _fits(series.dtype, dtype):
+            if len(series) and not _fits(series.dtype, dtype):
                 raise SpineError(
                     f"Column {column!r} of the spine is {series.dtype}, but the keys of view {item.view.name!r} "
                     f"are {dtype.name}.",
                     hint=f"Cast it: {column}.cast(pl.{dtype.polars()}).",
                 )
-            if series.dtype.is_float() and not (series.is_null() | series.is_nan() | (series == series.floor())).all():
-                raise SpineError(
-                    f"Column {column!r} of the spine holds fractions, but the keys of view {item.view.name!r} are "
-                    "whole numbers.",
-                    hint="Correct them, or cast the column to whole numbers.",
-                )
+            if series.dtype.is_float() or series.dtype == pl.UInt64:
+                _check_numbers(series.alias(column), dtype, item.view)
     shared = [output.name for output in selection.outputs if output.name in spine.columns]
     if shared:
         raise SpineError(
             f"The spine already has a column {', '.join(map(repr, shared))}, which is asked for as a feature.",
             hint="Rename or drop it in the spine, or ask with full_feature_names=True.",
         )
+
+
+def _check_numbers(series: pl.Series, dtype: ValueType, view: View) -> None:
+    """Raise SpineError for numbers that are no keys: fractions, and what does not fit."""
+    try:
+        as_declared(series.to_frame(), [dtype])
+    except KeyTypeError as error:
+        raise SpineError(
+            f"Column {series.name!r} of the spine, which view {view.name!r} is keyed by, {error}.",
+            hint=f"Its keys are {dtype.name}: correct these values, or leave them null.",
+        ) from None
 
 
 def check_request(selection: Selection, spine: Spine) -> None:
@@ -103,4 +111,4 @@ def _fits(dtype: pl.DataType, declared: ValueType) -> bool:
         return dtype == pl.Boolean
     if declared is ValueType.UNIX_TIMESTAMP:
         return isinstance(dtype, pl.Datetime | pl.Date)
-    return dtype.is_numeric() and not isinstance(dtype, pl.Decimal)
+    return dtype.is_numeric() and not isinstance(dtype, pl.Decimal | pl.Int128 | pl.UInt128)

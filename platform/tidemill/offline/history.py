@@ -35,6 +35,7 @@ from tidemill.offline.lookup import Chunk, Labels, Winners, find_winners
 from tidemill.offline.radix import stable_order
 from tidemill.offline.side_by_side import shares_of, side_by_side
 from tidemill.offline.taking import taken
+from tidemill.offline.zones import in_known_zones
 
 CHUNK_ROWS = 1 << 20
 """Row groups are taken together up to this many rows: large enough for array work, small enough for the caches."""
@@ -289,7 +290,7 @@ class History:
         """Rows that were read, or some, in declared types. Raises SourceError where a value would be lost."""
         if not columns:
             return pl.DataFrame(height=table.num_rows if rows is None else len(rows))
-        frame = pl.DataFrame(pl.from_arrow(table, rechunk=False))
+        frame = pl.DataFrame(pl.from_arrow(in_known_zones(table), rechunk=False))
         if rows is not None:
             frame = frame.select(pl.all().gather(pl.Series(rows.astype(np.uint32))))
         return frame.select(
@@ -304,7 +305,7 @@ class History:
             wanted = None if dtype is None else dtype.polars()
             if wanted is None:
                 stored = pa.table({name: pa.array([], self.files.type_of(name))})
-                series.append(pl.DataFrame(pl.from_arrow(stored)).to_series())
+                series.append(pl.DataFrame(pl.from_arrow(in_known_zones(stored))).to_series())
             else:
                 series.append(pl.Series(name, [], wanted))
         return pl.DataFrame(series)

@@ -23,6 +23,8 @@ Codes = npt.NDArray[np.integer]
 
 _NARROW = 1 << 24
 """Integers within this range are looked up in a table; wider ones are joined by hash."""
+_BEYOND = 2.0**63
+"""The first float that is no int64."""
 
 
 class KeyTypeError(ValueError):
@@ -212,7 +214,7 @@ def _as_declared(series: pl.Series, dtype: ValueType) -> pl.Series:
 
 def _as_arrow(series: pl.Series, dtype: ValueType) -> pa.ChunkedArray:
     """A spine's key column as Arrow, once its type is seen to fit the entity's."""
-    if series.dtype == pl.Null:
+    if series.dtype == pl.Null or not len(series):
         of_kind = {ValueType.STRING: pa.string(), ValueType.BYTES: pa.binary(), ValueType.BOOL: pa.bool_()}
         empty = of_kind.get(dtype, pa.int64())
         return pa.chunked_array([pa.nulls(len(series), empty)])
@@ -240,6 +242,8 @@ def _whole_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.
         numbers = np.nan_to_num(as_numbers(pc.fill_null(column, 0.0).cast(pa.float64())), nan=0.0)
         if not np.array_equal(numbers, np.floor(numbers)):
             raise KeyTypeError("holds fractions, but the keys are whole numbers")
+        if len(numbers) and not (numbers.min() >= -_BEYOND and numbers.max() < _BEYOND):
+            raise KeyTypeError("holds numbers beyond 64 bits with a sign")
         return numbers.astype(np.int64), missing
     if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type):
         filled = (

@@ -15,6 +15,7 @@ from tidemill.errors import SourceError
 from tidemill.offline.data_file import DataFile
 from tidemill.offline.files import RowGroup, SourceFiles
 from tidemill.offline.instants import NEVER, Unit, to_instants
+from tidemill.offline.zones import has_foreign_zone, in_known_zones
 
 UTC_MICROS = pl.Datetime("us", "UTC")
 _PER_SECOND = {"ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -158,10 +159,10 @@ def _narrowed(frame: pl.LazyFrame, stored: str, between: tuple[int, int], unit: 
 
 
 def _lazy(files: list[DataFile]) -> pl.LazyFrame:
-    if files[0].filesystem is None:
+    if files[0].filesystem is None and not has_foreign_zone(files[0].schema):
         return pl.scan_parquet([file.path for file in files], hive_partitioning=False, glob=False)
     tables = [file.open().read() for file in files]
-    return pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).lazy()
+    return pl.DataFrame(pl.from_arrow(in_known_zones(pa.concat_tables(tables)))).lazy()
 
 
 def _constant(name: str, value: str | None, dtype: ValueType | None) -> pl.Expr:

@@ -9,24 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tidemill.clock import as_utc
+from tidemill.clock import to_micros
 from tidemill.definitions.types import ValueType
 from tidemill.errors import SpineError
 from tidemill.offline.families import family
 from tidemill.offline.instants import NEVER, Instants, Unit, is_instant, is_text, rescale, to_instants, unit_of
 from tidemill.offline.listing import resolve
+from tidemill.offline.zones import has_foreign_zone, in_known_zones
 
 CONVENTIONAL_TIME = "event_timestamp"
 """The request time's column where a spine has several and none is named: Feast's convention."""
 
-_SQL = re.compile(r"^\s*(select|with|from|values)\b", re.IGNORECASE)
+_SQL = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(select|with|from|values)\b", re.IGNORECASE | re.DOTALL)
+"""Text that is a query and no path; it may begin with comments and parentheses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,8 @@ def read_spine(found: Any, *, root: Path, tables: Callable[[], pl.SQLContext], t
     if len(set(frame.columns)) != len(frame.columns):
         raise SpineError("The spine has two columns of one name.")
     column = _time_column(frame, time_column)
+    if not frame.height:
+        return Spine(frame=frame, time_column=column, instants=np.empty(0, np.int64), unit="us")
     arrow = frame[column].to_arrow(compat_level=pl.CompatLevel.oldest())
     unit = unit_of(arrow.type)
     try:
@@ -103,8 +109,10 @@ def _frame(found: Any, root: Path, tables: Callable[[], pl.SQLContext]) -> pl.Da
         return found
     if isinstance(found, pl.LazyFrame):
         return _collected(found)
-    if isinstance(found, pa.Table | pa.RecordBatch):
-        return pl.DataFrame(pl.from_arrow(found))
+    if isinstance(found, pa.RecordBatch):
+        found = pa.Table.from_batches([found])
+    if isinstance(found, pa.Table):
+        return pl.DataFrame(pl.from_arrow(in_known_zones(found)))
     if isinstance(found, str) and _SQL.match(found):
         return _query(found, tables())
     if isinstance(found, str | Path):
@@ -144,8 +152,10 @@ def _file(found: str | Path, root: Path) -> pl.DataFrame:
             hint="Relative paths start at the project's folder; SQL begins with SELECT.",
         )
     try:
+        if Path(where).is_file() and has_foreign_zone(pq.read_schema(where)):
+            return pl.DataFrame(pl.from_arrow(in_known_zones(pq.ParquetFile(where).read())))
         return pl.read_parquet(where)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
         raise SpineError(f"The spine at {where} is not readable Parquet: {str(error).splitlines()[0]}.") from None
 
 
@@ -166,15 +176,29 @@ def _pandas_column(name: str, column: Any) -> pl.Series:
     if column.dtype == object:
         values = column.tolist()
         if any(isinstance(value, datetime) for value in values):
-            plain = [as_utc(value) if isinstance(value, datetime) and value == value else None for value in values]
-            return pl.Series(
-                name, [None if value is None else _plain(value) for value in plain], pl.Datetime("us", "UTC")
-            )
-    return pl.Series(name, pl.from_arrow(pa.array(column, from_pandas=column.dtype.kind != "f")))
+            return _moments(name, values)
+    table = pa.table({name: pa.array(column, from_pandas=column.dtype.kind != "f")})
+    return pl.DataFrame(pl.from_arrow(in_known_zones(table))).to_series()
 
 
-def _plain(value: datetime) -> datetime:
-    return value.to_pydatetime(warn=False) if hasattr(value, "to_pydatetime") else value  # type: ignore[attr-defined]
+def _moments(name: str, values: Sequence[Any]) -> pl.Series:
+    """Python's and pandas' times and dates, in UTC; in nanoseconds where one of them has any."""
+    finer = [getattr(value, "nanosecond", 0) for value in values]
+    instants = [_micros(value) for value in values]
+    if not any(finer):
+        return pl.Series(name, instants, pl.Int64).cast(pl.Datetime("us", "UTC"))
+    nanos = [None if at is None else at * 1_000 + more for at, more in zip(instants, finer, strict=True)]
+    return pl.Series(name, nanos, pl.Int64).cast(pl.Datetime("ns", "UTC"))
+
+
+def _micros(value: Any) -> int | None:
+    if value is None or type(value).__name__ in {"NaTType", "NAType"} or value != value:
+        return None
+    if not isinstance(value, date):
+        raise TypeError(f"it holds times, and {value!r}")
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return to_micros(value)
 
 
 def _time_column(frame: pl.DataFrame, named: str | None) -> str:

@@ -40,6 +40,20 @@ SPINES = {
     ),
     "fractions for keys": (pl.DataFrame({"id": [1.5], "event_timestamp": [at(0)]}), "holds fractions"),
     "decimals for keys": (pl.DataFrame({"id": [Decimal(1)], "event_timestamp": [at(0)]}), "'id' of the spine is Dec"),
+    "endless keys": (pl.DataFrame({"id": [float("inf")], "event_timestamp": [at(0)]}), "beyond 64 bits"),
+    "floats beyond the keys": (pl.DataFrame({"id": [2.0**63], "event_timestamp": [at(0)]}), "beyond 64 bits"),
+    "numbers beyond the keys": (
+        pl.DataFrame({"id": pl.Series([2**63], dtype=pl.UInt64), "event_timestamp": [at(0)]}),
+        "beyond 64 bits",
+    ),
+    "keys of 128 bits": (
+        pl.DataFrame({"id": pl.Series([1], dtype=pl.Int128), "event_timestamp": [at(0)]}),
+        "'id' of the spine is Int128",
+    ),
+    "text among pandas' times": (
+        pd.DataFrame({"id": [1, 1], "event_timestamp": pd.Series([at(0), "soon"], dtype=object)}),
+        "it holds times, and 'soon'",
+    ),
     "pandas with a missing time": (
         pd.DataFrame({"id": [1, 1], "event_timestamp": [pd.Timestamp(at(0)), pd.NaT]}),
         "1 of 2 rows of the spine have no time",

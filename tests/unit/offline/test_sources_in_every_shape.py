@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -142,6 +143,14 @@ def test_an_empty_spine_answers_no_rows_of_the_declared_types(workshop: Workshop
     found = workshop.collect("v:x", ask())
     assert found.height == 0
     assert found.schema == {"id": pl.Int64, "event_timestamp": MICROS, "x": pl.Int64}
+
+
+def test_an_empty_pandas_spine_need_not_say_its_types(workshop: Workshop):
+    workshop.simple({"id": [1], "event": [at(0)], "x": [7]})
+    for spine in (pd.DataFrame({"id": [], "event_timestamp": []}), pd.DataFrame(columns=["id", "event_timestamp"])):
+        found = workshop.collect("v:x", spine)
+        assert found.height == 0
+        assert found["x"].dtype == pl.Int64
 
 
 def test_a_folder_that_holds_no_file_yet_answers_nulls(workshop: Workshop):

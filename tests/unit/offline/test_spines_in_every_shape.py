@@ -30,6 +30,12 @@ def test_a_spine_may_be_polars_pandas_arrow_a_path_or_sql(workshop: Workshop):
         assert workshop.collect("v:x", shape)["x"].to_list() == [20, 10], type(shape)
 
 
+@pytest.mark.parametrize("text", ["(SELECT id, event FROM s)", "-- who\n/* and when */ select id, event from s"])
+def test_sql_may_begin_with_comments_and_parentheses(workshop: Workshop, text: str):
+    workshop.simple({"id": [1], "event": [at(0)], "x": [7]})
+    assert workshop.collect("v:x", text)["x"].to_list() == [7]
+
+
 def test_pandas_keys_with_a_missing_one_are_floats_and_still_match(workshop: Workshop):
     workshop.simple({"id": [1, 2], "event": [at(0)] * 2, "x": [10, 20]})
     spine = pd.DataFrame({"id": [2, None, 1], "event_timestamp": [at(1)] * 3})

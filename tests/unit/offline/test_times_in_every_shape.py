@@ -93,6 +93,29 @@ def test_a_pandas_spine_may_mix_zones(workshop: Workshop):
     assert workshop.collect("v:x", spine)["x"].to_list() == [11, 10, 10]
 
 
+def test_a_pandas_spine_of_objects_may_hold_dates_and_nanoseconds(workshop: Workshop):
+    base = int(at(1).timestamp()) * 10**9
+    workshop.simple({"id": [1, 1], "event": [at(0), at(1)], "x": [10, 11]})
+    times = [date(2024, 1, 2), pd.Timestamp(base - 1, tz="UTC"), pd.Timestamp(base + 1, tz="Asia/Tokyo")]
+    found = workshop.collect("v:x", pd.DataFrame({"id": [1] * 3, "event_timestamp": pd.Series(times, dtype=object)}))
+    assert found["x"].to_list() == [11, 10, 11]
+    assert found["event_timestamp"].to_physical().to_list() == [int(at(24).timestamp()) * 10**9, base - 1, base + 1]
+
+
+@pytest.mark.parametrize("zone", ["+05:30", "-03:30"])
+def test_zones_may_be_offsets_that_have_no_name(workshop: Workshop, zone: str):
+    times = pa.array([at(0), at(1)], pa.timestamp("us", "UTC")).cast(pa.int64()).cast(pa.timestamp("us", zone))
+    table = pa.table({"id": [1, 1], "event": times, "x": [10, 11], "when": times})
+    pq.write_table(table, workshop.root / "s.parquet")
+    workshop.view("v", workshop.source("s"), {"x": ValueType.INT64, "when": ValueType.UNIX_TIMESTAMP})
+    asked = pa.table({"id": [1, 1], "event_timestamp": times})
+    pq.write_table(asked, workshop.root / "asked.parquet")
+    for spine in (asked, asked.to_pandas(), "asked.parquet", "SELECT id, event FROM s"):
+        found = workshop.collect(["v:x", "v:when"], spine)
+        assert found.select("x", "when").rows() == [(10, at(0)), (11, at(1))]
+    assert workshop.store.scan("s").collect()["event"].to_list() == [at(0), at(1)]
+
+
 def test_naive_times_are_utc_whatever_the_process_zone(workshop: Workshop):
     workshop.simple(
         pl.DataFrame({"id": [1, 1], "event": [datetime(2024, 1, 1, 0), datetime(2024, 1, 1, 1)], "x": [10, 11]})
