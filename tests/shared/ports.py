@@ -9,18 +9,19 @@ from pathlib import Path
 _FIRST, _LAST = 20_000, 32_767
 _RANGE_OF_CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _chance = random.SystemRandom()  # not the module's own: property tests seed that, and all processes alike
-_given: set[int] = set()
+_given: dict[int, socket.socket] = {}
+"""What was given, and by which socket this process holds it: UDP has ports of its own, of which nobody asks any."""
 
 
 def free_port() -> int:
     """A port of 127.0.0.1 on which nobody listens, and which no connection is given before a server listens there.
 
     The system picks the ports of outgoing connections from a range of its own. One that it calls free is soon taken
-    by a connection of another test, of which some open thousands; so this one is from below that range.
+    by a connection of another test, of which some open thousands; so this one is from below that range. No other
+    process of tests is given it while this one lives.
     """
     for port in _chance.sample(range(_FIRST, _below_connections()), 1_000):
-        if port not in _given and _is_free(port):
-            _given.add(port)
+        if port not in _given and _is_free(port) and _claim(port):
             return port
     raise AssertionError("None of a thousand ports is free.")
 
@@ -40,3 +41,14 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _claim(port: int) -> bool:
+    claim = socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        claim.bind(("127.0.0.1", port))
+    except OSError:
+        claim.close()
+        return False
+    _given[port] = claim
+    return True

@@ -179,11 +179,11 @@ def test_a_policy_that_never_asks_is_refused() -> None:
 def test_a_server_that_is_not_there_is_named_after_the_last_attempt() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with Client(f"http://127.0.0.1:{port}", retry=QUICK) as client:
-        assert not client.ready()
-        with pytest.raises(ServerUnavailableError, match="tidemill up"):
-            client.models()
+        port = free.getsockname()[1]  # held, so that nobody else listens on it
+        with Client(f"http://127.0.0.1:{port}", retry=QUICK) as client:
+            assert not client.ready()
+            with pytest.raises(ServerUnavailableError, match="tidemill up"):
+                client.models()
 
 
 def test_pauses_double_are_drawn_at_random_and_respect_what_the_server_asks() -> None:
