@@ -155,7 +155,7 @@ def opened(kind: Kind) -> Iterator[Callable[..., EventLog]]:
 @pytest.fixture
 def store(store_server: EmbeddedRedis, tmp_path: Path) -> OnlineStore:
     store = OnlineStore(
-        address=store_server.ensure_started(), project="flights", catalog=CATALOG, settings=Settings(redis_timeout=10),
+        address=store_server.ensure_started(), project="flights", catalog=CATALOG, settings=Settings(),
         root=tmp_path, clock=ManualClock(NOW),
     )  # fmt: skip
     store.resp.call("FLUSHALL")

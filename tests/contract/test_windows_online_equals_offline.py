@@ -97,7 +97,7 @@ class World:
 
     def __init__(self, address: str) -> None:
         self.store = OnlineStore(
-            address=address, project="flights", catalog=CATALOG, settings=Settings(redis_timeout=10), root=Path(),
+            address=address, project="flights", catalog=CATALOG, settings=Settings(), root=Path(),
             clock=ManualClock(START),
         )  # fmt: skip
         self.history: list[dict] = []

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from waiting import PATIENCE
 
 import tidemill
 from tidemill.feast.apply import register
@@ -137,7 +138,7 @@ job = FeatureStore(repo_path={str(quickstarts.offline)!r}).get_historical_featur
 print(",".join(job.to_arrow().column_names))
 """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     features = ["conv_rate", "conv_rate_plus_val1", "avg_daily_trips", *EXTRA]
     assert done.stdout.split()[-1].split(",") == [

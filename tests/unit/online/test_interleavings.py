@@ -86,7 +86,7 @@ def frame(facts: Sequence[Fact], event: str, known: str) -> pl.DataFrame:
 
 @pytest.fixture(params=["feast", "packed"])
 def store(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> Iterator[OnlineStore]:
-    settings = Settings(online_layout=request.param, redis_timeout=10)
+    settings = Settings(online_layout=request.param)
     store = OnlineStore(
         address=address, project="p", catalog=CATALOG, settings=settings, root=tmp_path, clock=ManualClock(T0)
     )

@@ -78,7 +78,7 @@ def events() -> pl.DataFrame:
 @pytest.fixture
 def store(address: str) -> OnlineStore:
     store = OnlineStore(
-        address=address, project="flights", catalog=CATALOG, settings=Settings(redis_timeout=10), root=Path(),
+        address=address, project="flights", catalog=CATALOG, settings=Settings(), root=Path(),
         clock=ManualClock(NOW),
     )  # fmt: skip
     write_events(store, "departed", events(), NOW)

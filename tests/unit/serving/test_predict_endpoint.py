@@ -14,6 +14,7 @@ import httpx
 import pytest
 from small_model import make_artifact, promote
 from small_project import NOW, catalog, open_small, served, wait_until
+from waiting import PATIENCE
 
 from tidemill.models.artifact import ModelArtifact
 from tidemill.predictions import PredictionBatch
@@ -275,7 +276,7 @@ def test_a_shutdown_answers_what_was_begun(project: Project) -> None:
         with served(project) as client:
             project.online.gate = wait_for_gate
             begun = threads.submit(
-                httpx.post, f"{client.base_url}/v1/models/delay/predict", json={"rows": [ROW]}, timeout=30
+                httpx.post, f"{client.base_url}/v1/models/delay/predict", json={"rows": [ROW]}, timeout=PATIENCE
             )
             wait_until(lambda: client.serving.metrics.registry.get_sample_value(  # type: ignore[attr-defined]
                 "tidemill_pending_requests", {"kind": "predict", "name": "delay"}) == 1)  # fmt: skip
