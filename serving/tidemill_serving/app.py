@@ -78,6 +78,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await state.stop()
+        gc.unfreeze()  # a process that goes on without us gets its memory back
 
 
 def _freeze_garbage() -> None:
