@@ -186,3 +186,27 @@ def test_a_database_that_cannot_be_opened_is_named_without_its_password(
     with pytest.raises(kind, match=message) as caught:
         CatalogRepository(Database(url), "flights").newest()
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_database_that_a_newer_version_has_migrated_is_left_alone_and_said_so(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9000'")
+    database.close()
+    with pytest.raises(ConfigurationError, match="of version 9000, ours of"):
+        CatalogRepository(database, "flights").newest_version()
+
+
+@pytest.mark.parametrize("url", ["postgresql://tide:hush@hush@127.0.0.1/x", "postgresql+psycopg://t:a@hush@h/x"])
+def test_a_password_with_an_at_sign_is_refused_and_never_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="%40") as refused:
+        CatalogRepository(Database(url), "flights").newest_version()
+    assert "hush" not in str(refused.value)
+
+
+def test_a_file_that_is_damaged_or_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "metadata.db"
+    file.write_bytes(b"this was a database once" * 100)
+    with pytest.raises(UnavailableError, match="cannot be read: file is not a database"):
+        CatalogRepository(Database(f"sqlite:///{file}"), "flights").newest_version()
+    with pytest.raises(UnavailableError, match="cannot be made: Not a directory"):
+        CatalogRepository(Database(f"sqlite:///{file}/below/metadata.db"), "flights").newest_version()

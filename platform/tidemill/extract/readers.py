@@ -258,15 +258,9 @@ def _bound(value: Any, dialect: str) -> Any:
 
 def _database(url: str) -> str:
     """A database as it may be shown: no password, no query string."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    from tidemill.metadata.database_url import parsed
 
-    try:
-        found = make_url(url)
-    except ArgumentError:
-        raise ConfigurationError(
-            "The database's URL is not one.", hint="Write e.g. postgresql+psycopg://user:password@host/database."
-        ) from None
+    found = parsed(url, name="The database's URL")
     return f"{found.get_backend_name()}://{found.host or ''}/{found.database or ''}"
 
 

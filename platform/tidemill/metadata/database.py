@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from tidemill.errors import ConfigurationError, UnavailableError
+from tidemill.metadata.database_url import parsed
 from tidemill.metadata.migrations import migrate
 
 _PATIENCE = 30  # seconds to wait for a lock that another process holds
 _CONNECT = 10  # seconds to wait for a server to answer at all
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 class Database:
@@ -66,6 +69,8 @@ def _explained(url: str) -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise _away(url, error) from error
+        if getattr(error.orig, "sqlite_errorcode", None) in _DAMAGED:
+            raise _damaged(url, error) from error
         raise
 
 
@@ -78,6 +83,13 @@ def _away(url: str, error: Exception) -> UnavailableError:
     return UnavailableError(f"The metadata database at {_shown(url)} does not answer: {cause}.", hint=hint)
 
 
+def _damaged(url: str, error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f"The metadata database {_shown(url)} cannot be read: {getattr(error, 'orig', error)}.",
+        hint="Bring a copy of it back; or move it away, and `tidemill apply` and `materialize --again` begin anew.",
+    )
+
+
 def _shown(url: str) -> str:
     """Where it is, and never the password."""
     found = make_url(url)
@@ -88,24 +100,32 @@ def _open(url: str) -> Engine:
     found = _understood(url)
     if found.get_backend_name() == "sqlite":
         if found.database not in (None, "", ":memory:"):
-            Path(str(found.database)).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(str(found.database)).parent)
         engine = create_engine(found, connect_args={"timeout": _PATIENCE, "check_same_thread": False})
         event.listen(engine, "connect", _prepare_sqlite)
     else:
         engine = _engine_of_server(found)
-    migrate(engine)
+    try:
+        migrate(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(
+            f"The folder {folder} of the metadata database cannot be made: {error.strerror}.",
+            hint="Give write access to it, or set `state` or `metadata_url` to somewhere else.",
+        ) from error
 
 
 def _understood(url: str) -> URL:
     """The URL, with the driver that we install where it names none. Raises ConfigurationError."""
-    try:
-        found = make_url(url)
-    except ArgumentError:
-        raise ConfigurationError(
-            "`metadata_url` is not a database's URL.",
-            hint="Write e.g. postgresql+psycopg://user:password@host/database, or leave it out for SQLite.",
-        ) from None
+    found = parsed(url, name="`metadata_url`")
     return found.set(drivername="postgresql+psycopg") if found.drivername in ("postgresql", "postgres") else found
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from tidemill.errors import ConfigurationError
+
 HEAD = "0002"
 ALEMBIC = threading.Lock()
 """Held around every use of Alembic in this process, MLflow's too: its `context` and `op` are globals of a module, and
@@ -15,9 +17,18 @@ two threads that migrate two databases take them from each other."""
 
 
 def migrate(engine: Engine) -> None:
-    """Create the tables, or run what is missing. Two processes may start at once: the second finds the work done."""
-    if _is_current(engine):
+    """Create the tables, or run what is missing. Two processes may start at once: the second finds the work done.
+
+    Raises ConfigurationError where a newer Tidemill has been at work.
+    """
+    found = _version(engine)
+    if found == HEAD:
         return
+    if found is not None and found > HEAD:
+        raise ConfigurationError(
+            f"The metadata database is of a newer Tidemill: its tables are of version {found}, ours of {HEAD}.",
+            hint="Install the newer Tidemill again, or name another database in `metadata_url`.",
+        )
     from alembic import command
     from alembic.config import Config
 
@@ -30,12 +41,12 @@ def migrate(engine: Engine) -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except (OperationalError, ProgrammingError, IntegrityError):
-        if not _is_current(engine):
+        if _version(engine) != HEAD:
             raise
 
 
-def _is_current(engine: Engine) -> bool:
+def _version(engine: Engine) -> str | None:
     with engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):
-            return False
-        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == HEAD
+            return None
+        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()

@@ -23,7 +23,10 @@ from tidemill.errors import ConfigurationError
 
 _SENTINEL = ("redis+sentinel://", "rediss+sentinel://")
 _SENTINEL_PORT = 26_379
-_EXPECTED = "Write unix:///path, redis://host:port, rediss://host:port or redis+sentinel://host:port,host:port/name."
+_EXPECTED = (
+    "Write unix:///path, redis://user:password@host:port, rediss://host:port or redis+sentinel://host:port,host:port/name;"
+    " in user and password %40 for @, %2F for /, %3F for ?, %23 for #."
+)
 
 
 def is_sentinel(address: str) -> bool:
@@ -42,6 +45,8 @@ def connect(address: str, *, timeout: float) -> redis.Redis:
         "retry": Retry(NoBackoff(), 0),
     }
     try:
+        if not address.startswith("unix://"):
+            _refuse_broken_login(address)
         if is_sentinel(address):
             return _through_sentinel(address, limits)
         if address.startswith("unix://"):
@@ -51,6 +56,19 @@ def connect(address: str, *, timeout: float) -> redis.Redis:
         return found
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"This is not the address of a Redis: {error}.", hint=_EXPECTED) from None
+
+
+def _refuse_broken_login(address: str) -> None:
+    """A password with a `/`, `#` or `?` of its own ends the host's part of a URL early: its beginning would be taken
+    for a port, and be shown."""
+    parts = urlsplit(address)
+    if "@" not in parts.netloc and "@" in parts.path + parts.query.partition("=")[0] + parts.fragment:
+        raise ValueError("its user and password cannot be told apart from the rest")
+    if not is_sentinel(address):
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError("its port is not a number") from None
 
 
 def _through_sentinel(address: str, limits: dict[str, Any]) -> redis.Redis:
