@@ -18,6 +18,7 @@ from tidemill.models.deployments import Deployment, DeploymentRepository
 from tidemill_serving.lean_imports import without
 
 _log = logging.getLogger("tidemill.serving")
+_MOST_SKIPPED = 63  # looks, one of them each second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +44,20 @@ class ModelShelf:
 
     def __init__(self, deployments: DeploymentRepository, root: Path) -> None:
         self._deployments, self._root = deployments, root
-        self._seen: int | None = None
+        self._seen: tuple[int, dict[str, Model]] | None = None
+        self._looks_to_skip = self._pause = 0
         self.served: Mapping[str, ServedModel] = MappingProxyType({})
         self.failures: Mapping[str, str] = MappingProxyType({})
 
     def refresh(self, catalog: Catalog) -> bool:
-        """Load what was promoted since the last look. A version that cannot be loaded leaves the old one serving.
+        """Load what was promoted since the last look. A version that cannot be loaded leaves the old one serving, and
+        is tried again: its files may arrive later than the word that it was promoted.
 
         Returns whether anything changed. Raises UnavailableError where the metadata database does not answer.
         """
-        newest = self._deployments.newest_number()
         declared = {model.name: model for model in catalog.models}
-        if newest == self._seen and declared == {name: item.model for name, item in self.served.items()}:
+        seen = self._deployments.newest_number(), declared
+        if seen == self._seen and not self._is_worth_another_try():
             return False
         served, failures = dict(self.served), {}
         for name, model in declared.items():
@@ -65,12 +68,19 @@ class ModelShelf:
                 served[name] = self._load(model, deployment, served.get(name))
             except TidemillError as error:
                 failures[name] = f"version {deployment.version}: {error}"
-                _log.error("Model %s version %d cannot be served: %s", name, deployment.version, error)
+                if failures[name] != self.failures.get(name):
+                    _log.error("Model %s version %d cannot be served: %s", name, deployment.version, error)
         kept = {name: item for name, item in served.items() if name in declared}
         changed = kept != self.served
         self.served, self.failures = MappingProxyType(kept), MappingProxyType(failures)
-        self._seen = newest
+        self._pause = min(2 * self._pause + 1, _MOST_SKIPPED) if failures else 0
+        self._seen, self._looks_to_skip = seen, self._pause
         return changed
+
+    def _is_worth_another_try(self) -> bool:
+        """What failed is tried again after a look, after three, after seven."""
+        self._looks_to_skip -= 1
+        return bool(self.failures) and self._looks_to_skip < 0
 
     def _load(self, model: Model, deployment: Deployment, held: ServedModel | None) -> ServedModel:
         if held is not None and held.deployment.digest == deployment.digest and held.version == deployment.version:
