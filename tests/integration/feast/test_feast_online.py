@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import polars as pl
 import pytest
+from processes import together
 from rides import NOON, at
+from waiting import PATIENT
 
 import tidemill
 from tidemill.errors import InputError, OnlineStoreUnavailableError
@@ -95,9 +97,8 @@ def test_columns_come_in_the_order_asked_for_in_every_process(root: Path, store:
         "rows = [{'driver_id': 1, 'city': 'ams', 'km': 1.0}]\n"
         "print(list(store.get_online_features(features=features, entity_rows=rows).to_dict()))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1"}
-    )
+    environment = os.environ | PATIENT | {"PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     order = ["city", "driver_id", "car", "rain", "trips_today", "price", "rating"]
     features = ["stats:car", "weather:rain", "stats:trips_today", "quote:price", "stats:rating"]
 
@@ -265,28 +266,26 @@ def test_late_rows_of_a_finished_interval_are_loaded_by_the_next_run(root: Path)
     assert project.ledger.last_cutoff("stats") == at(1.5)
 
 
-def _apply_one(arguments: tuple[str, int]) -> None:
-    from feast import FeatureStore, FeatureView, Field
-    from feast.types import String
+APPLY = """
+import sys
+from feast import FeatureStore, FeatureView, Field
+from feast.types import String
 
-    root, number = arguments
-    store = FeatureStore(repo_path=root)
-    store.apply(
-        FeatureView(
-            name=f"view_{number}",
-            entities=[store.get_entity("driver")],
-            source=store.get_data_source("position_file"),
-            schema=[Field(name="zone", dtype=String)],
-        )
-    )
+root, *names = sys.argv[1:]
+store = FeatureStore(repo_path=root)
+input("ready\\n")
+for name in names:
+    entity, source = store.get_entity("driver"), store.get_data_source("position_file")
+    store.apply(FeatureView(name=name, entities=[entity], source=source, schema=[Field(name="zone", dtype=String)]))
+"""
 
 
 def test_processes_that_apply_at_once_lose_no_view(root: Path, store: Any) -> None:
-    with get_context("fork").Pool(4) as pool:
-        pool.map(_apply_one, [(str(root), number) for number in range(12)])
+    names = [[f"view_{process}_{number}" for number in range(4)] for process in range(3)]
+    together(APPLY, [[str(root), *some] for some in names])
     store.refresh_registry()
 
-    assert {f"view_{number}" for number in range(12)} <= {view.name for view in store.list_feature_views()}
+    assert {name for some in names for name in some} <= {view.name for view in store.list_feature_views()}
 
 
 def test_async_reads_answer_like_the_others(store: Any) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from processes import together
 
 import tidemill
 from tidemill.errors import DefinitionError, NotAppliedError
@@ -142,18 +142,26 @@ def test_a_view_that_is_removed_leaves_feasts_registry_and_the_catalog(write_rep
     assert not project.redis_folder.exists(), "no Redis is started where none was ever used"
 
 
-def _apply_in_a_process(root: str) -> int:
-    return apply(tidemill.open(root), at=AT).version
+APPLY = """
+import sys
+from datetime import datetime
+import tidemill
+from tidemill.feast.apply import apply
+
+root, at = sys.argv[1:]
+project = tidemill.open(root)
+input("ready\\n")
+print([apply(project, at=datetime.fromisoformat(at)).version for _ in range(2)])
+"""
 
 
 def test_two_processes_that_apply_at_once_lose_nothing(write_repository: Write) -> None:
     from feast import FeatureStore
 
     root = write_repository()
-    with get_context("fork").Pool(2) as pool:
-        versions = pool.map(_apply_in_a_process, [str(root)] * 4)
+    said = together(APPLY, [[str(root), AT.isoformat()]] * 2)
 
-    assert set(versions) == {1}
+    assert [text.split("\n") for text in said] == [["[1, 1]", ""]] * 2
     store = FeatureStore(repo_path=str(root))
     assert {view.name for view in store.list_feature_views()} == {"profile"}
     assert {service.name for service in store.list_feature_services()} == {"offers_v1"}
