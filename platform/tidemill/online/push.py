@@ -77,7 +77,7 @@ def push(project: Project, source: str, frame: Any, *, to: str = "online", at: d
 def write_events(store: OnlineStore, stream: str, frame: Any, at: datetime) -> PushResult:
     """Write events to the online store: plain pushed views and windows. See `push`."""
     few = _writer(store, stream).few
-    rows = few.rows(frame, at, store.settings.push_horizon) if few is not None else None
+    rows = few.rows(frame, at) if few is not None else None
     if rows is not None:
         return _write_few(store, stream, rows, at)
     batch = check_rows(store.catalog, stream, rows_of(frame), at, store.settings.push_horizon)
@@ -112,7 +112,7 @@ def _write(store: OnlineStore, stream: str, batch: Batch, at: datetime) -> PushR
 
 
 def _write_few(store: OnlineStore, stream: str, rows: FewRows, at: datetime) -> PushResult:
-    duplicates = _writer(store, stream).tiles.write_few(rows, at=to_micros(at))
+    duplicates = len(_writer(store, stream).tiles.write_few(rows, at=to_micros(at)))
     return PushResult(accepted=len(rows) - duplicates, duplicates=duplicates, ignored=rows.ignored)
 
 

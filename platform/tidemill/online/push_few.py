@@ -1,6 +1,6 @@
 """A push of a few events, checked one value at a time: setting up columns would cost more than the events do.
 
-Only the usual is taken: values of exactly the declared kind, times in UTC, nothing ahead of the push horizon. Whatever
+Only the usual is taken: values of exactly the declared kind, times in UTC, nothing ahead of the clock. Whatever
 is unusual goes the way of all others (`push_rows`), which converts, rejects and complains; both take the same alike.
 """
 
@@ -11,20 +11,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
 
 from tidemill.clock import as_utc, to_micros
 from tidemill.definitions.catalog import Catalog, View
-from tidemill.definitions.duration import parse_duration
 from tidemill.definitions.types import ValueType
-from tidemill.definitions.windows import ColumnNeeds, micros, needs_of
+from tidemill.definitions.windows import ColumnNeeds, needs_of
 from tidemill.online.push_rows import needed_columns, time_fields
 
 MOST = 32
 """Rows above which columns are the faster way."""
+_FORMS_KEPT = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _INSTANT = pl.Datetime("us", "UTC")
@@ -36,24 +36,41 @@ _Kind = Callable[[Any], bool]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FewRows:
-    """Checked rows as columns of plain values; times in int microseconds. `ignored` are columns nobody reads."""
+    """Checked rows: times in int microseconds, plain values in the order of `few_columns`. `ignored` nobody reads."""
 
     event: Sequence[int]
     known: Sequence[int]
-    columns: Mapping[str, Sequence[Any]]
-    ignored: tuple[str, ...]
+    values: Sequence[tuple[Any, ...]]
+    ignored: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.event)
 
     def take(self, kept: Sequence[int]) -> FewRows:
-        """Some of the rows."""
+        """Some of the rows, in that order."""
+        if len(self) == 1:
+            return self
         return FewRows(
             event=[self.event[row] for row in kept],
             known=[self.known[row] for row in kept],
-            columns={name: [values[row] for row in kept] for name, values in self.columns.items()},
+            values=[self.values[row] for row in kept],
             ignored=self.ignored,
         )
+
+
+def few_columns(catalog: Catalog, stream: str) -> list[str]:
+    """The columns that the views of a stream read from its rows, besides times."""
+    return needed_columns([view for view in catalog.views_of_stream(stream) if view.is_pushed])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Form:
+    """How rows with columns of certain names are read: event time, known time (if `has_known`), then the values."""
+
+    has_known: bool
+    of_dict: Callable[[Any], tuple[Any, ...]]
+    of_tuple: Callable[[Any], tuple[Any, ...]]
+    ignored: tuple[str, ...]
 
 
 class FewRowsCheck:
@@ -61,8 +78,9 @@ class FewRowsCheck:
 
     def __init__(self, catalog: Catalog, stream: str, kinds: Mapping[str, _Kind]) -> None:
         self._timestamp, self._known = time_fields(catalog.source(catalog.stream(stream).source))
-        self._kinds = list(kinds.items())
-        self._read = {self._timestamp, self._known, *kinds}
+        self._names = few_columns(catalog, stream)
+        self._kinds = [kinds[name] for name in self._names]
+        self._forms: dict[tuple[str, ...], _Form | None] = {}
 
     @classmethod
     def where_it_fits(cls, catalog: Catalog, stream: str) -> FewRowsCheck | None:
@@ -84,60 +102,77 @@ class FewRowsCheck:
             kinds[needs.column] = _kind_of(needs)
         return cls(catalog, stream, kinds) if set(kinds) == set(needed_columns(views)) else None
 
-    def rows(self, found: Any, at: datetime, horizon: str) -> FewRows | None:
+    def rows(self, found: Any, at: datetime) -> FewRows | None:
         """The rows of a list of dicts or a frame; None where they are many, or unusual in any way."""
-        columns = self._columns(found)
-        if columns is None:
+        read = self._read(found)
+        if read is None:
             return None
-        size = len(next(iter(columns.values())))
-        try:
-            for name, is_usual in self._kinds:
-                if not all(map(is_usual, columns[name])):
+        rows, form = read
+        values = [row[2:] for row in rows]
+        for row in values:
+            for is_usual, value in zip(self._kinds, row, strict=True):
+                if not is_usual(value):
                     return None
-            event = _instants(columns[self._timestamp])
-        except KeyError:
+        event, now = _instants([row[0] for row in rows]), to_micros(at)
+        if event is None:
             return None
-        now = to_micros(at)
-        known = event if self._known is None else self._learned(columns.get(self._known), size, now)
-        if event is None or known is None:
+        known = (
+            event if self._known is None else _learned([row[1] for row in rows] if form.has_known else None, rows, now)
+        )
+        if known is None or max(max(event), max(known)) > now:
             return None
-        if max(max(event), max(known)) > now + _ahead(horizon):
-            return None
-        ignored = tuple(name for name in columns if name not in self._read)
-        return FewRows(event=event, known=known, columns=columns, ignored=ignored)
+        return FewRows(event=event, known=known, values=values, ignored=form.ignored)
 
-    def _columns(self, found: Any) -> Mapping[str, Sequence[Any]] | None:
-        """Values by column, as they were given."""
-        if isinstance(found, pl.DataFrame):
-            if not 0 < found.height <= MOST or not _PLAIN.issuperset(found.dtypes):
+    def _read(self, found: Any) -> tuple[list[tuple[Any, ...]], _Form] | None:
+        """Values row by row, as they were given."""
+        if type(found) is list:
+            if not 0 < len(found) <= MOST or not all(type(row) is dict for row in found):
                 return None
-            return {name: column.to_list() for name, column in zip(found.columns, found.iter_columns(), strict=True)}
-        if type(found) is not list or not 0 < len(found) <= MOST:
+            first = found[0]
+            if len(found) > 1 and any(row.keys() != first.keys() for row in found):
+                return None
+            form = self._form(tuple(first))
+            return None if form is None else ([form.of_dict(row) for row in found], form)
+        if not isinstance(found, pl.DataFrame) or not 0 < found.height <= MOST or not _PLAIN.issuperset(found.dtypes):
             return None
-        if not all(type(row) is dict for row in found):
-            return None
-        first = found[0]
-        if len(found) > 1 and any(row.keys() != first.keys() for row in found):
-            return None
-        return {name: [row[name] for row in found] for name in first}
+        form = self._form(tuple(found.columns))
+        return None if form is None else ([form.of_tuple(row) for row in found.rows()], form)
 
-    @staticmethod
-    def _learned(given: Sequence[Any] | None, size: int, now: int) -> Sequence[int] | None:
-        if given is None:
-            return [now] * size
-        if None not in given:
-            return _instants(given)
-        there = [value for value in given if value is not None]
-        instants = _instants(there) if there else []
-        if instants is None:
+    def _form(self, names: tuple[str, ...]) -> _Form | None:
+        """None where a column is missing."""
+        try:
+            return self._forms[names]
+        except KeyError:
+            if len(self._forms) >= _FORMS_KEPT:
+                self._forms.clear()
+            form = self._forms[names] = self._new_form(names)
+            return form
+
+    def _new_form(self, names: tuple[str, ...]) -> _Form | None:
+        known = self._known if self._known in names else None
+        wanted = [self._timestamp, known or self._timestamp, *self._names]
+        if not set(wanted).issubset(names):
             return None
-        rest = iter(instants)
-        return [now if value is None else next(rest) for value in given]
+        return _Form(
+            has_known=known is not None,
+            of_dict=itemgetter(*wanted),
+            of_tuple=itemgetter(*map(names.index, wanted)),
+            ignored=tuple(name for name in names if name not in {*wanted, self._known}),
+        )
 
 
-@lru_cache(maxsize=16)
-def _ahead(horizon: str) -> int:
-    return micros(parse_duration(horizon))
+def _learned(given: Sequence[Any] | None, rows: Sequence[Any], now: int) -> Sequence[int] | None:
+    """Known times; the present where there is none."""
+    if given is None:
+        return [now] * len(rows)
+    if None not in given:
+        return _instants(given)
+    there = [value for value in given if value is not None]
+    instants = _instants(there) if there else []
+    if instants is None:
+        return None
+    rest = iter(instants)
+    return [now if value is None else next(rest) for value in given]
 
 
 def _is_plain(catalog: Catalog, view: View) -> bool:

@@ -167,14 +167,22 @@ class Script:
         self.digest = hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - it is Redis's name for the script
 
     def run(self, client: RespClient, keys: Sequence[Part], arguments: Sequence[Part], *, retry: bool = True) -> Any:
-        command = pack_command("EVALSHA", self.digest, len(keys), *keys, *arguments)
+        return self.send(client, pack_command("EVALSHA", self.digest, len(keys), *keys, *arguments), retry=retry)
+
+    def send(self, client: RespClient, command: bytes, *, retry: bool = True) -> Any:
+        """The reply to an EVALSHA of this script that is packed already."""
         try:
             return client.write(command, 1, retry=retry)[0]
         except RedisReplyError as error:
-            if not str(error).startswith("NOSCRIPT"):
+            if not is_unknown_script(error):
                 raise
         self.load(client)
         return client.write(command, 1, retry=retry)[0]
 
     def load(self, client: RespClient) -> None:
         client.execute(pack_command("SCRIPT", "LOAD", self.source), 1, timeout=_LOAD_TIMEOUT)
+
+
+def is_unknown_script(error: RedisReplyError) -> bool:
+    """Whether Redis has not been told this script yet, or has forgotten it."""
+    return str(error).startswith("NOSCRIPT")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from threading import Lock
 from typing import Any
 
@@ -43,7 +44,7 @@ class Entities:
         self._layout = key_layout(catalog, view)
         self._known, self._growing = _Known(), Lock()
 
-    def names(self, columns: Mapping[str, Sequence[Any]], size: int) -> Sequence[Any]:
+    def _names_of(self, columns: Mapping[str, Sequence[Any]], size: int) -> Sequence[Any]:
         """What tells the entity of each row apart: the value of its join key, or the values of several as a tuple."""
         if len(self._names) == 1:
             return columns[self._names[0]]
@@ -51,7 +52,7 @@ class Entities:
 
     def of(self, columns: Mapping[str, Sequence[Any]], size: int) -> Coded:
         """Those of some rows, given as columns of plain values."""
-        names, known = self.names(columns, size), self._known
+        names, known = self._names_of(columns, size), self._known
         try:
             code = _coded(known, names)
         except KeyError:
@@ -59,14 +60,18 @@ class Entities:
             code = _coded(known, names)
         return Coded(code=code, keys=known.keys, size=len(known.keys))
 
-    def keys(self, names: Iterable[Any]) -> list[bytes]:
-        """Those of some names, in which no join key is null."""
-        known = self._known
-        try:
-            return [known.keys[known.numbers[name]] for name in names]
-        except KeyError:
-            known = self._grown(dict.fromkeys(names))
-            return [known.keys[known.numbers[name]] for name in names]
+    def name_at(self, columns: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
+        """What picks an entity's name out of a row of plain values in these columns."""
+        if not self._names:
+            return lambda _row: ()
+        return itemgetter(*[columns.index(name) for name in self._names])
+
+    def key(self, name: Any) -> bytes:
+        """The Redis key of a name in which no join key is null. It is not kept."""
+        found = self._made([name])[0]
+        if found is None:
+            raise ValueError("No entity has a null among its join keys.")
+        return self._prefix + found
 
     def _grown(self, names: Iterable[Any]) -> _Known:
         """The known entities, and these with them."""

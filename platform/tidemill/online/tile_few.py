@@ -1,137 +1,158 @@
-"""From a few events to records of tiles, one value at a time: what `tile_build` does for many, with the same result."""
+"""From a few events to one command for Redis, compiled once for each stream: an event is a row of words, put in place
+by one `struct`, and the keys of entities, kept as they are sent.
+
+`tile_build` aggregates many events first; a few are merged one after the other by the script (`tile_push_few.lua`),
+which costs Redis as much and the client a third.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
+from tidemill.online.bulk_strings import bulk
 from tidemill.online.push_few import FewRows
-from tidemill.online.tile_delta import ONE_EACH, Delta
 from tidemill.online.tile_entities import Entities
-from tidemill.online.tile_layout import GREATEST, HEADER, LEAST, ColumnWords, TileLayout
+from tidemill.online.tile_layout import GREATEST, HEADER, LEAST, TileLayout
 from tidemill.online.tile_log import TileLog
+from tidemill.online.tile_script_few import few_script, kinds_of_tiles
 
-_FRONT = struct.Struct("<2q")
-_Places = tuple[int, ...]
+_KEYS_KEPT = 50_000
+_NOTHING, _ALWAYS, _EVENT, _FIRST_TILE = range(4)  # the first of the values of which an event's words are picked
 
 
 class FewEvents:
-    """The records that a few events make in the tiles of some views, given in the order of the push script."""
+    """The commands that write a few events into the tiles of some views.
 
-    def __init__(self, logs: Sequence[TileLog], entities: Sequence[Entities]) -> None:
-        bodies: dict[Any, _Body] = {}
-        tiles: dict[Any, _Tiles] = {}
-        for layout in (layout for log in logs for layout in log.layouts):
-            body = bodies.setdefault(layout.build_shape, _Body(layout))
-            tiles.setdefault(_alike(layout), _Tiles(layout, body))
-        self._tiles, places = list(tiles.values()), {alike: place for place, alike in enumerate(tiles)}
-        self._views = [
-            (number, one, [places[_alike(layout)] for layout in log.layouts])
-            for number, (log, one) in enumerate(zip(logs, entities, strict=True), start=1)
-        ]
-
-    def deltas(self, rows: FewRows, at: int) -> list[Delta]:
-        """Redis keys and records, as `delta_of` gives them. `at` is the instant of the push, int microseconds."""
-        since = [0 if instant <= at else instant for instant in map(max, rows.event, rows.known)]
-        bodies: dict[_Body, dict[_Places, bytes]] = {}
-        records = [_Records(tiles, bodies.setdefault(tiles.body, {}), rows, since, at) for tiles in self._tiles]
-        found = [
-            _delta(number, _by_entity(rows, entities), [records[place] for place in hops])
-            for number, entities, hops in self._views
-        ]
-        return [delta for delta in found if delta.tiles]
-
-
-def _alike(layout: TileLayout) -> tuple[Any, ...]:
-    """Equal for layouts in which the same events make the same records."""
-    return (layout.build_shape, layout.hop, layout.longest)
-
-
-def _by_entity(rows: FewRows, entities: Entities) -> Mapping[bytes, _Places]:
-    """The positions of the rows that are about each entity."""
-    names = entities.names(rows.columns, len(rows))
-    if len(rows) == 1:
-        return {entities.keys(names)[0]: (0,)}
-    found: dict[Any, list[int]] = {}
-    for row, name in enumerate(names):
-        found.setdefault(name, []).append(row)
-    return dict(zip(entities.keys(found), map(tuple, found.values()), strict=True))
-
-
-def _delta(number: int, by_entity: Mapping[bytes, _Places], hops: Sequence[_Records]) -> Delta:
-    """The records of a view's entities in each hop."""
-    keys: list[bytes] = []
-    sizes: list[int] = []
-    parts: list[list[bytes]] = [[] for _ in hops]
-    for key, places in by_entity.items():
-        found = [records[places] for records in hops]
-        if any(found):
-            keys.append(key)
-            for part, some in zip(parts, found, strict=True):
-                part += some
-                sizes.append(len(some))
-    said = ONE_EACH if sizes.count(1) == len(sizes) else struct.pack(f"<{len(sizes)}I", *sizes)
-    arguments: list[bytes | int] = [number, len(keys), said]
-    for records, part in zip(hops, parts, strict=True):
-        arguments += (records.oldest, b"".join(part))
-    return Delta(keys=keys, arguments=arguments, tiles=sum(sizes))
-
-
-class _Tiles:
-    """Tiles of one hop that keep certain partials of the events in a certain longest window."""
-
-    def __init__(self, layout: TileLayout, body: _Body) -> None:
-        self.hop, self.longest, self.body = layout.hop, layout.longest, body
-
-
-class _Records(dict[_Places, list[bytes]]):
-    """The records that some events of one entity make, by their positions; each made once, whoever the entity is."""
+    Args:
+        names: the columns of the rows, in order.
+        ids: where the ids of events are remembered; empty if the views name none.
+        remember: for how many seconds.
+    """
 
     def __init__(
-        self, tiles: _Tiles, bodies: dict[_Places, bytes], rows: FewRows, since: Sequence[int], at: int
+        self,
+        logs: Sequence[TileLog],
+        entities: Sequence[Entities],
+        names: Sequence[str],
+        *,
+        ids: str,
+        locks: Sequence[str],
+        remember: int,
+        forever: bool,
     ) -> None:
-        self.oldest = (at - tiles.longest) // tiles.hop
-        self._body, self._bodies, self._rows, self._since = tiles.body, bodies, rows, since
-        self._tile = [event // tiles.hop for event in rows.event]
+        kinds = kinds_of_tiles(logs).values()
+        self._span = -(-remember // 2)
+        self.script = few_script(logs, remember=remember, span=self._span, has_ids=bool(ids), forever=forever)
+        self.tiles_each = sum(len(log.layouts) for log in logs)
+        self._words = _Words(list(kinds), names)
+        self._entities = [(one.name_at(names), _Keys(one)) for one in entities]
+        self._hops = [(layout.hop, layout.longest) for layout in kinds]
+        self._oldest = struct.Struct(f"<{len(self._hops)}q").pack
+        self._ids, self._locks = ids, b"".join(map(bulk, locks))
+        self._fixed_keys = len(locks) + (5 if ids else 0)
+        self._sets = (-1, b"")
 
-    def __missing__(self, places: _Places) -> list[bytes]:
-        groups: dict[tuple[int, int], list[int]] = {}
-        for row in places:
-            if self._tile[row] >= self.oldest:
-                groups.setdefault((self._tile[row], self._since[row]), []).append(row)
-        found = self[places] = [
-            _FRONT.pack(*tile) + self._words(tuple(groups[tile]))
-            for tile in (sorted(groups) if len(groups) > 1 else groups)
-        ]
+    def command(self, rows: FewRows, ids: Sequence[str], at: int) -> bytes:
+        """An EVALSHA of `script`. `ids` are those of the events that have one, no two equal; `at` int microseconds."""
+        oldest = [(at - longest) // hop for hop, longest in self._hops]
+        keys: list[bytes] = []
+        events: list[bytes] = []
+        for event, known, values in zip(rows.event, rows.known, rows.values, strict=True):
+            keys += [kept[name(values)] for name, kept in self._entities]
+            tiles = [event // hop for hop, _ in self._hops]
+            words = self._words(event, known, tiles, values)
+            if any(map(int.__lt__, tiles, oldest)):
+                words += b"".join(b"0" if tile < first else b"1" for tile, first in zip(tiles, oldest, strict=True))
+            events.append(b"$%d\r\n%b\r\n" % (len(words), words))
+        count = self._fixed_keys + len(keys)
+        head = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n%b" % (
+            6 + count + len(ids) + len(events),
+            self.script.digest.encode(),
+            bulk(count),
+        )
+        said = bulk(at), bulk(len(ids)), bulk(self._oldest(*oldest))
+        return b"".join([head, self._sets_at(at), self._locks, *keys, *said, *map(bulk, ids), *events])
+
+    def _sets_at(self, at: int) -> bytes:
+        """Where ids are remembered, and the sets of now, of later, of before and of long before."""
+        if not self._ids:
+            return b""
+        number = at // 1_000_000 // self._span
+        kept, found = self._sets
+        if kept != number:
+            names = [f"{self._ids}:{self._span}:{number + apart}" for apart in (0, 1, -1, -2)]
+            found = b"".join(map(bulk, (self._ids, *names)))
+            self._sets = (number, found)
         return found
 
-    def _words(self, places: _Places) -> bytes:
-        found = self._bodies.get(places)
-        if found is None:
-            found = self._bodies[places] = self._body.of(self._rows, places)
+
+class _Keys(dict[Any, bytes]):
+    """The keys of entities by name, as they are sent; those of the latest are kept."""
+
+    def __init__(self, entities: Entities) -> None:
+        self._entities = entities
+
+    def __missing__(self, name: Any) -> bytes:
+        found = bulk(self._entities.key(name))
+        if len(self) >= _KEYS_KEPT:
+            self.clear()
+        self[name] = found
         return found
 
 
-class _Body:
-    """The words of a record from its newest event on; the same in every view and hop that keep the same partials."""
+class _Words:
+    """The records that one event makes of each kind of tiles, one after the other.
 
-    def __init__(self, layout: TileLayout) -> None:
-        self._columns, self._words = layout.columns, layout.words - HEADER
-        self._pack = struct.Struct("<q" + "".join(_kinds(layout))).pack
+    Of an event some values are made that records are put together from: its time, the number of its tile of each kind,
+    and of each column the value, or what takes its place where there is none. Which word is which of them is known.
+    A word of 0 is also said of an event that its time has come, as it has of all that go this way.
+    """
 
-    def of(self, rows: FewRows, places: Sequence[int]) -> bytes:
-        event, known = rows.event, rows.known
-        if len(places) > 1:
-            places = sorted(places, key=lambda row: (event[row], known[row], row))
-        words: list[Any] = [0] * self._words
-        for column in self._columns:
-            if column.needs.column:
-                values = rows.columns[column.needs.column]
-                _fill(words, column, values, [row for row in places if values[row] is not None], rows)
-            else:
-                words[column.count - HEADER] = len(places)
-        return self._pack(event[places[-1]], *words)
+    def __init__(self, kinds: Sequence[TileLayout], names: Sequence[str]) -> None:
+        columns = {column.needs.column: column.needs for layout in kinds for column in layout.columns}
+        read = [name for name in columns if name]
+        self._columns = [(names.index(name), _nothing(columns[name].whole)) for name in read]
+        first, each = _FIRST_TILE + len(kinds), len(_nothing(whole=True))
+        starts = {name: first + number * each for number, name in enumerate(read)}
+        picked: list[int] = []
+        formats = ""
+        for number, layout in enumerate(kinds):
+            picked += [_FIRST_TILE + number, _NOTHING, _EVENT, *_picked(layout, starts)]
+            formats += "qqq" + "".join(_kinds(layout))
+        self._pick: Callable[[Sequence[Any]], tuple[Any, ...]] = itemgetter(*picked)
+        self._pack = struct.Struct("<" + formats).pack
+
+    def __call__(self, event: int, known: int, tiles: Sequence[int], values: Sequence[Any]) -> bytes:
+        pool = [0, 1, event, *tiles]
+        for place, nothing in self._columns:
+            value = values[place]
+            pool += nothing if value is None else (1, value, value, value, event, known, value, event, known, value)
+        return self._pack(*self._pick(pool))
+
+
+def _nothing(whole: bool) -> tuple[Any, ...]:
+    """Of a column without a value: count, total, lowest, highest, and time, known time and value of first and last."""
+    bounds = (GREATEST, LEAST) if whole else (float("inf"), float("-inf"))
+    return (0, 0, *bounds, GREATEST, GREATEST, 0, LEAST, LEAST, 0)
+
+
+def _picked(layout: TileLayout, starts: dict[str, int]) -> list[int]:
+    """Which of the values each word after the header is."""
+    found = [_NOTHING] * (layout.words - HEADER)
+    for column in layout.columns:
+        if not column.needs.column:
+            found[column.count - HEADER] = _ALWAYS
+            continue
+        words = [column.count, column.total, column.lowest, column.highest]
+        for end in (column.first, column.last):
+            words += [None, None, None] if end is None else [end, end + 1, end + 2]
+        for number, word in enumerate(words):
+            if word is not None:
+                found[word - HEADER] = starts[column.needs.column] + number
+    return found
 
 
 def _kinds(layout: TileLayout) -> list[str]:
@@ -150,35 +171,3 @@ def _kinds(layout: TileLayout) -> list[str]:
 def _value_of(end: int | None) -> int | None:
     """The word with the value of a first or last event; before it lie its event and known time."""
     return None if end is None else end + 2
-
-
-def _fill(words: list[Any], column: ColumnWords, values: Sequence[Any], there: Sequence[int], rows: FewRows) -> None:
-    """Put in the partials of one column, whose values at `there` are in order of (event, known, position)."""
-    whole = column.needs.whole
-    words[column.count - HEADER] = len(there)
-    found = [values[row] for row in there]
-    if column.lowest is not None:
-        words[column.lowest - HEADER] = min(found, default=GREATEST if whole else float("inf"))
-    if column.highest is not None:
-        words[column.highest - HEADER] = max(found, default=LEAST if whole else float("-inf"))
-    if column.total is not None and found:
-        total = _total(found, whole=whole)
-        words[column.total - HEADER] = total
-        if column.spread is not None:
-            mean = float(total) / len(found)
-            words[column.spread - HEADER] = sum((value - mean) * (value - mean) for value in found)
-    for end, nothing, place in ((column.first, GREATEST, 0), (column.last, LEAST, -1)):
-        if end is None:
-            continue
-        chosen = there[place] if there else None
-        times = (nothing, nothing) if chosen is None else (rows.event[chosen], rows.known[chosen])
-        value = (0 if whole else 0.0) if chosen is None else values[chosen]
-        words[end - HEADER : end - HEADER + 3] = (*times, value)
-
-
-def _total(values: Sequence[Any], *, whole: bool) -> Any:
-    """The sum; a whole one wraps around as 64 bits do."""
-    total = values[0]
-    for value in values[1:]:
-        total += value
-    return (total + 2**63) % 2**64 - 2**63 if whole and not -(2**63) <= total < 2**63 else total

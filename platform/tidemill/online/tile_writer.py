@@ -18,7 +18,7 @@ import polars as pl
 
 from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import ConflictError
-from tidemill.online.push_few import FewRows
+from tidemill.online.push_few import FewRows, few_columns
 from tidemill.online.resp import RespClient
 from tidemill.online.tile_build import AggregatedColumn, Events, Records, build_records
 from tidemill.online.tile_delta import Delta, delta_of
@@ -98,12 +98,12 @@ class TileWriter:
             repeated |= delivery.write(arrivals, at)
         return repeated
 
-    def write_few(self, rows: FewRows, *, at: int) -> int:
-        """The same for a few events, one value at a time; returns how many were repeats. Raises what `write` does."""
+    def write_few(self, rows: FewRows, *, at: int) -> set[int]:
+        """The same for a few events, one value at a time; returns which were repeats. Raises what `write` does."""
         repeated: set[int] = set()
         for delivery in self._deliveries:
             repeated |= delivery.write_few(rows, at)
-        return len(repeated)
+        return repeated
 
 
 class _Delivery:
@@ -117,7 +117,17 @@ class _Delivery:
         self._remember = seconds_remembered(views, forever=forever)
         self._logs = [TileLog.of(view) for view in views]
         self._entities = [Entities(catalog, log.view, log.prefix(catalog.project)) for log in self._logs]
-        self._few = FewEvents(self._logs, self._entities)
+        names = few_columns(catalog, stream)
+        self._id_place = names.index(self._event_id) if self._event_id else 0
+        self._few = FewEvents(
+            self._logs,
+            self._entities,
+            names,
+            ids=self._ids,
+            locks=self._locks,
+            remember=self._remember,
+            forever=forever,
+        )
         self._groups = _groups(self._logs)
         self._script = push_script(self._logs, forever=forever)
 
@@ -151,15 +161,22 @@ class _Delivery:
 
     def write_few(self, rows: FewRows, at: int) -> set[int]:
         """The same for a few events; returns which were repeats."""
-        given = rows.columns[self._event_id] if self._event_id else ()
-        names = [None if text is None else event_name(text) for text in given]
-        repeated = _repeats(names, rows.known)
-        kept = [row for row in range(len(rows)) if row not in repeated]
+        names = [event_name(row[self._id_place]) for row in rows.values] if self._event_id else [None] * len(rows)
+        repeated = _repeats(names, rows.known) if len(rows) > 1 else set()
+        kept = [row for row in _in_time(rows) if row not in repeated]
+        together = max(1, _TILES_AT_ONCE // self._few.tiles_each)
+        for start in range(0, len(kept), together):
+            repeated |= self._write_some(rows, kept[start : start + together], names, at)
+        return repeated
+
+    def _write_some(self, rows: FewRows, kept: Sequence[int], names: Sequence[str | None], at: int) -> set[int]:
+        """Write some rows in one step; returns which were written before."""
+        repeated: set[int] = set()
         while kept:
-            some = rows if len(kept) == len(rows) else rows.take(kept)
-            named = [row for row in kept if names[row] is not None] if names else []
-            deltas = self._few.deltas(some, at)
-            seen = {named[place - 1] for place in self._send([names[row] for row in named], deltas, at)}
+            named = [row for row in kept if names[row] is not None]
+            command = self._few.command(rows.take(kept), [names[row] for row in named], at)  # type: ignore[misc]
+            answer = self._few.script.send(self._client, command, retry=bool(named))
+            seen = {named[place - 1] for place in self._seen(answer)}
             if not seen:
                 break
             repeated |= seen
@@ -187,7 +204,10 @@ class _Delivery:
         for delta in deltas:
             keys += delta.keys
             arguments += delta.arguments
-        answer = self._script.run(self._client, keys, arguments, retry=bool(names))
+        return self._seen(self._script.run(self._client, keys, arguments, retry=bool(names)))
+
+    def _seen(self, answer: Any) -> list[int]:
+        """The positions that a script answers with. Raises ConflictError where it says that tiles are rebuilt."""
         if answer[0] == _LOCKED:
             raise ConflictError(
                 f"The tiles of view {self._logs[answer[1] - 1].view.name!r} are being rebuilt.",
@@ -293,14 +313,13 @@ def remember_events(
 def event_names(ids: pl.Series) -> list[str | None]:
     """Event ids as they are remembered: as they are where they are short, else their digest."""
     texts = ids.to_list() if ids.dtype == pl.String else ids.cast(pl.String).to_list()
-    return [
-        f"={text}" if text is not None and len(text) <= _LONGEST_PLAIN_ID else text and event_name(text)
-        for text in texts
-    ]
+    return [f"={text}" if text is not None and len(text) <= _LONGEST_PLAIN_ID else event_name(text) for text in texts]
 
 
-def event_name(text: str) -> str:
+def event_name(text: str | None) -> str | None:
     """One of them."""
+    if text is None:
+        return None
     return f"={text}" if len(text) <= _LONGEST_PLAIN_ID else _digest(text)
 
 
@@ -314,6 +333,11 @@ def _groups(logs: Sequence[TileLog]) -> list[_Group]:
         for hop, layout in enumerate(log.layouts):
             parts.setdefault(layout.build_shape, []).append(_Part(view=view, hop=hop, layout=layout))
     return [_Group(some) for some in parts.values()]
+
+
+def _in_time(rows: FewRows) -> Sequence[int]:
+    """The rows as their events happened, of which a new tile is but the next one."""
+    return sorted(range(len(rows)), key=lambda row: (rows.event[row], rows.known[row])) if len(rows) > 1 else (0,)
 
 
 def _repeats_within(arrivals: Arrivals, names: list[str | None] | None) -> np.ndarray:
