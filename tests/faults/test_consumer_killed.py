@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import orjson
 import pytest
 import redis
 from ports import free_port
-from waiting import PATIENCE, wait_until
+from waiting import PATIENCE, PATIENT, wait_until
 
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
 from tidemill.definitions.types import ValueType
@@ -109,6 +110,7 @@ def start(project: Project, log: Any, *options: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=os.environ | PATIENT,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 from hammering import hammering
-from waiting import PATIENCE
+from waiting import PATIENCE, PATIENT
 
 from tidemill.definitions import Catalog, CatchUp, Entity, Feature, Schedule, Source, ValueType, View
 from tidemill.materialize.ledger import Run
@@ -110,7 +110,7 @@ def schedulers(project: Project, count: int, ticks: int) -> list[int]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ,
+            env=os.environ | PATIENT,
         )
         for seed in range(count)
     ]

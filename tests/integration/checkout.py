@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 from ports import free_port
+from waiting import PATIENT
 
 CHECKOUT = Path(__file__).parents[2]
 PARTS = ("Makefile", "pyproject.toml", "README.md", "requirements", "feature_repo", "platform", "training", "serving")
@@ -42,7 +43,7 @@ def commands_of(page: Path) -> list[str]:
 def run(script: str, folder: Path, *, check: bool = True) -> str:
     """Run a script as one shell session that ends at the first failure; returns what it said."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
-    environment["TIDEMILL_PORT"] = str(free_port())
+    environment |= PATIENT | {"TIDEMILL_PORT": str(free_port())}
     environment["PATH"] = f"{Path(sys.prefix) / 'bin'}:{environment['PATH']}"
     done = subprocess.run(
         ["bash", "-xeuo", "pipefail", "-c", script],

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import polars as pl
 from ports import free_port
-from waiting import PATIENCE, wait_until
+from waiting import PATIENCE, PATIENT, wait_until
 
 from tidemill.clock import SimulatedClock
 from tidemill.definitions.catalog import (
@@ -101,7 +101,7 @@ def served(project: Project, **environment: str) -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, str(project.root), str(port)],
-        env={**os.environ, **environment},
+        env=os.environ | PATIENT | environment,
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from waiting import PATIENCE
+from waiting import PATIENCE, PATIENT
 
 import tidemill
 from tidemill.metadata.reports import ReportRepository
@@ -123,7 +123,7 @@ print(json.dumps({{"online": online, "history": history}}, default=str))
         text=True,
         check=False,
         timeout=PATIENCE * 10,
-        env=os.environ | {"FEAST_USAGE": "False"},
+        env=os.environ | PATIENT,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     feast = json.loads(done.stdout.splitlines()[-1])

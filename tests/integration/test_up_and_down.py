@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from ports import free_port
-from waiting import PATIENCE, wait_until
+from waiting import PATIENCE, PATIENT, wait_until
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
 
@@ -23,6 +23,12 @@ from tidemill.errors import ConfigurationError, ConflictError, UnavailableError
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.resp import RespClient
 from tidemill.project import Project, open_project
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PATIENT.items():
+        monkeypatch.setenv(name, value)  # which the parts that are started inherit
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from waiting import PATIENT
 
 import tidemill
 from tidemill.extract import extract
@@ -40,7 +42,7 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def feast(root: Path, *arguments: str, cwd: Path) -> str:
     """Feast's own command, run from another folder."""
     command = [sys.executable, "-m", "feast.cli.cli", "-c", str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, env=os.environ | PATIENT)
     assert done.returncode == 0, done.stderr[-2_000:]
     return done.stdout
 
