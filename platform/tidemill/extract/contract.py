@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 from polars.datatypes import DataType, DataTypeClass
 
+from tidemill.clock import as_utc
 from tidemill.definitions.duration import parse_duration
 from tidemill.errors import DefinitionError
 
@@ -49,10 +50,15 @@ class Column:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", _polars_type(self.dtype))
+        for bound in ("min", "max"):
+            if getattr(self, bound) is not None:
+                object.__setattr__(self, bound, _bound(getattr(self, bound), self.dtype))
         if self.min is not None and self.max is not None and self.min > self.max:
             raise DefinitionError(f"A column cannot be at least {self.min} and at most {self.max}.")
         if self.allowed is not None and (isinstance(self.allowed, str) or not self.allowed):
             raise DefinitionError(f"allowed={self.allowed!r} allows nothing.", hint="Give a list of values.")
+        if self.allowed is not None:
+            object.__setattr__(self, "allowed", _allowed(self.allowed, self.dtype))
 
     def faults(self, name: str) -> dict[str, pl.Expr]:
         """What can be wrong with a value, each as the sentence people read and the expression that is true of it."""
@@ -120,6 +126,38 @@ class Contract:
         least, most = self.rows
         whole, rest = divmod(interval, self.length)
         return least * whole, None if most is None else most * (whole + bool(rest))
+
+
+def _bound(value: Any, dtype: pl.DataType) -> Any:
+    """What values of the column are compared with."""
+    bound = _instant(value, dtype)
+    try:
+        if bound == bound:  # not-a-number is no bound
+            pl.Series([None], dtype=dtype).to_frame("x").select(pl.col("x") < bound)
+            return bound
+    except (pl.exceptions.PolarsError, TypeError, ValueError):
+        pass
+    raise DefinitionError(
+        f"Values of a column of {dtype} cannot be compared with {value!r}.", hint="Give a value of the column's type."
+    )
+
+
+def _allowed(values: Sequence[Any], dtype: pl.DataType) -> tuple[Any, ...]:
+    found = tuple(_instant(value, dtype) for value in values)
+    try:
+        pl.Series(found, dtype=dtype)
+    except (pl.exceptions.PolarsError, TypeError, ValueError):
+        raise DefinitionError(
+            f"allowed={list(values)!r} are no values of {dtype}.", hint="Give values of the column's type."
+        ) from None
+    return found
+
+
+def _instant(value: Any, dtype: pl.DataType) -> Any:
+    """An instant without a zone is UTC."""
+    if not isinstance(value, datetime) or not isinstance(dtype, pl.Datetime):
+        return value
+    return as_utc(value) if dtype.time_zone is not None else as_utc(value).replace(tzinfo=None)
 
 
 def _as_column(item: Any) -> Column:

@@ -113,7 +113,8 @@ def _reasons(faults: dict[str, pl.Expr]) -> pl.Expr:
     if not faults:
         return pl.lit("")
     # A fault that is null, such as a comparison with a missing value, is no fault.
-    named = [pl.when(fault).then(pl.lit(name)) for name, fault in faults.items()]
+    said = {name.replace(_SEPARATOR, ", "): fault for name, fault in faults.items()}
+    named = [pl.when(fault).then(pl.lit(name)) for name, fault in said.items()]
     return pl.concat_str(named, separator=_SEPARATOR, ignore_nulls=True)
 
 

@@ -50,8 +50,9 @@ def test_bounds_are_part_of_the_range_and_beyond_them_is_not(value):
     assert len(reasons(pl.DataFrame({"n": [value]}), contract)) == 1
 
 
-def test_instants_have_ranges_too():
-    contract = Contract(columns={"at": Column(datetime, min=datetime(2024, 1, 1, tzinfo=UTC))})
+@pytest.mark.parametrize("least", [datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 1)])
+def test_instants_have_ranges_too(least):
+    contract = Contract(columns={"at": Column(datetime, min=least)})
     at = pl.Series("at", [datetime(2023, 12, 31, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC)]).dt.cast_time_unit("us")
     assert len(reasons(pl.DataFrame([at]), contract)) == 1
 
@@ -151,6 +152,11 @@ def test_volume_grows_with_the_interval_and_of_a_part_only_the_most_is_asked():
             check_volume(rows, length, contract, "orders")
 
 
+def test_a_fault_is_counted_as_one_whatever_the_values_it_names():
+    contract = Contract(columns={"kind": Column(str, allowed=["new; unpaid", "paid"])})
+    assert check(pl.DataFrame({"kind": ["lost"]}), contract).reasons() == [("kind is not one of new, unpaid, paid", 1)]
+
+
 def test_a_share_of_bad_rows_is_borne_rounded_up_to_whole_rows():
     contract = Contract(columns={"n": Column(int, min=0)}, most_bad=0.1)
     check_share(check(pl.DataFrame({"n": [-1, 1, 1]}), contract), contract, "orders")
@@ -168,6 +174,9 @@ def test_a_share_of_bad_rows_is_borne_rounded_up_to_whole_rows():
         lambda: Column(str, allowed="abc"),
         lambda: Column(str, allowed=[]),
         lambda: Column("int"),
+        lambda: Column(str, min=3),
+        lambda: Column(float, max=float("nan")),
+        lambda: Column(str, allowed=["a", 1]),
         lambda: Contract(columns={"a": str}, unique=("b",)),
         lambda: Contract(columns={"a": str}, rows=(5, 1)),
         lambda: Contract(columns={"a": str}, rows=(-1, None)),
