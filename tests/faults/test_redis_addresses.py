@@ -21,6 +21,7 @@ from waiting import PATIENCE, wait_until
 
 from tidemill.errors import ConfigurationError, OnlineStoreUnavailableError
 from tidemill.online.redis_address import connect
+from tidemill.online.resp import RespClient, Script
 from tidemill.project import Project
 
 PASSWORD = "p@ss:w/rd %"  # noqa: S105 - of a server that lives for a test
@@ -103,6 +104,24 @@ def test_a_wrong_password_is_said_so_and_never_shown(server: Server, tmp_path: P
         assert "Redis refused us" in refused.json()["detail"]
         assert "Check user and password" in refused.json()["hint"]
         assert ":wrong" not in refused.text
+
+
+def test_a_user_needs_the_rights_that_are_asked_for_and_no_others(server: Server, tmp_path: Path) -> None:
+    rights = {"enabled": True, "passwords": ["+hush"], "keys": ["*"]}
+    with server.client() as client:
+        client.acl_setuser("reader", **rights, categories=["+@read", "+@connection"])
+        client.acl_setuser(
+            "tide",
+            **rights,
+            categories=["+@read", "+@write", "+@scripting", "+@connection"],
+            commands=["+info", "+wait", "-restore"],
+        )
+    works(opened(tmp_path, f"redis://tide:hush@127.0.0.1:{server.port}/0"))
+    client = RespClient(f"redis://reader:hush@127.0.0.1:{server.port}/0", timeout=PATIENCE)
+    with pytest.raises(OnlineStoreUnavailableError, match="'script' command") as refused:
+        Script("return 1").load(client)
+    client.close()
+    assert "+@scripting" in str(refused.value.hint)
 
 
 def test_a_member_of_a_cluster_is_refused_with_what_to_do(tmp_path: Path) -> None:

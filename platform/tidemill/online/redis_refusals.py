@@ -97,7 +97,10 @@ def _refusal(reply: hiredis.ReplyError, replies: list[Any]) -> Exception:
 
 
 def _unwelcome(text: str) -> OnlineStoreUnavailableError:
-    return OnlineStoreUnavailableError(f"Redis refused us: {text}.", hint="Check user and password in `redis_url`.")
+    hint = "Check user and password in `redis_url`."
+    if "NOPERM" in text or "no permissions" in text:
+        hint = "Give the user of `redis_url` +@read +@write +@scripting +@connection +info +wait on all keys (~*)."
+    return OnlineStoreUnavailableError(f"Redis refused us: {text}.", hint=hint)
 
 
 def _inner(text: str) -> str:
