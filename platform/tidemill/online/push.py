@@ -20,6 +20,7 @@ from tidemill.definitions.catalog import Catalog, Source
 from tidemill.errors import InputError, NotDefinedError
 from tidemill.online.push_few import FewRows, FewRowsCheck
 from tidemill.online.push_rows import EVENT, KNOWN, Batch, RejectedRow, check_rows, instants_of, rows_of, time_fields
+from tidemill.online.push_together import PushesTogether
 from tidemill.online.tile_writer import Arrivals, TileWriter
 
 if TYPE_CHECKING:
@@ -76,10 +77,10 @@ def push(project: Project, source: str, frame: Any, *, to: str = "online", at: d
 
 def write_events(store: OnlineStore, stream: str, frame: Any, at: datetime) -> PushResult:
     """Write events to the online store: plain pushed views and windows. See `push`."""
-    few = _writer(store, stream).few
-    rows = few.rows(frame, at) if few is not None else None
+    writer = writer_of(store, stream)
+    rows = writer.few_rows(frame, at)
     if rows is not None:
-        return _write_few(store, stream, rows, at)
+        return few_result(rows, writer.together.write(rows, to_micros(at)))
     batch = check_rows(store.catalog, stream, rows_of(frame), at, store.settings.push_horizon)
     return _write(store, stream, batch, at)
 
@@ -100,7 +101,7 @@ def find_stream(catalog: Catalog, name: str) -> str:
 def _write(store: OnlineStore, stream: str, batch: Batch, at: datetime) -> PushResult:
     kept = batch.kept
     arrivals = Arrivals(event=instants_of(kept[EVENT]), known=instants_of(kept[KNOWN]), columns=kept)
-    repeated = _writer(store, stream).tiles.write(arrivals, at=to_micros(at))
+    repeated = writer_of(store, stream).tiles.write(arrivals, at=to_micros(at))
     for view in store.catalog.views_of_stream(stream):
         if not view.is_windowed and view.is_pushed:
             names = [*view.join_keys, *(feature.name for feature in view.features), EVENT, KNOWN]
@@ -111,36 +112,45 @@ def _write(store: OnlineStore, stream: str, batch: Batch, at: datetime) -> PushR
     )
 
 
-def _write_few(store: OnlineStore, stream: str, rows: FewRows, at: datetime) -> PushResult:
-    duplicates = len(_writer(store, stream).tiles.write_few(rows, at=to_micros(at)))
+def few_result(rows: FewRows, duplicates: int) -> PushResult:
+    """What became of few events, of which so many counted before."""
     return PushResult(accepted=len(rows) - duplicates, duplicates=duplicates, ignored=rows.ignored)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Writer:
-    """What writes a stream's events, compiled once for each store; a push is mostly a few events.
+class StreamWriter:
+    """What writes a stream's events, compiled once for each store; a push is mostly a few events."""
 
-    `few` checks a few rows the short way, where the stream's views let it.
-    """
+    def __init__(self, store: OnlineStore, stream: str) -> None:
+        self.tiles = TileWriter(store.resp, store.catalog, stream, forever=store.keeps_forever)
+        self.together = PushesTogether(self._write_few)
+        self._few = FewRowsCheck.where_it_fits(store.catalog, stream)
+        self._client = store.resp
 
-    tiles: TileWriter
-    few: FewRowsCheck | None
+    def few_rows(self, frame: Any, at: datetime) -> FewRows | None:
+        """Rows that can go the short way (see `push_few`), checked; None for all others."""
+        return None if self._few is None else self._few.rows(frame, at)
+
+    def _write_few(self, rows: FewRows, at: int) -> set[int]:
+        steps = self.tiles.few_steps(rows, at=at)
+        try:
+            step = next(steps)
+            while True:
+                step = steps.send(step.script.send(self._client, step.command, retry=step.retry))
+        except StopIteration as end:
+            return end.value
 
 
-def _writer(store: OnlineStore, stream: str) -> _Writer:
+def writer_of(store: OnlineStore, stream: str) -> StreamWriter:
+    """The one of this store."""
     compiled = _WRITERS.get(store)
     if compiled is None:
         compiled = _WRITERS.setdefault(store, {})
     wanted = stream, store.keeps_forever
-    if wanted not in compiled:
-        compiled[wanted] = _Writer(
-            tiles=TileWriter(store.resp, store.catalog, stream, forever=store.keeps_forever),
-            few=FewRowsCheck.where_it_fits(store.catalog, stream),
-        )
-    return compiled[wanted]
+    found = compiled.get(wanted)
+    return found if found is not None else compiled.setdefault(wanted, StreamWriter(store, stream))
 
 
-_WRITERS: WeakKeyDictionary[OnlineStore, dict[tuple[str, bool], _Writer]] = WeakKeyDictionary()
+_WRITERS: WeakKeyDictionary[OnlineStore, dict[tuple[str, bool], StreamWriter]] = WeakKeyDictionary()
 
 
 def _append(project: Project, stream: str, batch: Batch) -> Path | None:
@@ -174,4 +184,13 @@ def _digest(frame: pl.DataFrame) -> str:
     return digest.hexdigest()[:24]
 
 
-__all__ = ["PushResult", "RejectedRow", "find_stream", "push", "write_events"]
+__all__ = [
+    "PushResult",
+    "RejectedRow",
+    "StreamWriter",
+    "few_result",
+    "find_stream",
+    "push",
+    "write_events",
+    "writer_of",
+]

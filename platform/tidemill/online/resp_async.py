@@ -11,15 +11,19 @@ import hiredis
 import redis
 
 from tidemill.errors import OnlineStoreUnavailableError
+from tidemill.online.confirmation import Confirmation
 from tidemill.online.connection import MORE, Connection
 from tidemill.online.redis_address import connect
-from tidemill.online.redis_refusals import ConnectionLostError, accepted, gone, too_slow
+from tidemill.online.redis_refusals import ConnectionLostError, RedisReplyError, accepted, gone, too_slow
+from tidemill.online.resp import Script, is_unknown_script, pack_command
 
 
 class AsyncRespClient:
     """Sends prepared commands and returns the replies, like `RespClient`, for any number of tasks at once."""
 
-    def __init__(self, address: str, *, timeout: float = 1.0) -> None:
+    def __init__(self, address: str, *, timeout: float = 1.0, replicas: int = 0) -> None:
+        """`replicas` is how many replicas must hold a write before `run` answers."""
+        self._confirmation = Confirmation(replicas, seconds=timeout / 2)
         self._factory = connect(address, timeout=timeout)
         self._timeout = timeout
         self._protocols: WeakKeyDictionary[asyncio.AbstractEventLoop, _Protocol] = WeakKeyDictionary()
@@ -45,6 +49,21 @@ class AsyncRespClient:
         except OnlineStoreUnavailableError:
             await self.close()  # it may not be the master any more, and this connection would go on asking it
             raise
+
+    async def run(self, script: Script, command: bytes, *, retry: bool = True) -> Any:
+        """The reply to an EVALSHA of a script that writes: when enough replicas hold what was written."""
+        try:
+            return await self._write(command, retry)
+        except RedisReplyError as error:
+            if not is_unknown_script(error):
+                raise
+        await self.execute(pack_command("SCRIPT", "LOAD", script.source), 1)
+        return await self._write(command, retry)
+
+    async def _write(self, command: bytes, retry: bool) -> Any:
+        confirmation = self._confirmation
+        found = await self.execute(command + confirmation.packed, 1 + confirmation.replies, retry=retry)
+        return confirmation.checked(found)[0]
 
     async def close(self) -> None:
         protocol = self._protocols.pop(asyncio.get_running_loop(), None)

@@ -7,7 +7,7 @@ which, and the batch is sent again without those events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -19,7 +19,7 @@ import polars as pl
 from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import ConflictError
 from tidemill.online.push_few import FewRows, few_columns
-from tidemill.online.resp import RespClient
+from tidemill.online.resp import RespClient, Script
 from tidemill.online.tile_build import AggregatedColumn, Events, Records, build_records
 from tidemill.online.tile_delta import Delta, delta_of
 from tidemill.online.tile_entities import Coded, Entities
@@ -74,6 +74,18 @@ class _Values(dict[str, list[Any]]):
         return found
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FewStep:
+    """A call of a script, packed; `retry` says whether it may be sent again when nobody knows if it was received."""
+
+    script: Script
+    command: bytes
+    retry: bool
+
+
+FewSteps = Generator[FewStep, Any, set[int]]
+
+
 class TileWriter:
     """Writes the events of one stream into the tiles of its pushed windowed views."""
 
@@ -98,11 +110,12 @@ class TileWriter:
             repeated |= delivery.write(arrivals, at)
         return repeated
 
-    def write_few(self, rows: FewRows, *, at: int) -> set[int]:
-        """The same for a few events, one value at a time; returns which were repeats. Raises what `write` does."""
+    def few_steps(self, rows: FewRows, *, at: int) -> FewSteps:
+        """The same for a few events, one value at a time: what is to be sent, for whoever sends it to answer with what
+        Redis said; returns which rows were repeats. Raises ConflictError."""
         repeated: set[int] = set()
         for delivery in self._deliveries:
-            repeated |= delivery.write_few(rows, at)
+            repeated |= yield from delivery.few_steps(rows, at)
         return repeated
 
 
@@ -159,23 +172,23 @@ class _Delivery:
         rest = np.array([row for row in rows.tolist() if row not in seen], dtype=np.int64)
         return [*seen, *(self._write_batch(arrived, rest) if len(rest) else [])]
 
-    def write_few(self, rows: FewRows, at: int) -> set[int]:
-        """The same for a few events; returns which were repeats."""
+    def few_steps(self, rows: FewRows, at: int) -> FewSteps:
+        """The same for a few events."""
         names = [event_name(row[self._id_place]) for row in rows.values] if self._event_id else [None] * len(rows)
         repeated = _repeats(names, rows.known) if len(rows) > 1 else set()
         kept = [row for row in _in_time(rows) if row not in repeated]
         together = max(1, _TILES_AT_ONCE // self._few.tiles_each)
         for start in range(0, len(kept), together):
-            repeated |= self._write_some(rows, kept[start : start + together], names, at)
+            repeated |= yield from self._few_at_once(rows, kept[start : start + together], names, at)
         return repeated
 
-    def _write_some(self, rows: FewRows, kept: Sequence[int], names: Sequence[str | None], at: int) -> set[int]:
-        """Write some rows in one step; returns which were written before."""
+    def _few_at_once(self, rows: FewRows, kept: Sequence[int], names: Sequence[str | None], at: int) -> FewSteps:
+        """Some rows in one step; returns which were written before."""
         repeated: set[int] = set()
         while kept:
             named = [row for row in kept if names[row] is not None]
-            command = self._few.command(rows.take(kept), [names[row] for row in named], at)  # type: ignore[misc]
-            answer = self._few.script.send(self._client, command, retry=bool(named))
+            command = self._few.command(rows.take(kept), [name for row in kept if (name := names[row]) is not None], at)
+            answer = yield FewStep(script=self._few.script, command=command, retry=bool(named))
             seen = {named[place - 1] for place in self._seen(answer)}
             if not seen:
                 break
