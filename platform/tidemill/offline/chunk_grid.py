@@ -120,5 +120,5 @@ class ChunkGrid:
 
 def index_chunk(rows: Rows) -> ChunkIndex | ChunkGrid:
     """The index that suits these rows."""
-    grid = ChunkGrid.of(rows) if len(rows) and rows.runs is None else None
+    grid = ChunkGrid.of(rows) if len(rows) else None
     return grid or ChunkIndex(rows)

@@ -12,15 +12,12 @@ import polars as pl
 
 from tidemill.offline.exact_search import last_known
 from tidemill.offline.instants import Instants
-from tidemill.offline.key_runs import Runs
 from tidemill.offline.radix import stable_order
 from tidemill.offline.taking import taken
+from tidemill.offline.walk_back import settle
 
 _RANK_BITS = 32
 _RANK = (1 << _RANK_BITS) - 1
-_STEPS = 12
-"""How far a label walks back over rows not yet known, or through a tie, before the exact search takes over."""
-
 _SELDOM = 8
 """One needle in so many may be out of order before they are sorted."""
 
@@ -45,7 +42,7 @@ class Rows:
     """Rows of a source as the lookup sees them. `codes` hold no -1 and are less than `size`.
 
     `known` is None where the source has no known time. The row at place i has position `offset + i`, or
-    `offset + places[i]` where rows were left out. `runs` say how the codes repeat, where they lie in long runs.
+    `offset + places[i]` where rows were left out.
     """
 
     codes: npt.NDArray[np.integer]
@@ -54,7 +51,6 @@ class Rows:
     offset: int
     size: int
     places: Integers | None = None
-    runs: Runs | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -66,13 +62,7 @@ class Rows:
             event=self.event[order],
             known=None if self.known is None else self.known[order],
             places=order if self.places is None else self.places[order],
-            runs=None,
         )
-
-    def of_runs(self, mask: Mask) -> Rows:
-        """The rows of some runs."""
-        assert self.runs is not None  # noqa: S101 - asked for only where there are runs
-        return replace(self.take(np.flatnonzero(np.repeat(mask, self.runs.lengths))), runs=self.runs.where(mask))
 
     def positions(self, place: Integers) -> Integers:
         return (place if self.places is None else taken(self.places, place)) + self.offset
@@ -91,7 +81,7 @@ class ChunkIndex:
 
     def __init__(self, rows: Rows) -> None:
         self._size = rows.size
-        self._present = None if rows.runs is not None else _present(rows)
+        self._present = _present(rows)
         self._order: Integers | None = None
         if not self._pack_by_time(rows) and not _rises(rows.event):
             self._order = np.argsort(rows.event, kind="stable")
@@ -101,7 +91,7 @@ class ChunkIndex:
             self._pack_by_rank(rows.codes)
 
     def holds(self, codes: Integers) -> Mask | None:
-        """Which of these entities have any row here; None if all do, or where only they are asked for anyway."""
+        """Which of these entities have any row here; None if all do."""
         return None if self._present is None else self._present[codes]
 
     def match(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> tuple[Integers, Matches]:
@@ -134,59 +124,26 @@ class ChunkIndex:
         place = np.searchsorted(self._packed, needles, side="left") - 1
         place[(place < 0) | ((taken(self._packed, place) >> self._shift) != codes)] = -1
         if self._rows.known is not None:
-            self._settle(self._rows.known, place, codes, cutoff, known_cutoff)
+            hard = settle(_Neighbours(self, codes), place, known_cutoff)
+            if hard.any():
+                place[hard] = self._search_exactly(codes[hard], cutoff[hard], known_cutoff[hard])
         found = np.flatnonzero(place >= 0)
         return found if order is None else taken(order, found), self._rank(taken(place, found))
 
-    def _settle(
-        self, known: Instants, place: Integers, codes: Integers, cutoff: Instants, known_cutoff: Instants
-    ) -> None:
-        """Walk back over rows that were not known yet, then through rows of an equal event time; -1 is no place."""
-        hard = self._skip_unknown(known, place, codes, known_cutoff)
-        hard |= self._settle_ties(known, place, codes, known_cutoff)
-        if hard.any():
-            place[hard] = self._search_exactly(codes[hard], cutoff[hard], known_cutoff[hard])
+    def known_at(self, place: Integers) -> Instants:
+        """The known times of the rows at places of `packed`, of rows that have them."""
+        assert self._rows.known is not None  # noqa: S101 - asked for only where there are any
+        return taken(self._rows.known, self._rank(place))
 
-    def _skip_unknown(self, known: Instants, place: Integers, codes: Integers, known_cutoff: Instants) -> Mask:
-        """Move `place` to the newest known row, -1 where there is none; the mask tells who gave up."""
-        hard = np.zeros(len(place), bool)
-        late = np.flatnonzero((taken(known, self._rank(place)) > known_cutoff) & (place >= 0))
-        for _ in range(_STEPS):
-            if not len(late):
-                return hard
-            before = place[late] - 1
-            inside = (before >= 0) & ((self._packed[before] >> self._shift) == codes[late])
-            place[late[~inside]] = -1
-            late, before = late[inside], before[inside]
-            place[late] = before
-            late = late[known[self._rank(before)] > known_cutoff[late]]
-        hard[late] = True
-        return hard
+    def codes_at(self, place: Integers) -> Integers:
+        return taken(self._packed, place) >> self._shift
 
-    def _settle_ties(self, known: Instants, place: Integers, codes: Integers, known_cutoff: Instants) -> Mask:
-        """Among rows of the same event time take the one known last; the mask tells who gave up."""
-        hard = np.zeros(len(place), bool)
-        before = place - 1
-        tied = np.flatnonzero((before >= 0) & self._tie(before, place, codes))
-        before = taken(before, tied)
-        for _ in range(_STEPS):
-            if not len(tied):
-                return hard
-            here = known[self._rank(before)]
-            better = (here <= known_cutoff[tied]) & (here > known[self._rank(place[tied])])
-            place[tied[better]] = before[better]
-            before = before - 1
-            same = np.flatnonzero((before >= 0) & self._tie(before, place[tied], codes[tied]))
-            tied, before = tied[same], before[same]
-        hard[tied] = True
-        return hard
-
-    def _tie(self, before: Integers, place: Integers, codes: Integers) -> Mask:
+    def same_time(self, before: Integers, place: Integers, codes: Integers) -> Mask:
         """Whether rows are of the same entity and event time as those at `place`, which are of these codes."""
         if not self._by_rank:
             return taken(self._packed, before) == taken(self._packed, place)
         same = taken(self._rows.event, self._rank(before)) == taken(self._rows.event, self._rank(place))
-        return same & ((taken(self._packed, before) >> self._shift) == codes)
+        return same & (self.codes_at(before) == codes)
 
     def _search_exactly(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> Integers:
         """For the few (deep ties, long delays): search by known time among completely ordered rows."""
@@ -215,7 +172,7 @@ class ChunkIndex:
 
     def _pack_by_time(self, rows: Rows) -> bool:
         """`code << bits | time`, for rows that are already in this order: nothing is sorted. False if they are not."""
-        if not len(rows) or not _rises(rows.codes if rows.runs is None else rows.runs.codes):
+        if not len(rows) or not _rises(rows.codes):
             return False
         base, last = int(rows.event.min()), int(rows.event.max())
         step, bits = 1, max(1, (last - base + 1).bit_length())
@@ -252,6 +209,22 @@ class ChunkIndex:
         return taken(self._packed, place) & _RANK if self._by_rank else place
 
 
+class _Neighbours:
+    """The rows of an index that knows known times, for labels of these codes."""
+
+    def __init__(self, index: ChunkIndex, codes: Integers) -> None:
+        self._index, self._codes = index, codes
+
+    def known(self, place: Integers) -> Instants:
+        return self._index.known_at(place)
+
+    def inside(self, place: Integers, labels: Integers | slice) -> Mask:
+        return (place >= 0) & (self._index.codes_at(place) == self._codes[labels])
+
+    def tied(self, before: Integers, place: Integers, labels: Integers | slice) -> Mask:
+        return (before >= 0) & self._index.same_time(before, place, self._codes[labels])
+
+
 def _present(rows: Rows) -> Mask | None:
     """Whether each entity has any row; None if all have."""
     present = np.zeros(rows.size, bool)
@@ -280,8 +253,6 @@ def _ties_by_known(owner: Integers, event: Instants, known: Instants) -> Integer
 
 def _shifted(rows: Rows, bits: int, less: int) -> Integers:
     """`(code << bits) - less` of each row."""
-    if rows.runs is not None:
-        return rows.runs.spread((rows.runs.codes.astype(np.int64) << bits) - less)
     packed = rows.codes.astype(np.int64)
     packed <<= bits
     packed -= less

@@ -20,12 +20,12 @@ def last_known(
     Rows are ordered by (owner, event, known, position), so the last such row is the winner.
     """
     first = np.searchsorted(owner, codes, side="left")
-    after = _upper_bound(event, first, np.searchsorted(owner, codes, side="right"), cutoff)
+    after = upper_bound(event, first, np.searchsorted(owner, codes, side="right"), cutoff)
     found = _last_at_most(known, after, known_cutoff)
     return np.where(found >= first, found, -1)
 
 
-def _upper_bound(values: Instants, low: Integers, high: Integers, limit: Instants) -> Integers:
+def upper_bound(values: Instants, low: Integers, high: Integers, limit: Instants) -> Integers:
     """The first place in `[low, high)` whose value exceeds `limit`; values rise within each range."""
     low, high = low.copy(), high.copy()
     while (open_ := low < high).any():

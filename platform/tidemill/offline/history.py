@@ -23,16 +23,17 @@ from tidemill.definitions.catalog import Source
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InvariantError, SourceError
 from tidemill.offline.casting import cast_column
-from tidemill.offline.chunk_grid import ChunkGrid, index_chunk
-from tidemill.offline.chunk_index import ChunkIndex, Rows
+from tidemill.offline.chunk_grid import index_chunk
+from tidemill.offline.chunk_index import Rows
 from tidemill.offline.families import family
 from tidemill.offline.files import RowGroup, SourceFiles
 from tidemill.offline.gathered import Numbers, Places, in_order, is_number
 from tidemill.offline.instants import FOREVER, NEVER, Instants, Unit, finer, is_instant, is_text, to_instants
 from tidemill.offline.key_runs import Runs, chunk_starts, first_rows, only
 from tidemill.offline.keys import KeyCoder, KeyTypeError
-from tidemill.offline.lookup import Chunk, Labels, Winners, find_winners
+from tidemill.offline.lookup import Chunk, Index, Labels, Winners, find_winners
 from tidemill.offline.radix import stable_order
+from tidemill.offline.run_index import RunIndex
 from tidemill.offline.side_by_side import shares_of, side_by_side
 from tidemill.offline.taking import taken
 from tidemill.offline.zones import in_known_zones
@@ -179,41 +180,32 @@ class History:
             return None
         return coder.codes_between(min(least for least, _ in known), max(greatest for _, greatest in known))
 
-    def _index(
-        self, groups: list[RowGroup], coder: KeyCoder, join_keys: list[str], unit: Unit
-    ) -> ChunkIndex | ChunkGrid:
+    def _index(self, groups: list[RowGroup], coder: KeyCoder, join_keys: list[str], unit: Unit) -> Index:
         columns = list(dict.fromkeys([*join_keys, *self.time_columns]))
         table = self.files.read(groups, columns, dictionary=join_keys)
         event, known = self.instants(table, unit)
         try:
-            rows = self._coded([table.column(key) for key in join_keys], coder, event, known, groups[0].offset)
+            return self._indexed([table.column(key) for key in join_keys], coder, event, known, groups[0].offset)
         except KeyTypeError as error:
             raise SourceError(
                 f"A key column ({', '.join(join_keys)}) of source {self.source.name!r} {error}.",
                 hint="Correct the entity's value type, or write the source with the declared type.",
             ) from None
-        return index_chunk(rows)
 
-    def _coded(
+    def _indexed(
         self, keys: list[pa.ChunkedArray], coder: KeyCoder, event: Instants, known: Instants | None, offset: int
-    ) -> Rows:
-        """The rows somebody may ask for, by the codes of their keys. Where keys lie in runs, each run is coded once."""
-        firsts = first_rows(keys)
-        if firsts is None:
-            codes = coder.codes(keys, len(event))
-            rows = Rows(codes=codes, event=event, known=known, offset=offset, size=coder.size)
-            if len(codes) and (codes.min() < 0 or event.min() == NEVER):
-                rows = rows.take(np.flatnonzero((codes >= 0) & (event != NEVER)))
-            return rows
-        starts = np.concatenate([first + start for first, start in zip(firsts, chunk_starts(keys[0]), strict=True)])
-        codes = coder.codes([only(key, firsts) for key in keys], len(starts))
-        runs = Runs(codes=codes, lengths=np.diff(starts, append=len(event)))
-        rows = Rows(codes=runs.spread(codes), event=event, known=known, offset=offset, size=coder.size, runs=runs)
-        if codes.min(initial=0) < 0:
-            rows = rows.of_runs(codes >= 0)
-        if len(rows) and rows.event.min() == NEVER:
-            rows = rows.take(np.flatnonzero(rows.event != NEVER))
-        return rows
+    ) -> Index:
+        """The index that suits these rows. Where keys lie in runs, each run is coded once."""
+        runs = _runs(keys, coder, len(event))
+        if runs is not None:
+            index = RunIndex.of(runs, event, known, offset=offset, size=coder.size)
+            if index is not None:
+                return index
+        codes = coder.codes(keys, len(event)) if runs is None else runs.spread(runs.codes)
+        rows = Rows(codes=codes, event=event, known=known, offset=offset, size=coder.size)
+        if len(codes) and (codes.min() < 0 or event.min() == NEVER):
+            rows = rows.take(np.flatnonzero((codes >= 0) & (event != NEVER)))
+        return index_chunk(rows)
 
     def grouped(self, keys: Sequence[str], wanted: Callable[[RowGroup], bool]) -> Iterator[list[RowGroup]]:
         """Consecutive row groups that are `wanted`, taken together up to CHUNK_ROWS rows.
@@ -327,6 +319,16 @@ class History:
                     f"Column {column!r} of source {self.source.name!r} is {family(dtype)} ({dtype}), not a time.",
                     hint="Name the source's timestamp column, or write it as a timestamp.",
                 )
+
+
+def _runs(keys: list[pa.ChunkedArray], coder: KeyCoder, rows: int) -> Runs | None:
+    """The runs of equal keys and their codes; None where rows do not lie so."""
+    firsts = first_rows(keys)
+    if firsts is None:
+        return None
+    starts = np.concatenate([first + start for first, start in zip(firsts, chunk_starts(keys[0]), strict=True)])
+    codes = coder.codes([only(key, firsts) for key in keys], len(starts))
+    return Runs(codes=codes, lengths=np.diff(starts, append=rows))
 
 
 def _split(offsets: Places, positions: Places, span: slice) -> tuple[Places, Places]:

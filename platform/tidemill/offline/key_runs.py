@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,23 @@ class Runs:
     codes: Integers
     lengths: Integers
 
-    def where(self, mask: npt.NDArray[np.bool_]) -> Runs:
-        return Runs(codes=self.codes[mask], lengths=self.lengths[mask])
+    @cached_property
+    def ends(self) -> Integers:
+        """The row after each run's last."""
+        return np.cumsum(self.lengths)
+
+    @cached_property
+    def starts(self) -> Integers:
+        """The row each run begins at."""
+        return self.ends - self.lengths
+
+    def joined(self) -> Runs:
+        """Neighbours of one code as one run: a run may reach over a border of what was read."""
+        first = np.ones(len(self.codes), bool)
+        np.not_equal(self.codes[1:], self.codes[:-1], out=first[1:])
+        if first.all():
+            return self
+        return Runs(codes=self.codes[first], lengths=np.add.reduceat(self.lengths, np.flatnonzero(first)))
 
     def spread(self, values: Integers) -> Integers:
         """One value for each run, repeated for each of its rows."""

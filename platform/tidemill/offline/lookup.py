@@ -29,10 +29,11 @@ from tidemill.offline.chunk_grid import ChunkGrid
 from tidemill.offline.chunk_index import ChunkIndex, Matches
 from tidemill.offline.instants import NEVER, Instants
 from tidemill.offline.radix import rough_order, stable_order
+from tidemill.offline.run_index import RunIndex
 from tidemill.offline.side_by_side import shares_of, side_by_side
 from tidemill.offline.taking import taken
 
-Index = ChunkIndex | ChunkGrid
+Index = ChunkIndex | ChunkGrid | RunIndex
 Integers = npt.NDArray[np.integer]
 T = TypeVar("T")
 _AHEAD = 1

@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Row, winner
 
-from tidemill.offline import chunk_grid, chunk_index, side_by_side
+from tidemill.offline import chunk_grid, guessing, side_by_side, walk_back
 from tidemill.offline.chunk_grid import ChunkGrid
 from tidemill.offline.chunk_index import ChunkIndex, Rows
 from tidemill.offline.instants import FOREVER, NEVER
 from tidemill.offline.key_runs import Runs
 from tidemill.offline.lookup import Chunk, Labels, find_winners
+from tidemill.offline.run_index import RunIndex
 
 ENTITIES = 3
 row = st.tuples(st.integers(0, ENTITIES - 1), st.integers(0, 8), st.one_of(st.none(), st.integers(0, 12)))
@@ -35,15 +36,21 @@ def _chunks(rows, size, *, has_known, order, grid, bounded):
         codes = np.array([item[0] for item in part], np.int64)
         event = np.array([item[1] for item in part], np.int64)
         known = np.array([NEVER if item[2] is None else item[2] for item in part], np.int64) if has_known else None
-        runs = _runs_of(codes) if bounded else None
-        part_rows = Rows(codes=codes, event=event, known=known, offset=start, size=ENTITIES, runs=runs)
+        part_rows = Rows(codes=codes, event=event, known=known, offset=start, size=ENTITIES)
 
         def load(part_rows=part_rows):
-            return ChunkGrid.of(part_rows) or ChunkIndex(part_rows) if grid else ChunkIndex(part_rows)
+            return _index(part_rows, grid=grid, in_runs=bounded)
 
         between = (int(codes.min()), int(codes.max()) + 1) if bounded else None
         chunks.append(Chunk(least=int(event.min()), greatest=int(event.max()), load=load, first_codes=between))
     return rows, chunks
+
+
+def _index(rows, *, grid, in_runs):
+    index = ChunkGrid.of(rows) if grid else None
+    if in_runs:
+        index = RunIndex.of(_runs_of(rows.codes), rows.event, rows.known, offset=rows.offset, size=rows.size)
+    return index or ChunkIndex(rows)
 
 
 ORDERS = {
@@ -82,7 +89,8 @@ def test_every_label_gets_the_row_the_oracle_gives(
         floor=at - ttl if ttl else None,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunk_index, "_STEPS", steps)
+        patch.setattr(walk_back, "_STEPS", steps)
+        patch.setattr(guessing, "_STEPS", steps)
         patch.setattr(chunk_grid, "_STEPS", steps)
         patch.setattr(chunk_grid, "CELLS_PER_ROW", 100)
         patch.setattr(side_by_side, "_MANY", 1 if shares else 50_000)

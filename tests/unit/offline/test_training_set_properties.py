@@ -17,7 +17,7 @@ from oracle import Row, winner
 from workshop import EPOCH, Workshop
 
 from tidemill.definitions.types import ValueType
-from tidemill.offline import chunk_index, history, layout, side_by_side
+from tidemill.offline import guessing, history, layout, side_by_side, walk_back
 
 START = int(EPOCH.timestamp()) * 10**9
 STEP = {"ms": 10**6, "us": 10**3, "ns": 1}
@@ -151,7 +151,8 @@ def test_a_training_set_is_what_the_oracle_says(make_workshop: Callable[[], Work
     filter_known = data.draw(st.booleans())
     refs = [f"v{number}:value" for number in range(len(made))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunk_index, "_STEPS", steps)
+        patch.setattr(walk_back, "_STEPS", steps)
+        patch.setattr(guessing, "_STEPS", steps)
         patch.setattr(history, "CHUNK_ROWS", data.draw(st.sampled_from([2, 1 << 20])))
         patch.setattr(side_by_side, "_MANY", data.draw(st.sampled_from([1, 50_000])))
         training_set = workshop.store.training_set(
