@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="size of one request's body")
     max_pending: int = Field(1_000, ge=1, description="requests that may wait for a model before 429 is answered")
     request_timeout: float = Field(5.0, gt=0, description="seconds within which a request is answered or refused")
+    prediction_log_thread: bool = Field(
+        False, description="write the prediction log beside the event loop: for disks that may hang, as over a network"
+    )
     redis_timeout: float = Field(1.0, gt=0, description="seconds to wait for the online store")
     redis_replicas: int | None = Field(
         None, ge=0, description="replicas that must hold a write before it is acknowledged; default 1 behind Sentinel"

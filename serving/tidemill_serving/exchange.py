@@ -20,6 +20,7 @@ WHOLE = "tidemill.whole"
 value sends a whole JSON answer at once, or returns False if it has to be sent as usual."""
 
 _JSON = (b"content-type", b"application/json")
+_GZIP = b"\x1f\x8b"
 _MOST_DRAINED = 512 * 2**20
 _LONGEST_DRAIN = 30.0
 
@@ -115,6 +116,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         what = "empty" if not body.strip() else f"not valid JSON: {error}"
+        if body.startswith(_GZIP):
+            what = "compressed, which is not taken"
         raise MalformedBodyError(
             f"The body is {what}.", hint="Send a JSON object; NaN and Infinity are not JSON."
         ) from None

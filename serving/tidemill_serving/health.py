@@ -43,6 +43,8 @@ async def check_parts(state: ServingState) -> dict[str, dict[str, Any]]:
         "catalog": _part(state.trouble, version=state.snapshot.version if state.trouble is None else None),
         "online_store": _part(await _ping(state)),
     }
+    if (waiting := state.project.predictions.waiting_seconds) > state.limits.request_seconds:
+        parts["prediction_log"] = _part(f"Its disk has not taken a write for {waiting:.0f} s.")
     if state.draining:
         parts["server"] = _part("It is shutting down.")
     for name, served in state.shelf.served.items():

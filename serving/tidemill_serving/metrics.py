@@ -74,12 +74,13 @@ class Metrics:
             "tidemill_http_seconds", "From the request's head to the answer", ("route",), _SECONDS
         )
         self.predictions = QuickCounter("tidemill_predictions", "Rows predicted and logged", ("model", "version"))
+        self.pushed = QuickCounter("tidemill_pushed_rows", "Rows pushed", ("source", "outcome"))
         self.batch_rows = QuickHistogram("tidemill_batch_rows", "Rows answered together", ("kind", "name"), _ROWS)
         self.stage_seconds = QuickHistogram(
             "tidemill_prediction_stage_seconds", "Where a batch of predictions spends its time", ("model", "stage"),
             _SECONDS,
         )  # fmt: skip
-        for quick in (self._requests, self._times, self.predictions, self.batch_rows, self.stage_seconds):
+        for quick in (self._requests, self._times, self.predictions, self.pushed, self.batch_rows, self.stage_seconds):
             self.registry.register(quick)
         self.values = Counter(
             "tidemill_feature_values_not_present", "Feature values read that were not PRESENT",
@@ -89,12 +90,16 @@ class Metrics:
             "tidemill_feature_values_stale", "Feature values older than their freshness objective",
             ("service", "feature"), registry=self.registry,
         )  # fmt: skip
-        self.pushed = Counter("tidemill_pushed_rows", "Rows pushed", ("source", "outcome"), registry=self.registry)
         self.pending = Gauge("tidemill_pending_requests", "Requests waiting", ("kind", "name"), registry=self.registry)
         self.model_version = Gauge(
             "tidemill_model_version", "The version of each model that is served", ("model",), registry=self.registry
         )
         self.catalog_version = Gauge("tidemill_catalog_version", "The catalog in force", registry=self.registry)
+        self.log_waiting = Gauge(
+            "tidemill_prediction_log_waiting_seconds",
+            "How long the disk keeps the prediction log waiting",
+            registry=self.registry,
+        )
         self.refresh_failures = Counter(
             "tidemill_refresh_failures", "Looks for new catalogs and models that failed", registry=self.registry
         )

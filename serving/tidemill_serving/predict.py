@@ -90,6 +90,7 @@ class PredictEndpoint:
         self._state, self.model = state, model
         self._statuses = StatusRows()
         self._last_seconds = 0.0
+        self._always_beside = state.project.settings.prediction_log_thread
         self.batcher: Batcher[_Request, bytes] = Batcher.of_requests(self._answer_batch, state.limits)
         state.metrics.pending.labels("predict", model).set_function(lambda: self.batcher.pending)
 
@@ -124,6 +125,7 @@ class PredictEndpoint:
             len(batch.rows) <= _QUICK_ROWS
             and self._last_seconds < _QUICK_SECONDS
             and batch.served.artifact.trees is not None
+            and not self._always_beside
             and not self._state.project.predictions.sync
         )
 

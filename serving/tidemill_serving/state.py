@@ -80,6 +80,7 @@ class ServingState:
         self.shelf = ModelShelf(project.deployments, project.root)
         self.writes = WriteLane(pending=self.limits.pending, seconds=self.limits.request_seconds)
         self.metrics.pending.labels("write", "all").set_function(lambda: self.writes.pending)
+        self.metrics.log_waiting.set_function(lambda: project.predictions.waiting_seconds)
         self.model_thread = ThreadPoolExecutor(1, "tidemill-model", initializer=_keep_single_threaded)
         self.draining = False
         self.trouble: str | None = _STARTING

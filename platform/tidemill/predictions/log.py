@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from time import monotonic
 
 import orjson
 import polars as pl
@@ -90,6 +91,13 @@ class PredictionLog:
         self._written = self._synced = 0
         self._token, self._pid = _process_token(), os.getpid()
         self._count = self._segments = 0
+        self._under_way: dict[int, float] = {}  # by thread, since when
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long the disk has kept the append waiting that waits longest; 0 where none is under way."""
+        begun = list(self._under_way.values())
+        return monotonic() - min(begun) if begun else 0.0
 
     def new_ids(self, count: int) -> list[str]:
         """Names for the next records, unique over processes and restarts."""
@@ -161,6 +169,8 @@ class PredictionLog:
             segment.close()
 
     def _append(self, lines: bytes, *, at: int) -> None:
+        thread = threading.get_ident()
+        self._under_way[thread] = monotonic()
         try:
             ticket = self._write(lines, at=at)
             if self.sync:
@@ -171,6 +181,8 @@ class PredictionLog:
                 f"The prediction log in {self.folder} cannot be written: {error.strerror}.",
                 hint="Answers are withheld until it can be; make room or mend the disk.",
             ) from error
+        finally:
+            del self._under_way[thread]
 
     def _write(self, lines: bytes, *, at: int) -> int:
         with self._writing:

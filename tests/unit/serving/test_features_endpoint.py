@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,6 +103,13 @@ def test_every_fault_is_listed(client: httpx.Client) -> None:
     assert [fault["where"] for fault in problem["errors"]] == [
         "rows[0].origin", "rows[0].route", "rows[1].origin", "rows[1].route", "rows[1].distance",
     ]  # fmt: skip
+
+
+def test_a_compressed_body_is_told_what_it_is(project: Project) -> None:
+    with served(project) as client:
+        answer = client.post("/v1/features/delay_v1", content=gzip.compress(b'{"rows": []}'))
+    assert answer.status_code == 400
+    assert "compressed" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"rows": [{"route": NaN}]}', "\x00", '{"rows": Infinity}'])

@@ -18,6 +18,7 @@ from waiting import PATIENCE
 
 from tidemill.models.artifact import ModelArtifact
 from tidemill.predictions import PredictionBatch
+from tidemill.predictions.segment import Segment
 from tidemill.project import Project
 from tidemill_serving.models import warm_up
 
@@ -97,6 +98,33 @@ def test_a_disk_that_has_been_slow_is_left_to_the_thread_of_the_models_until_it_
         predict(client, [ROW])
         assert threads[-1]
         wait_until(lambda: predict(client, [ROW]).status_code == 200 and not threads[-1])
+
+
+def test_a_disk_that_hangs_keeps_nobody_waiting_but_those_whose_predictions_it_has_to_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = open_small(tmp_path, request_timeout=0.5, prediction_log_thread=True)
+    project.catalogs.add(catalog(), at=NOW)
+    promote(project, 1)
+    mended, write = threading.Event(), Segment.write
+
+    def hang(segment: Segment, lines: bytes) -> None:
+        mended.wait(PATIENCE)
+        write(segment, lines)
+
+    monkeypatch.setattr(Segment, "write", hang)
+    with served(project) as client:
+        try:
+            assert predict(client, [ROW]).status_code == 504
+            wait_until(lambda: client.post("/v1/features/delay_v1", json={"rows": [ROW]}).status_code == 200)
+            wait_until(lambda: "prediction_log" in client.get("/readyz").json()["parts"])
+            meter = client.serving.metrics.registry.get_sample_value  # type: ignore[attr-defined]
+            assert meter("tidemill_prediction_log_waiting_seconds") > 0.5
+        finally:
+            mended.set()
+        wait_until(lambda: predict(client, [ROW]).status_code == 200)
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+    project.close()
 
 
 def test_many_rows_are_left_to_the_thread_of_the_models(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
