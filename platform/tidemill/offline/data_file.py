@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from tidemill.clock import is_settled
 from tidemill.definitions.catalog import Source
 from tidemill.errors import SourceError
 from tidemill.offline.families import family
@@ -181,14 +182,17 @@ def _version(stat: os.stat_result) -> _Version:
 def _local_footer(listed: Listed, source: Source) -> Footer:
     """A local file's footer, remembered while the file stays what it is."""
     try:
-        version = _version(os.stat(listed.path))  # noqa: PTH116 - thousands of files, and half the cost of Path.stat
+        stat = os.stat(listed.path)  # noqa: PTH116 - thousands of files, and half the cost of Path.stat
     except OSError:
         return _footer(listed, source)
+    version = _version(stat)
     with _REMEMBERING:
         remembered = _REMEMBERED.get(listed.path)
     if remembered is not None and remembered.version == version:
         return remembered
     found = _footer(listed, source, version)
+    if not is_settled(stat):
+        return found
     with _REMEMBERING:
         while len(_REMEMBERED) >= _MOST_REMEMBERED:
             _REMEMBERED.pop(next(iter(_REMEMBERED)))

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import polars as pl
 
+from tidemill.clock import is_settled
 from tidemill.definitions.serialization import digest_of
 from tidemill.errors import NotReproducibleError, SourceError
 from tidemill.offline.content import SEGMENT_ROWS, ContentDigest
@@ -135,7 +136,8 @@ def _size(path: str) -> int:
 
 def _sha256(path: str) -> str:
     stat = Path(path).stat()
-    return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
+    digest = _sha256_of if is_settled(stat) else _sha256_of.__wrapped__
+    return digest(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
