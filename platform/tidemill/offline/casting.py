@@ -7,23 +7,29 @@ import polars as pl
 from tidemill.definitions.types import ValueType
 from tidemill.errors import SourceError
 
+_PER_SECOND = {"ms": 10**3, "us": 10**6, "ns": 10**9}
+
 
 def cast_column(series: pl.Series, dtype: ValueType | None, wanted: pl.DataType, *, where: str) -> pl.Series:
     """A column in its declared type. Raises SourceError where a value would be lost.
 
     A float NaN in a column declared as whole numbers is how pandas writes a missing one, and becomes null; in a float
-    column NaN stays NaN.
+    column NaN stays NaN. Floats are rounded to the width declared. Whole numbers declared as times are seconds since
+    1970, as Feast has them.
     """
     if series.dtype == wanted:
         return series
     try:
         if series.dtype.is_temporal() or wanted.is_temporal():
             return _cast_time(series, wanted)
-        if series.dtype.is_float() and wanted.is_integer():
-            series = series.fill_nan(None)
+        if (series.dtype.is_float() or series.dtype.is_decimal()) and wanted.is_integer():
+            series = series.fill_nan(None) if series.dtype.is_float() else series
             cast = series.cast(wanted)
             if not series.equals(cast.cast(series.dtype), null_equal=True):
-                raise SourceError(_message(series, wanted, where, "it holds fractions"))
+                raise SourceError(
+                    _message(series, wanted, where, "it holds fractions"),
+                    hint="Declare the feature as a float, or write the source with whole numbers.",
+                )
             return cast
         return series.cast(wanted)
     except pl.exceptions.PolarsError as error:
@@ -43,7 +49,17 @@ def _cast_time(series: pl.Series, wanted: pl.DataType) -> pl.Series:
         return series.dt.cast_time_unit(wanted.time_unit).dt.convert_time_zone(zone or "UTC")
     if isinstance(wanted, pl.Datetime) and series.dtype == pl.Date:
         return series.cast(pl.Datetime(wanted.time_unit)).dt.replace_time_zone(wanted.time_zone)
+    if isinstance(wanted, pl.Datetime) and series.dtype.is_integer():
+        return _from_seconds(series.cast(pl.Int64), wanted)
     return series.cast(wanted)
+
+
+def _from_seconds(seconds: pl.Series, wanted: pl.Datetime) -> pl.Series:
+    per_second = _PER_SECOND[wanted.time_unit]
+    ticks = seconds * per_second
+    if not (ticks // per_second).equals(seconds, null_equal=True):
+        raise pl.exceptions.InvalidOperationError("it holds seconds beyond all times")
+    return ticks.cast(pl.Datetime(wanted.time_unit)).dt.replace_time_zone(wanted.time_zone)
 
 
 def _message(series: pl.Series, wanted: object, where: str, why: str) -> str:

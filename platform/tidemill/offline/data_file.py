@@ -99,7 +99,7 @@ class DataFile:
     def read(self, groups: Sequence[int], columns: Sequence[str], *, dictionary: Sequence[str] = ()) -> pa.Table:
         """Stored columns of some row groups, in order; text of `dictionary` columns stays encoded as it is stored.
 
-        Raises OSError or ArrowException where the file is damaged.
+        Raises OSError or ArrowException where the file is damaged, OSError where it is no longer what was opened.
         """
         found = self._read_plain(groups, columns)
         others = [name for name in columns if name not in found]
@@ -107,7 +107,18 @@ class DataFile:
             encoded = [name for name in dictionary if name in others and _is_words(self.schema.field(name).type)]
             table = self.open(dictionary=encoded).read_row_groups(list(groups), columns=others, use_threads=False)
             found |= {name: table.column(name) for name in others}
+        if self.has_changed():
+            raise OSError("the file has changed while it was read")
         return pa.table([found[name] for name in columns], names=list(columns))
+
+    def has_changed(self) -> bool:
+        """Whether a local file has been replaced, or is gone, since its footer was read."""
+        if self.footer.version is None:
+            return False
+        try:
+            return _version(os.stat(self.path)) != self.footer.version  # noqa: PTH116 - as `_local_footer` does
+        except OSError:
+            return True
 
     def _read_plain(self, groups: Sequence[int], columns: Sequence[str]) -> dict[str, pa.ChunkedArray]:
         """Those of the columns whose values lie in the file as they are in memory."""

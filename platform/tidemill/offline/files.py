@@ -83,7 +83,7 @@ class SourceFiles:
         found: pa.DataType = pa.null()
         for file in self.files:
             found = self._type_in(column, file)
-            if not pa.types.is_null(found):
+            if not _is_empty(found):
                 break
         return found
 
@@ -111,10 +111,15 @@ class SourceFiles:
                         f"it has {', '.join(file.schema.names)}.",
                         hint="Write the file again with the column, or map its name with `field_mapping`.",
                     )
-                dtype = pa.string() if name in file.partition else file.schema.field(name).type
-                kind = family(dtype)
-                if kind == "null":
+                if name not in file.partition and file.schema.get_field_index(name) < 0:
+                    raise SourceError(
+                        f"{file.name} of source {self.source.name!r} has several columns named {name!r}.",
+                        hint="Write the file again with one of them, or give the others names of their own.",
+                    )
+                dtype = self._type_in(column, file)
+                if _is_empty(dtype):
                     continue
+                kind = family(dtype)
                 if first is not None and first[0] != kind:
                     raise SourceError(
                         f"Column {name!r} of source {self.source.name!r} is {first[1]} in {first[2]} "
@@ -182,6 +187,11 @@ class SourceFiles:
         try:
             table = file.read(indices, stored, dictionary=[names[column] for column in dictionary])
         except (pa.ArrowException, OSError) as error:
+            if file.has_changed():
+                raise SourceError(
+                    f"{file.name} of source {self.source.name!r} was replaced or taken away while it was read.",
+                    hint="Run it again; add to a source by new files, so that nothing changes under its readers.",
+                ) from error
             raise SourceError(
                 f"{file.name} of source {self.source.name!r} cannot be read: {error}.",
                 hint="The file is corrupt or was cut off; write it again.",
@@ -193,6 +203,11 @@ class SourceFiles:
             for name in names.values()
         ]
         return pa.table(arrays, names=list(names))
+
+
+def _is_empty(dtype: pa.DataType) -> bool:
+    """Whether a type says only that no value was there when the file was written."""
+    return pa.types.is_null(dtype) or family(dtype) == "list of null"
 
 
 def _runs(groups: Sequence[RowGroup]) -> list[tuple[int, list[RowGroup]]]:

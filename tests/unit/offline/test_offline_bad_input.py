@@ -5,15 +5,19 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from workshop import Workshop, at
 
 from tidemill.definitions.catalog import CodeReference, Feature, OnDemandView, Projection, RequestField
 from tidemill.definitions.types import ValueType
 from tidemill.errors import DefinitionError, SourceError, SpineError
+from tidemill.offline.history import History
 
 
 @pytest.fixture
@@ -120,6 +124,42 @@ def test_a_file_whose_pages_are_damaged_is_named_when_they_are_read(workshop: Wo
     raw[4:2000] = b"\xff" * 1996
     file.write_bytes(bytes(raw))
     with pytest.raises(SourceError, match=r"s\.parquet of source 's' cannot be read"):
+        workshop.collect("v:x", spine())
+
+
+@pytest.mark.parametrize("compression", ["uncompressed", "zstd"])
+def test_a_file_that_is_replaced_while_it_is_read_is_not_mixed_with_its_successor(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, compression: str
+):
+    rows = pl.DataFrame({"id": [1, 2], "event": [at(0), at(0)], "x": [10, 20]})
+    workshop.simple(rows)
+    file = workshop.root / "s.parquet"
+    rows.write_parquet(file, compression=compression)
+    gather = History.gather
+
+    def replaced(history: History, *asked: Any) -> pl.DataFrame:
+        rows.reverse().write_parquet(workshop.root / "fresh", compression=compression)
+        (workshop.root / "fresh").rename(file)
+        return gather(history, *asked)
+
+    monkeypatch.setattr(History, "gather", replaced)
+    with pytest.raises(SourceError, match=r"s\.parquet of source 's' was replaced or taken away"):
+        workshop.collect("v:x", spine())
+    monkeypatch.undo()
+    assert workshop.collect("v:x", spine())["x"].to_list() == [10]
+
+
+def test_a_file_with_two_columns_of_one_name_is_refused_before_the_work(workshop: Workshop):
+    columns = [pa.array([1]), pa.array([at(0)]), pa.array([1]), pa.array([2])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["id", "event", "x", "x"]), workshop.root / "s.parquet")
+    workshop.view("v", workshop.source("s"), {"x": ValueType.INT64})
+    with pytest.raises(SourceError, match="several columns named 'x'"):
+        workshop.store.training_set("v:x", spine())
+
+
+def test_a_decimal_with_a_fraction_is_no_whole_number(workshop: Workshop):
+    workshop.simple(pl.DataFrame({"id": [1], "event": [at(0)], "x": [Decimal("1.25")]}))
+    with pytest.raises(SourceError, match="holds fractions"):
         workshop.collect("v:x", spine())
 
 

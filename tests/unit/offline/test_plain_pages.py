@@ -156,7 +156,7 @@ def test_a_damaged_page_header_is_reported(one_view: Workshop, bytes_of_header: 
 def test_a_file_that_changes_while_it_is_read_is_reported(one_view: Workshop) -> None:
     files = one_view.store.source_files("s")
     (one_view.root / "s.parquet").write_bytes((one_view.root / "s.parquet").read_bytes()[:-100])
-    with pytest.raises(SourceError, match="cannot be read"):
+    with pytest.raises(SourceError, match="was replaced or taken away"):
         files.read(files.row_groups, ["x"])
 
 

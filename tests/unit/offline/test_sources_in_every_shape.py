@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,24 @@ def test_files_of_one_source_may_keep_their_keys_in_different_ways(workshop: Wor
     found = workshop.collect("v:x", ask((1, at(1)), (2, at(1)), (3, at(1)), (4, at(1)), name=["a", "b", "c", "d"]))
     assert found["x"].to_list() == [0, 1, 2, None]
     assert workshop.store.latest("v", end=at(1))["x"].to_list() == [0, 1, 2]
+
+
+def test_a_list_that_is_empty_in_a_whole_file_is_a_list(workshop: Workshop):
+    folder = workshop.root / "s"
+    folder.mkdir()
+    for number, values in enumerate([pa.array([[]], pa.list_(pa.null())), pa.array([[1, None]]), pa.nulls(1)]):
+        pq.write_table(
+            pa.table({"id": [number], "event": pa.array([at(0)]), "x": values}), folder / f"{number}.parquet"
+        )
+    workshop.view("v", workshop.source("s", path="s"), {"x": ValueType.INT64_LIST})
+    spine = ask((0, at(1)), (1, at(1)), (2, at(1)))
+    assert workshop.collect("v:x", spine)["x"].to_list() == [[], [1, None], None]
+    assert workshop.store.latest("v", end=at(1))["x"].to_list() == [[], [1, None], None]
+    assert workshop.store.scan("s").collect()["x"].to_list() == [[], [1, None], None]
+
+
+def test_whole_numbers_that_are_declared_as_times_are_seconds_as_with_feast(workshop: Workshop):
+    workshop.view("v", workshop.source("s", {"id": [1], "event": [at(0)], "x": [60]}), {"x": ValueType.UNIX_TIMESTAMP})
+    minute = datetime(1970, 1, 1, 0, 1, tzinfo=UTC)
+    assert workshop.collect("v:x", ask((1, at(1))))["x"].to_list() == [minute]
+    assert workshop.store.latest("v", end=at(1))["x"].to_list() == [minute]
