@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from tidemill.errors import DefinitionError, InputError, StaleFeaturesError, TidemillError
+from tidemill.errors import ConflictError, DefinitionError, InputError, StaleFeaturesError, TidemillError
 from tidemill_serving.limits import Limits
 from tidemill_serving.problems import DeadlineError, OverloadedError
 
@@ -39,6 +39,8 @@ class Batcher(Generic[Item, Answer]):
         pending: how many items may wait at once; beyond that `submit` raises OverloadedError.
         seconds: how long an item may take; then `submit` raises DeadlineError and the item is not begun any more.
         lanes: how many batches may be under way at once.
+        finishes: whether an item that was begun is waited for, however long that takes: for writes, of which whoever
+            asked must be told what became of them.
     """
 
     def __init__(
@@ -49,9 +51,10 @@ class Batcher(Generic[Item, Answer]):
         pending: int,
         seconds: float,
         lanes: int = 1,
+        finishes: bool = False,
     ) -> None:
         self._run, self._largest, self._most_pending = run, largest, pending
-        self._seconds, self._lanes = seconds, lanes
+        self._seconds, self._lanes, self._finishes = seconds, lanes, finishes
         self._queue: deque[_Waiting[Item, Answer]] = deque()
         self._unanswered: deque[_Waiting[Item, Answer]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
@@ -133,6 +136,9 @@ class Batcher(Generic[Item, Answer]):
             if not waiting.future.done():
                 batch.append(waiting)
                 weight += waiting.weight
+        if self._finishes:  # what is begun was the first to come of all that are not answered
+            while self._unanswered and (self._unanswered[0].future.done() or self._unanswered[0] in batch):
+                self._unanswered.popleft()
         return batch
 
     async def _answer(self, batch: list[_Waiting[Item, Answer]]) -> None:
@@ -157,5 +163,5 @@ class Batcher(Generic[Item, Answer]):
 
 
 def _is_about_one(error: TidemillError) -> bool:
-    """Whether one item may be to blame: its values, or the age of what it asks for."""
-    return isinstance(error, InputError | DefinitionError | StaleFeaturesError)
+    """Whether one item may be to blame: its values, the age of what it asks for, or what it meets in the store."""
+    return isinstance(error, InputError | DefinitionError | StaleFeaturesError | ConflictError)

@@ -26,6 +26,7 @@ from tidemill_serving.exchange import (
 from tidemill_serving.features import FeatureEndpoint
 from tidemill_serving.predict import PredictEndpoint
 from tidemill_serving.problems import problem_of, status_of
+from tidemill_serving.push import PushEndpoint
 from tidemill_serving.state import ServingState
 
 _log = logging.getLogger("tidemill.serving")
@@ -35,7 +36,7 @@ Answer = Callable[[bytes], Awaitable[bytes]]
 
 
 class HotRoutes:
-    """The paths that are answered without a router: one for each model and service in force.
+    """The paths that are answered without a router: one for each model, service and stream in force.
 
     `rebuild` runs in the background thread after a change; the table is replaced in one assignment and endpoints that
     stay are kept, with whoever waits in them.
@@ -45,6 +46,7 @@ class HotRoutes:
         self._state = state
         self._models: dict[str, PredictEndpoint] = {}
         self._services: dict[str, FeatureEndpoint] = {}
+        self._streams: dict[str, PushEndpoint] = {}
         self.table: Mapping[str, tuple[str, Answer]] = {}
         state.on_change(self.rebuild)
 
@@ -57,6 +59,10 @@ class HotRoutes:
         for service in catalog.services:
             features = self._services.setdefault(service.name, FeatureEndpoint(self._state, service.name))
             table[f"/v1/features/{service.name}"] = ("/v1/features/{service}", features.answer)
+        for stream in catalog.streams:
+            if stream.name not in self._streams:
+                self._streams[stream.name] = PushEndpoint(self._state, stream.name)
+            table[f"/v1/push/{stream.name}"] = ("/v1/push/{source}", self._streams[stream.name].answer)
         self.table = table
 
 

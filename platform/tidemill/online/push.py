@@ -7,6 +7,7 @@ call again completes them. Written twice they count once, where the views name a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from tidemill.definitions.catalog import Catalog, Source
 from tidemill.errors import InputError, NotDefinedError
 from tidemill.online.push_few import FewRows, FewRowsCheck
 from tidemill.online.push_rows import EVENT, KNOWN, Batch, RejectedRow, check_rows, instants_of, rows_of, time_fields
-from tidemill.online.push_together import PushesTogether
+from tidemill.online.push_together import PushesTogether, Waiting, hand_out, joined
 from tidemill.online.tile_writer import Arrivals, TileWriter
 
 if TYPE_CHECKING:
@@ -124,11 +125,22 @@ class StreamWriter:
         self.tiles = TileWriter(store.resp, store.catalog, stream, forever=store.keeps_forever)
         self.together = PushesTogether(self._write_few)
         self._few = FewRowsCheck.where_it_fits(store.catalog, stream)
-        self._client = store.resp
+        self._client, self._async_client = store.resp, store.async_writes
 
     def few_rows(self, frame: Any, at: datetime) -> FewRows | None:
         """Rows that can go the short way (see `push_few`), checked; None for all others."""
         return None if self._few is None else self._few.rows(frame, at)
+
+    async def write_waiting(self, batch: Sequence[Waiting]) -> None:
+        """Write few events of several callers in one step, from asyncio, and tell each what became of its own."""
+        rows, at = joined(batch)
+        steps = self.tiles.few_steps(rows, at=at)
+        try:
+            step = next(steps)
+            while True:
+                step = steps.send(await self._async_client.run(step.script, step.command, retry=step.retry))
+        except StopIteration as end:
+            hand_out(batch, end.value)
 
     def _write_few(self, rows: FewRows, at: int) -> set[int]:
         steps = self.tiles.few_steps(rows, at=at)

@@ -47,8 +47,11 @@ class OnlineStore:
         self.root = root
         self.clock = clock
         self.wrong = WrongValues()
-        self.resp = RespClient(address, timeout=settings.redis_timeout, replicas=_replicas(settings, address))
+        replicas = _replicas(settings, address)
+        self.resp = RespClient(address, timeout=settings.redis_timeout, replicas=replicas)
         self._async = AsyncRespClient(address, timeout=settings.redis_timeout)
+        # Of their own, since a write may have to wait for replicas, and reads need not.
+        self.async_writes = AsyncRespClient(address, timeout=settings.redis_timeout, replicas=replicas)
         self._plans: dict[tuple[Any, ...], ReadPlan] = {}
 
     @property
@@ -165,8 +168,9 @@ class OnlineStore:
         self.resp.close()
 
     async def aclose(self) -> None:
-        """`close`, and the running loop's connection."""
+        """`close`, and the running loop's connections."""
         await self._async.close()
+        await self.async_writes.close()
         self.close()
 
     def _read(self, plan: ReadPlan, rows: Rows, at: datetime | None) -> OnlineResult:
