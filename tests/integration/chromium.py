@@ -21,6 +21,12 @@ _FLAGS = (
     "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0", "--hide-scrollbars",
 )  # fmt: skip
+_REMEMBER = """
+window.said = [];
+new MutationObserver(changes => changes.forEach(change => change.addedNodes.forEach(
+    node => node.innerText && said.push(node.innerText)
+))).observe(document, {childList: true, subtree: true});
+"""
 _MOVING = "document.querySelector('[class*=-enter-active], [class*=-leave-active]')"  # as Vue names what it animates
 
 
@@ -37,6 +43,7 @@ class Tab:
         self.errors: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._send(f"{domain}.enable")
+        self._send("Page.addScriptToEvaluateOnNewDocument", source=_REMEMBER)
 
     def open(self, url: str, *, headers: dict[str, str] | None = None) -> None:
         self._send("Network.setExtraHTTPHeaders", headers=headers or {})
@@ -65,8 +72,11 @@ class Tab:
         """Press the visible button with this label, once nothing appears or vanishes any more: nobody hits a button of
         a dialog that is on its way."""
         named = _button(label)
-        self.until(f"{named} && !{_MOVING}")
-        self.evaluate(f"{named}.click()")
+        self.until(f"({named} && !{_MOVING}) ? ({named}.click(), true) : false")
+
+    def until_said(self, text: str) -> None:
+        """Wait until the page has shown this text, though it may be gone again: a notice stays for a few seconds."""
+        self.until(f"window.said.some(shown => shown.includes({text!r}))")
 
     def until_gone(self, label: str) -> None:
         """Wait until no button with this label is left, as after a dialog has closed."""

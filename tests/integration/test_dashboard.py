@@ -97,6 +97,7 @@ if chromium() is not None:
         for page in PAGES:
             tab.open(f"{shop[1]}/dashboard/{page}")
             tab.until("document.querySelector('.page-head')")
+            tab.until("window.socket && window.socket.connected")
             assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), page
             assert tab.evaluate("document.documentElement.dataset.theme") == ("dark" if dark else "light")
         assert tab.errors == []
@@ -124,12 +125,12 @@ if chromium() is not None:
         assert project.deployments.current("late").version == 2
         tab.click("Roll back to version 1")
         tab.click("Yes, do it")
-        tab.until("document.body.innerText.includes('went back to the champion before')")
+        tab.until_said("went back to the champion before")
         assert project.deployments.current("late").version == 1
         tab.until_gone("Yes, do it")
         tab.click("Promote version 2")
         tab.click("Yes, do it")
-        tab.until("document.body.innerText.includes('Version 2 of late serves now')")
+        tab.until_said("Version 2 of late serves now")
         assert project.deployments.current("late").version == 2
 
     def test_without_the_admin_token_nothing_can_be_changed(tmp_path, tab):
