@@ -20,7 +20,6 @@ from tidemill.offline.spine import Spine
 if TYPE_CHECKING:
     from tidemill.offline.store import OfflineStore
 
-_OF_ANYTHING = {AggregationFunction.COUNT, AggregationFunction.COUNT_DISTINCT}
 _WITHOUT_A_NUMBER = {"text", "bytes"}
 
 
@@ -79,21 +78,22 @@ def check_sources(store: OfflineStore, selection: Selection) -> None:
 
 def _check_windows(view: View, files: SourceFiles) -> None:
     for part in view.aggregations:
-        if part.function in _OF_ANYTHING or not part.column:
+        if part.function is AggregationFunction.COUNT or not part.column:
             continue
         dtype = files.type_of(part.column)
-        if family(dtype) in _WITHOUT_A_NUMBER or pa.types.is_nested(dtype):
+        of_anything = part.function is AggregationFunction.COUNT_DISTINCT
+        if pa.types.is_nested(dtype) or (family(dtype) in _WITHOUT_A_NUMBER and not of_anything):
             raise SourceError(
                 f"Column {part.column!r} of source {view.source!r} is {dtype}, and {part.name!r} of view "
                 f"{view.name!r} takes its {part.function.value} over a window.",
-                hint="Only count and count_distinct work on other types than numbers.",
+                hint="Of text and bytes there are count and count_distinct, of lists and structs only count.",
             )
 
 
 def _columns(item: ViewSelection) -> list[str]:
     view = item.view
     read = (
-        [part.column for part in view.aggregations if part.column and part.column != "*"]
+        [part.column for part in view.aggregations if part.column]
         if view.is_windowed
         else [feature.name for feature in item.features]
     )

@@ -34,8 +34,14 @@ class Limbs:
 
     @classmethod
     def of(cls, values: np.ndarray, *, terms: int) -> Limbs:
-        """Fit for sums of up to `terms` of these values, int64 or float64."""
+        """Fit for sums of up to `terms` of these values, int64 or float64.
+
+        Raises OverflowError where sums of int64 may not fit into 64 bits.
+        """
         if values.dtype == np.int64:
+            largest_whole = max(-int(values.min(initial=0)), int(values.max(initial=0)))
+            if largest_whole * terms >= 1 << 63:
+                raise OverflowError(f"{terms} values of up to {largest_whole} may add up to more than 64 bits hold")
             return cls(scales=(), bits=_WORD, odd=False)
         size = np.abs(values)
         largest = float(size.max(initial=0.0))

@@ -19,6 +19,7 @@ from tidemill.definitions.catalog import Aggregation, AggregationFunction, View
 from tidemill.definitions.partials import Partials, declared, finish
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import FAR_FUTURE, FAR_PAST, longest_window, lower_bound, micros, needs_of
+from tidemill.errors import InputError
 from tidemill.offline.arrow_numbers import as_series
 from tidemill.offline.instants import Instants, Unit, to_unit
 from tidemill.offline.timeline import Labels, Reach, Timeline, in_time_order, reaches, timelines
@@ -283,12 +284,23 @@ def _evaluate(
 def _feature(item: Aggregation, dtype: ValueType, partials: Partials, labels: Labels, size: int) -> pl.Series:
     """One feature in the rows' order."""
     values, present = finish(item.function, partials)
+    if dtype is ValueType.INT32:
+        _refuse_wide(item, values[present])
     values = declared(values, dtype)
     in_rows = np.zeros(size, dtype=values.dtype)
     in_rows[labels.order] = values
     is_null = np.full(size, item.function is not AggregationFunction.COUNT)
     is_null[labels.order] = ~present
     return _series(item.name, in_rows, is_null, dtype)
+
+
+def _refuse_wide(item: Aggregation, values: np.ndarray) -> None:
+    narrow = np.iinfo(np.int32)
+    wide = values[(values < narrow.min) | (values > narrow.max)]
+    if len(wide):
+        raise InputError(
+            f"{item.name!r} is {wide[0]} for a row, but is declared INT32.", hint="Declare it INT64 (Int64), and apply."
+        )
 
 
 def _series(name: str, values: np.ndarray, is_null: np.ndarray, dtype: ValueType) -> pl.Series:

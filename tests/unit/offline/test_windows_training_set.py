@@ -18,7 +18,7 @@ from workshop import EPOCH, MICROS, Workshop, at
 
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Schedule, Source, View
 from tidemill.definitions.types import ValueType
-from tidemill.errors import SourceError, SpineError
+from tidemill.errors import InputError, SourceError, SpineError
 from tidemill.testing.window_oracle import window_oracle
 
 F = AggregationFunction
@@ -352,3 +352,43 @@ def test_shares_of_the_keys_answer_what_all_at_once_do(
         window_events.PIECE_ROWS = had
     at_once = window_answers.answer_windows(opened, asking, upto, "us", features=names)
     assert by_share.equals(at_once)
+
+
+# Numbers that do not fit
+
+
+@pytest.mark.parametrize(
+    ("function", "dtype", "values", "message"),
+    [
+        (F.SUM, ValueType.INT64, [2**62, 2**62], "may add up to more than 64 bits hold.*Declare its sum"),
+        (F.SUM, ValueType.INT64, [-(2**63), -1], "may add up to more than 64 bits hold"),
+        (F.SUM, ValueType.INT32, [2**31 - 1, 1], "'wide' is 2147483648 for a row, but is declared INT32"),
+        (F.MAX, ValueType.INT32, [2**40, 1], "'wide' is 1099511627776 for a row, but is declared INT32"),
+    ],
+)
+def test_a_whole_number_that_does_not_fit_is_refused_and_never_wrapped(
+    workshop: Workshop, function: F, dtype: ValueType, values: list[int], message: str
+):
+    source = workshop.source("s", {"id": [1, 1], "event": [at(0), at(0)], "x": values})
+    workshop.view("v", source, {"wide": dtype}, aggregations=(window("wide", function),))
+    with pytest.raises(InputError, match=message):
+        workshop.collect("v:wide", asked((1, 1)))
+
+
+def test_whole_numbers_up_to_the_last_are_added_exactly(workshop: Workshop):
+    source = workshop.source("s", {"id": [1, 1], "event": [at(0), at(0)], "x": [2**62, 2**62 - 1]})
+    parts = (window("total", F.SUM), window("top", F.MAX, hours=2))
+    workshop.view("v", source, {"total": ValueType.DOUBLE, "top": ValueType.INT64}, aggregations=parts)
+    with pytest.raises(InputError, match="may add up to more"):
+        workshop.collect("v:total", asked((1, 1)))
+    assert workshop.collect("v:top", asked((1, 1)))["top"].to_list() == [2**62]
+
+
+@pytest.mark.parametrize("function", [F.COUNT, F.COUNT_DISTINCT])
+def test_lists_are_counted_but_not_told_apart(workshop: Workshop, function: F):
+    windowed(workshop, workshop.source("s", {"id": [1], "event": [at(0)], "x": [[1]]}), function)
+    if function is F.COUNT:
+        assert workshop.collect("v:count", asked((1, 1)))["count"].to_list() == [1]
+        return
+    with pytest.raises(SourceError, match=r"list<.*and 'count_distinct' .* of lists and structs only count"):
+        workshop.store.training_set("v:count_distinct", asked((1, 1)))
