@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def is_dead(worker: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _identity(pid: int) -> str:
-    """Host, process namespace, process and its start: enough to tell later whether that very process still lives."""
+    """Host and its start, process namespace, process and its start: enough to tell later whether that very one lives."""
     return f"{_machine()}:{pid}:{_started(pid)}"
 
 
@@ -44,9 +45,17 @@ def _started(pid: int) -> str:
     return after_name[19]
 
 
+@lru_cache(maxsize=1)
+def _boot() -> str:
+    """One start of one machine: machines made from one image share a name, and their processes may share numbers."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
+    return ""  # where the system has no name for it that stays when the clock is set
+
+
 def _machine() -> str:
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a namespace is not a path
     except OSError:
         namespace = 0
-    return f"{socket.gethostname()}/{namespace}"
+    return f"{socket.gethostname()}/{_boot()}/{namespace}"

@@ -68,6 +68,15 @@ def test_a_holder_that_died_on_this_machine_loses_its_claim_at_once(ledger: Ledg
     assert ledger.claim("weather", start=None, end=T0, at=T0) is not None
 
 
+def test_a_holder_on_another_machine_of_the_same_name_keeps_its_claim(ledger: Ledger):
+    from tidemill.materialize.ledger import this_worker
+
+    host, _boot, namespace = this_worker().rsplit(":", 2)[0].split("/")
+    elsewhere = f"{host}/0123456789ab/{namespace}:4194300:1.00"
+    assert ledger.claim("weather", start=None, end=T0, at=T0, by=elsewhere) is not None
+    assert ledger.claim("weather", start=None, end=T0, at=T0) is None
+
+
 def test_takeovers_are_counted_from_where_the_work_last_came_further(ledger: Ledger):
     def taken_over(hours: int) -> Claim:
         claim = ledger.claim("weather", start=None, end=T0, at=T0 + hours * HOUR, by=f"worker {hours}")
