@@ -6,7 +6,8 @@ import queue
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from tidemill.errors import OnlineStoreUnavailableError
@@ -33,6 +34,7 @@ class ReplyStream:
 
     def __init__(self, connection: Connection, confirmation: Confirmation, *, ahead: int | None = None) -> None:
         self._connection, self._confirmation = connection, confirmation
+        self._due = deque[int]()
         self._is_bounded = ahead is not None and connection.socket.family == socket.AF_UNIX
         if ahead is not None and self._is_bounded:
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ahead // 2)  # Linux takes twice as much
@@ -77,22 +79,32 @@ class ReplyStream:
         self._thread.join()
 
     def _work(self) -> None:
-        try:
-            self._exchange()
-        except Exception as error:  # noqa: BLE001 - whatever ends the thread is the caller's to raise, and to wait no more
-            self._failure = error
-            while self._parts.get() is not None:  # so that nobody waits for room
-                pass
+        for pieces in iter(self._parts.get, None):
+            self._attempt(partial(self._exchange, pieces))
+        self._attempt(self._receive_all)
 
-    def _exchange(self) -> None:
-        connection, due = self._connection, deque[int]()
-        while (pieces := self._parts.get()) is not None:
-            for packed, replies in _together(pieces) if self._is_bounded else pieces:
-                connection.send(packed)
-                due.append(replies)
-                if len(due) >= _PIECES_AHEAD:
-                    self._replies += connection.receive(due.popleft())
-        self._replies += connection.receive(sum(due))
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """A step, unless one has failed: then what comes is only taken, so that nobody waits for room."""
+        if self._failure is not None:
+            return
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's to raise
+            self._failure = error
+
+    def _exchange(self, pieces: Sequence[tuple[Sendable, int]]) -> None:
+        for packed, replies in _together(pieces) if self._is_bounded else pieces:
+            self._connection.send(packed)
+            self._due.append(replies)
+            if len(self._due) >= _PIECES_AHEAD:
+                self._receive()
+
+    def _receive(self) -> None:
+        self._replies += self._connection.receive(self._due.popleft())
+
+    def _receive_all(self) -> None:
+        while self._due:
+            self._receive()
 
     def _raise_failure(self) -> None:
         if isinstance(self._failure, TimeoutError):
