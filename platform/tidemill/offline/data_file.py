@@ -6,13 +6,15 @@ A footer is read once while its file stays what it is: a schedule opens the same
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -20,10 +22,12 @@ import pyarrow.parquet as pq
 from tidemill.clock import is_settled
 from tidemill.definitions.catalog import Source
 from tidemill.errors import SourceError
+from tidemill.offline.blocks import blocks_of
 from tidemill.offline.families import family
 from tidemill.offline.instants import FOREVER, NEVER, Unit
 from tidemill.offline.listing import Listed
 from tidemill.offline.plain_pages import PlainPages, can_lie_plain, plain_pages
+from tidemill.offline.taking import taken
 
 _Version = tuple[int, int, int]
 _MOST_REMEMBERED = 20_000
@@ -122,19 +126,50 @@ class DataFile:
 
     def _read_plain(self, groups: Sequence[int], columns: Sequence[str]) -> dict[str, pa.ChunkedArray]:
         """Those of the columns whose values lie in the file as they are in memory."""
-        candidates = [name for name in columns if name in self._simple] if self.footer.version is not None else []
         found: dict[str, pa.ChunkedArray] = {}
-        if not candidates:
-            return found
-        with _descriptor(self.path) as opened:
-            for name in candidates:
-                pages = [self._pages(opened, group, name) for group in groups]
+        with self.as_it_lies() as lying:
+            for name in columns:
+                pages = [lying.pages(group, name) for group in groups] if lying is not None else []
                 whole = [page for page in pages if page is not None]
-                if whole and len(whole) == len(pages):
-                    found[name] = _as_column(opened, whole, self.schema.field(name).type)
-            if found and _version(os.fstat(opened)) != self.footer.version:
-                raise OSError("the file has changed while it was read")
+                if lying is not None and whole and len(whole) == len(pages):
+                    found[name] = lying.column(whole, self.schema.field(name).type)
         return found
+
+    def take_as_they_lie(
+        self, group: int, columns: Iterable[str], rows: npt.NDArray[np.integer[Any]]
+    ) -> Iterator[tuple[str, slice, npt.NDArray[Any]]]:
+        """Some rows of those columns of a row group that need no decoding, block by block: (column, rows, values).
+
+        Only what lies between the rows is read. Raises OSError where the file is damaged or has changed meanwhile.
+        """
+        with self.as_it_lies() as lying:
+            found = {} if lying is None else {name: lying.pages(group, name) for name in columns}
+            pages = {name: whole for name, whole in found.items() if whole is not None}
+            if lying is None or not pages:
+                return
+            blocks = blocks_of(rows)
+            dtypes = {name: _as_numpy(self.schema.field(name).type) for name in pages}
+            room = np.empty(max(block.end - block.first for block in blocks), np.int64)
+            for block in blocks:
+                places = rows[block.wanted] - block.first
+                for name, whole in pages.items():
+                    values = room.view(dtypes[name])[: block.end - block.first]
+                    whole.read_into(lying.descriptor, values.data.cast("B"), first=block.first)
+                    yield name, block.wanted, taken(values, places)
+
+    @contextmanager
+    def as_it_lies(self) -> Iterator[_Opened | None]:
+        """The file, open for reading values that need no decoding; None where it is not one of this machine's.
+
+        Raises OSError at the end where the file has changed meanwhile.
+        """
+        if self.footer.version is None or not self._simple:
+            yield None
+            return
+        with _descriptor(self.path) as opened:
+            yield _Opened(descriptor=opened, pages=partial(self._pages, opened))
+            if _version(os.fstat(opened)) != self.footer.version:
+                raise OSError("the file has changed while it was read")
 
     @cached_property
     def _simple(self) -> frozenset[str]:
@@ -149,6 +184,8 @@ class DataFile:
         )
 
     def _pages(self, opened: int, group: int, name: str) -> PlainPages | None:
+        if name not in self._simple:
+            return None
         wanted = group, name
         if wanted not in self.footer.plain:
             place = self.places[name]
@@ -166,15 +203,27 @@ class DataFile:
         return _in_unit(statistics.min_raw, statistics, unit), _in_unit(statistics.max_raw, statistics, unit)
 
 
-def _as_column(opened: int, pages: Sequence[PlainPages], dtype: pa.DataType) -> pa.ChunkedArray:
-    """The values of a column in one or more row groups, as one chunk in memory that Arrow keeps and uses again."""
-    buffer = pa.allocate_buffer(sum(page.size for page in pages))
-    room, start = memoryview(buffer), 0
-    for page in pages:
-        page.read_into(opened, room[start : start + page.size])
-        start += page.size
-    rows = sum(page.rows for page in pages)
-    return pa.chunked_array([pa.Array.from_buffers(dtype, rows, [None, buffer])])
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """An open file; `pages` tells where the values of a column of a row group lie, None where they are encoded."""
+
+    descriptor: int
+    pages: Callable[[int, str], PlainPages | None]
+
+    def column(self, pages: Sequence[PlainPages], dtype: pa.DataType) -> pa.ChunkedArray:
+        """The values of a column in one or more row groups, as one chunk in memory that Arrow keeps and uses again."""
+        buffer = pa.allocate_buffer(sum(page.size for page in pages))
+        room, start = memoryview(buffer), 0
+        for page in pages:
+            page.read_into(self.descriptor, room[start : start + page.size])
+            start += page.size
+        rows = sum(page.rows for page in pages)
+        return pa.chunked_array([pa.Array.from_buffers(dtype, rows, [None, buffer])])
+
+
+def _as_numpy(dtype: pa.DataType) -> np.dtype[Any]:
+    """How values that need no decoding lie in memory; instants as whole numbers."""
+    return np.dtype(f"{'f' if pa.types.is_floating(dtype) else 'i'}{dtype.bit_width // 8}")
 
 
 @contextmanager

@@ -6,12 +6,15 @@ The last position breaks ties between equal times, so this order is part of what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tidemill.definitions.catalog import Source
@@ -173,6 +176,16 @@ class SourceFiles:
             parts.append(self._read_file(self.files[number], [group.index for group in run], columns, dictionary))
         return parts[0] if len(parts) == 1 else pa.concat_tables(parts)
 
+    def take_as_they_lie(
+        self, group: RowGroup, columns: Iterable[str], rows: npt.NDArray[np.integer[Any]]
+    ) -> Iterator[tuple[str, slice, npt.NDArray[Any]]]:
+        """Some rows of those columns of a row group that need no decoding; see `DataFile.take_as_they_lie`."""
+        file = self.files[group.file]
+        names = {self.stored_name(column, file): column for column in columns}
+        with self._naming_damage(file):
+            for name, some, values in file.take_as_they_lie(group.index, names, rows):
+                yield names[name], some, values
+
     def check_readable(self, columns: Sequence[str] | None = None) -> None:
         """Read everything, or some columns, to find out which file is damaged. Raises SourceError naming it."""
         for group in self.row_groups:
@@ -184,8 +197,20 @@ class SourceFiles:
         names = {column: self.stored_name(column, file) for column in columns}
         stored = list(dict.fromkeys(name for name in names.values() if name not in file.partition))
         rows = sum(file.metadata.row_group(index).num_rows for index in indices)
-        try:
+        with self._naming_damage(file):
             table = file.read(indices, stored, dictionary=[names[column] for column in dictionary])
+        arrays = [
+            pa.chunked_array([pa.repeat(pa.scalar(file.partition[name], pa.string()), rows)])
+            if name in file.partition
+            else table.column(name)
+            for name in names.values()
+        ]
+        return pa.table(arrays, names=list(names))
+
+    @contextmanager
+    def _naming_damage(self, file: DataFile) -> Iterator[None]:
+        try:
+            yield
         except (pa.ArrowException, OSError) as error:
             if file.has_changed():
                 raise SourceError(
@@ -196,13 +221,6 @@ class SourceFiles:
                 f"{file.name} of source {self.source.name!r} cannot be read: {error}.",
                 hint="The file is corrupt or was cut off; write it again.",
             ) from error
-        arrays = [
-            pa.chunked_array([pa.repeat(pa.scalar(file.partition[name], pa.string()), rows)])
-            if name in file.partition
-            else table.column(name)
-            for name in names.values()
-        ]
-        return pa.table(arrays, names=list(names))
 
 
 def _is_empty(dtype: pa.DataType) -> bool:

@@ -50,6 +50,10 @@ class Numbers:
             self._missing[where] = missing
         self._values[where] = values
 
+    def put_values(self, where: Places, values: npt.NDArray[Any]) -> None:
+        """Values of which none is null go to the places `where` of the answer."""
+        self._values[where] = values
+
     def series(self, name: str, held: npt.NDArray[np.bool_]) -> pl.Series:
         """The column; rows that are not `held` are null. Nothing is copied."""
         present = held & ~self._missing if self._missing.any() else held

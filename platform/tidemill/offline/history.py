@@ -31,8 +31,8 @@ from tidemill.offline.gathered import Numbers, Places, in_order, is_number
 from tidemill.offline.instants import FOREVER, NEVER, Instants, Unit, finer, is_instant, is_text, to_instants
 from tidemill.offline.key_runs import Runs, chunk_starts, first_rows, only
 from tidemill.offline.keys import KeyCoder, KeyTypeError
-from tidemill.offline.lookup import Chunk, Index, Labels, Winners, find_winners
-from tidemill.offline.radix import stable_order
+from tidemill.offline.lookup import Chunk, Index, Labels, Lifetime, Winners, find_winners
+from tidemill.offline.radix import order_of_runs
 from tidemill.offline.run_index import RunIndex
 from tidemill.offline.side_by_side import shares_of, side_by_side
 from tidemill.offline.taking import taken
@@ -57,9 +57,10 @@ class TimeColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class _Share:
-    """What a gathering takes from one row group: the rows that these places of the answer ask for."""
+    """What a gathering takes from one row group: its rows, and where in the answer they belong."""
 
     group: RowGroup
+    rows: Places
     where: Places
 
 
@@ -99,33 +100,42 @@ class History:
             first_codes=coder.first_codes,
             cutoff=asked.cutoff,
             known_cutoff=asked.known_cutoff,
-            floor=asked.floor,
+            lifetime=asked.lifetime,
         )
         wanted = self._that_can_win(asked, coder, list(join_keys), unit)
         return find_winners(self._chunks(coder, join_keys, unit, wanted), labels, threads=self._threads)
 
-    def gather(self, positions: npt.NDArray[np.int64], columns: Mapping[str, ValueType | None]) -> pl.DataFrame:
-        """The columns at these positions, in their order, as declared; null where a position is -1."""
+    def gather(
+        self,
+        positions: Places,
+        columns: Mapping[str, ValueType | None],
+        *,
+        order: Places | None = None,
+        rows: int | None = None,
+    ) -> pl.DataFrame:
+        """The columns at these positions, as declared, in their order; null where a position is -1.
+
+        With `order` the i-th goes to row `order[i]` of so many `rows`; rows to which none goes are null.
+        """
         self.files.require(columns)
+        rows = len(positions) if rows is None else rows
         empty = self._empty(columns)
-        held = positions >= 0
+        held = _held(positions, order, rows)
         if not columns or not held.any():
-            return empty.clear(len(positions)) if columns else pl.DataFrame(height=len(positions))
-        numbers = {
-            name: Numbers(len(positions), dtype) for name, dtype in empty.schema.items() if self._is_number(name, dtype)
-        }
+            return empty.clear(rows) if columns else pl.DataFrame(height=rows)
+        numbers = {name: Numbers(rows, dtype) for name, dtype in empty.schema.items() if self._is_number(name, dtype)}
         others = {name: dtype for name, dtype in columns.items() if name not in numbers}
         work: list[_Share] = []
         with ThreadPoolExecutor(self._threads) as readers:
             gathering: list[Future[pl.DataFrame]] = []
-            for share in self._by_row_group(positions):
+            for share in self._by_row_group(positions, order):
                 work.append(share)
-                gathering.append(readers.submit(self._gather_group, share, positions, numbers, others))
+                gathering.append(readers.submit(self._gather_group, share, numbers, others))
             parts = [done.result() for done in gathering]
         found = {name: column.series(name, held) for name, column in numbers.items()}
         if others:
-            order = np.concatenate([share.where for share in work])
-            found |= {series.name: series for series in in_order(parts, order, len(positions))}
+            where = np.concatenate([share.where for share in work])
+            found |= {series.name: series for series in in_order(parts, where, rows)}
         return pl.DataFrame([found[name] for name in columns])
 
     def instants(self, table: pa.Table, unit: Unit) -> tuple[Instants, Instants | None]:
@@ -144,7 +154,7 @@ class History:
         """Whether a row group can hold a winner, by its statistics: of a key that asks, at a time somebody may see."""
         if not len(asked.cutoff):
             return lambda _group: False
-        first = NEVER if asked.floor is None else int(asked.floor.min())
+        first = NEVER if asked.lifetime is None else asked.lifetime.oldest
         last = int(asked.cutoff.max())
 
         def can_win(group: RowGroup) -> bool:
@@ -234,36 +244,37 @@ class History:
         bounds = [self.files.bounds(group, self.times.event, unit) for group in groups]
         return min(least for least, _ in bounds), max(greatest for _, greatest in bounds)
 
-    def _by_row_group(self, positions: Places) -> Iterator[_Share]:
+    def _by_row_group(self, positions: Places, order: Places | None) -> Iterator[_Share]:
         """What is asked of each row group that holds any of these positions."""
         groups = self.files.row_groups
         offsets = np.array([group.offset for group in groups])
         spans = shares_of(len(positions))
         split = side_by_side([partial(_split, offsets, positions, span) for span in spans], size=len(positions))
-        for place, group in enumerate(groups):
-            where = np.concatenate([order[ends[place] : ends[place + 1]] for order, ends in split])
-            if len(where):
-                yield _Share(group=group, where=where)
+        for number, group in enumerate(groups):
+            some = np.concatenate([places[ends[number] : ends[number + 1]] for places, ends in split])
+            if len(some):
+                where = some if order is None else taken(order, some)
+                yield _Share(group=group, rows=taken(positions, some) - group.offset, where=where)
 
     def _gather_group(
-        self,
-        share: _Share,
-        positions: Places,
-        numbers: Mapping[str, Numbers],
-        others: Mapping[str, ValueType | None],
+        self, share: _Share, numbers: Mapping[str, Numbers], others: Mapping[str, ValueType | None]
     ) -> pl.DataFrame:
         """Put the numbers of some rows of a row group where they belong; their other columns are returned.
 
         Wide row groups are read some columns at a time, so that a few cells are held at once.
         """
-        rows = taken(positions, share.where) - share.group.offset
-        if int(rows.max()) >= share.group.rows:
+        group, rows = share.group, share.rows
+        if int(rows.max()) >= group.rows:
             raise InvariantError("A winner lies at a position that the source does not have.")
-        names = [*numbers, *others]
-        width = max(1, _CELLS // max(1, share.group.rows))
+        done: set[str] = set()
+        for name, some, values in self.files.take_as_they_lie(group, numbers, rows):
+            numbers[name].put_values(share.where[some], values)
+            done.add(name)
+        names = [name for name in (*numbers, *others) if name not in done]
+        width = max(1, _CELLS // max(1, group.rows))
         parts = []
         for first in range(0, len(names), width):
-            table = self.files.read([share.group], names[first : first + width])
+            table = self.files.read([group], names[first : first + width])
             for name in table.column_names:
                 if name in numbers:
                     numbers[name].put(share.where, table.column(name), rows)
@@ -332,27 +343,39 @@ def _runs(keys: list[pa.ChunkedArray], coder: KeyCoder, rows: int) -> Runs | Non
 
 
 def _split(offsets: Places, positions: Places, span: slice) -> tuple[Places, Places]:
-    """Places of the answer by row group, and where those of each row group begin; a last border ends the last."""
+    """Places of positions by row group, and where those of each row group begin; a last border ends the last."""
     owner = count_at_most(offsets, positions[span])
-    order = stable_order(owner)
+    order = order_of_runs(owner)
     order += span.start
     return order, np.cumsum(np.bincount(owner, minlength=len(offsets) + 1))
 
 
+def _held(positions: Places, order: Places | None, rows: int) -> npt.NDArray[np.bool_]:
+    """Which rows of the answer have a position."""
+    found = positions >= 0
+    if order is None:
+        return found
+    held = np.zeros(rows, bool)
+    held[order] = found
+    if np.count_nonzero(held) != np.count_nonzero(found):
+        raise InvariantError("Several values were found for one row of the spine.")
+    return held
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """When each row asks: cut-offs for event and known time, and the oldest event its ttl lets through."""
+    """When each row asks: cut-offs for event and known time, and how old an event its ttl lets through."""
 
     cutoff: Instants
     known_cutoff: Instants
-    floor: Instants | None
+    lifetime: Lifetime | None
 
     @classmethod
     def at(cls, at: Instants, cutoff: Instants, *, ttl: int, filter_known: bool = True) -> Asked:
         """The ttl is counted from `at`, in the same unit; zero means none."""
-        cutoff = np.minimum(at, cutoff)
+        cutoff = at if cutoff is at else np.minimum(at, cutoff)
         return cls(
             cutoff=cutoff,
             known_cutoff=cutoff if filter_known else np.full(len(cutoff), FOREVER, np.int64),
-            floor=np.where(at < NEVER + ttl + 1, NEVER, at - ttl) if ttl else None,
+            lifetime=Lifetime(at=at, ttl=ttl) if ttl else None,
         )

@@ -8,20 +8,20 @@ import polars as pl
 
 from tidemill.definitions.catalog import Feature
 from tidemill.errors import InvariantError
-from tidemill.offline.history import Asked
 from tidemill.offline.lookup import Winners
 
 
-def check_winners(winners: Winners, asked: Asked, rows: int, *, has_known: bool) -> None:
+def check_winners(winners: Winners, rows: int, *, has_known: bool) -> None:
     """One answer for each row; no winner from after its cut-off, known after it, or older than the ttl lets through."""
-    if len(winners.position) != rows:
-        raise InvariantError(f"{len(winners.position)} answers were found for {rows} rows of the spine.")
+    labels, answers = winners.labels, len(winners.position)
+    if answers != len(labels) or answers > rows or (winners.order is None and answers != rows):
+        raise InvariantError(f"{answers} answers were found for {rows} rows of the spine.")
     held = winners.position >= 0
-    if (held & (winners.event > asked.cutoff)).any():
+    if (held & (winners.event > labels.cutoff)).any():
         raise InvariantError("A value was chosen whose event lies after the row's cut-off.")
-    if has_known and (held & (winners.known > asked.known_cutoff)).any():
+    if has_known and (held & (winners.known > labels.known_cutoff)).any():
         raise InvariantError("A value was chosen that became known after the row's cut-off.")
-    if asked.floor is not None and (held & (winners.event < asked.floor)).any():
+    if labels.lifetime is not None and (held & (winners.event < labels.lifetime.floor())).any():
         raise InvariantError("A value was chosen that is older than its view's ttl.")
 
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from threading import Lock
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +32,41 @@ from tidemill.offline.instants import NEVER, Instants
 from tidemill.offline.radix import rough_order, stable_order
 from tidemill.offline.run_index import RunIndex
 from tidemill.offline.side_by_side import shares_of, side_by_side
-from tidemill.offline.taking import taken
+from tidemill.offline.taking import taken, taken_side_by_side
 
 Index = ChunkIndex | ChunkGrid | RunIndex
 Integers = npt.NDArray[np.integer]
 T = TypeVar("T")
+_T = TypeVar("_T", bound=np.generic)
+_DEEP = 1_000
+"""Labels of one entity, on average, from which its rows are too many for a core's cache."""
 _AHEAD = 1
 """Chunks read beyond those being read by the threads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifetime:
+    """How old a winner may be: events from `at - ttl` on are alive, in the unit of the lookup."""
+
+    at: Instants
+    ttl: int
+
+    def floor(self, rows: npt.NDArray[np.integer] | None = None) -> Instants:
+        """The oldest event each label, or each of some, may get."""
+        at = self.at if rows is None else taken(self.at, rows)
+        first = NEVER + self.ttl + 1
+        if len(at) and at.min() < first:
+            return np.where(at < first, NEVER, at - self.ttl)
+        return at - self.ttl
+
+    @property
+    def oldest(self) -> int:
+        """The oldest event that any label may get. There must be labels."""
+        return max(NEVER, int(self.at.min()) - self.ttl)
+
+
+class Take(Protocol):
+    def __call__(self, values: npt.NDArray[_T], places: Integers, /) -> npt.NDArray[_T]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,52 +76,77 @@ class Labels:
     codes: npt.NDArray[np.integer]
     cutoff: Instants
     known_cutoff: Instants
-    floor: Instants | None = None
+    lifetime: Lifetime | None = None
     first_codes: npt.NDArray[np.integer] | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
 
-    def at(self, rows: npt.NDArray[np.integer]) -> Labels:
-        """Some of the labels."""
-        codes, cutoff = taken(self.codes, rows), taken(self.cutoff, rows)
-        first_codes = self.first_codes
-        if first_codes is not None:
-            first_codes = codes if first_codes is self.codes else taken(first_codes, rows)
+    def at(self, rows: npt.NDArray[np.integer], *, take: Take = taken) -> Labels:
+        """Some of the labels. What is one array stays one: cut-off and time of asking often are."""
+        codes, cutoff = take(self.codes, rows), take(self.cutoff, rows)
         return Labels(
             codes=codes,
             cutoff=cutoff,
-            known_cutoff=cutoff if self.known_cutoff is self.cutoff else taken(self.known_cutoff, rows),
-            floor=None if self.floor is None else taken(self.floor, rows),
-            first_codes=first_codes,
+            known_cutoff=cutoff if self.known_cutoff is self.cutoff else take(self.known_cutoff, rows),
+            lifetime=self._lifetime(lambda at: cutoff if at is self.cutoff else take(at, rows)),
+            first_codes=(
+                None
+                if self.first_codes is None
+                else codes
+                if self.first_codes is self.codes
+                else take(self.first_codes, rows)
+            ),
         )
+
+    def between(self, span: slice) -> Labels:
+        """Some consecutive labels. Nothing is copied."""
+        return Labels(
+            codes=self.codes[span],
+            cutoff=self.cutoff[span],
+            known_cutoff=self.known_cutoff[span],
+            lifetime=self._lifetime(lambda at: at[span]),
+            first_codes=None if self.first_codes is None else self.first_codes[span],
+        )
+
+    def _lifetime(self, some: Callable[[Instants], Instants]) -> Lifetime | None:
+        return None if self.lifetime is None else Lifetime(at=some(self.lifetime.at), ttl=self.lifetime.ttl)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Winners:
-    """For each label the winning row: its position in the source (-1: none), its event time and known time."""
+    """For each label the winning row: its position in the source (-1: none), its event time and known time.
 
+    `labels` are what they answer, one by one. They may be some of those that were asked, in another order: then the
+    i-th is of row `order[i]`, and rows that are not among them have no winner.
+    """
+
+    labels: Labels
     position: npt.NDArray[np.int64]
     event: Instants
     known: Instants
+    order: npt.NDArray[np.int64] | None = None
 
     @classmethod
-    def none(cls, labels: int) -> Winners:
+    def none(cls, labels: Labels, order: npt.NDArray[np.int64] | None = None) -> Winners:
         return cls(
-            position=np.full(labels, -1, np.int64),
-            event=np.full(labels, NEVER, np.int64),
-            known=np.full(labels, NEVER, np.int64),
+            labels=labels,
+            position=np.full(len(labels), -1, np.int64),
+            event=np.full(len(labels), NEVER, np.int64),
+            known=np.full(len(labels), NEVER, np.int64),
+            order=order,
         )
 
-    def of(self, rows: npt.NDArray[np.integer], labels: int) -> Winners:
-        """The winners of `labels` labels, of which these are those of some rows and the others have none."""
-        found = Winners.none(labels)
-        for whole, some in (
-            (found.position, self.position),
-            (found.event, self.event),
-            (found.known, self.known),
-        ):
-            whole[rows] = some
+    def of(self, rows: npt.NDArray[np.int64]) -> Winners:
+        """These winners, where their labels are some rows of what was asked."""
+        return replace(self, order=rows if self.order is None else taken(rows, self.order))
+
+    def by_row(self, values: npt.NDArray[np.int64], rows: int, *, without: int) -> npt.NDArray[np.int64]:
+        """One value of each winner, in the order of the rows that were asked; rows not among them have another."""
+        if self.order is None:
+            return values
+        found = np.full(rows, without, np.int64)
+        found[self.order] = values
         return found
 
 
@@ -110,17 +164,16 @@ class Chunk:
 
 
 def find_winners(chunks: Sequence[Chunk], labels: Labels, *, threads: int = 2) -> Winners:
-    """The winner of every label. Exact for any order of rows and chunks."""
+    """The winner of every label that has one. Exact for any order of rows and chunks."""
     asking = np.flatnonzero((labels.codes >= 0) & (labels.cutoff != NEVER))
     if len(asking) < len(labels):
-        return find_winners(chunks, labels.at(asking), threads=threads).of(asking, len(labels))
-    winners = Winners.none(len(labels))
+        return find_winners(chunks, labels.at(asking), threads=threads).of(asking)
     if not len(labels):
-        return winners
+        return Winners.none(labels)
     wanted = _that_can_matter(chunks, labels)
     if labels.first_codes is not None and _is_clustered(wanted, labels.first_codes):
-        _find_by_entity(wanted, labels, labels.first_codes, winners, threads)
-        return winners
+        return _find_by_entity(wanted, labels, labels.first_codes, threads)
+    winners = Winners.none(labels)
     queue = _Queue(labels.cutoff)
     for place, (chunk, index) in enumerate(_loaded(wanted, threads)):
         older = wanted[place + 1].greatest if place + 1 < len(wanted) else None
@@ -144,55 +197,51 @@ def _is_clustered(chunks: Sequence[Chunk], first_codes: npt.NDArray[np.integer])
 
 
 def _find_by_entity(
-    chunks: Sequence[Chunk],
-    labels: Labels,
-    first_codes: npt.NDArray[np.integer],
-    winners: Winners,
-    threads: int,
-) -> None:
+    chunks: Sequence[Chunk], labels: Labels, first_codes: npt.NDArray[np.integer], threads: int
+) -> Winners:
     """Each chunk is asked by the labels of its entities only; chunks nobody asks are not read.
 
-    Labels are brought into the order that the rows have, a share of them on each core, so that of what a chunk touches
-    nearly everything lies side by side.
+    Labels are brought into the order that the rows have, so that of what a chunk touches nearly everything lies side by
+    side. The winners stay in that order: so lie the features that are gathered next.
     """
     ranges = [chunk.first_codes or (0, 0) for chunk in chunks]
-    codes = max(end for _, end in ranges)
-    spans = shares_of(len(labels))
-    ordered = side_by_side([partial(_Ordered.of, labels, first_codes, span, codes) for span in spans], size=len(labels))
+    ends = np.cumsum(np.bincount(first_codes, minlength=max(end for _, end in ranges)))
+    begins = np.concatenate([[0], ends])
+    order = _by_entity(labels, first_codes, begins)
+    winners = Winners.none(labels.at(order, take=taken_side_by_side), order)
     taking = Lock()
 
-    def ask(chunk: Chunk, asking: Integers) -> None:
-        match = _look(chunk.load(), labels.at(asking))
+    def ask(chunk: Chunk, span: slice) -> None:
+        match = _look(chunk.load(), winners.labels.between(span))
         if match is not None:
-            asked = taken(asking, match[0])
+            asked = match[0] + span.start
             # Rows of one entity may lie on both sides of a border, and labels of it ask both chunks at one time.
             with taking:
                 _take(asked, match[1], winners)
 
-    asked = [np.concatenate([share.between(first, last) for share in ordered]) for first, last in ranges]
-    work = [partial(ask, chunk, asking) for chunk, asking in zip(chunks, asked, strict=True) if len(asking)]
+    spans = [slice(int(begins[first]), int(begins[last])) for first, last in ranges]
+    work = [partial(ask, chunk, span) for chunk, span in zip(chunks, spans, strict=True) if span.start < span.stop]
     for _ in _ahead(work, threads):
         pass
+    return winners
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Ordered:
-    """Labels by code and, roughly, cut-off; those whose first code is c begin at `begins[c]`."""
+def _by_entity(labels: Labels, first_codes: Integers, begins: Integers) -> npt.NDArray[np.int64]:
+    """The order of the labels by code, each core sorting its share of the entities; `begins` counts by first code.
 
-    order: Integers
-    begins: Integers
+    Where very many labels ask for one entity they are also, roughly, in order of time.
+    """
+    borders = [0, *(int(np.searchsorted(begins, span.stop)) for span in shares_of(len(labels)))]
+    borders[-1] = len(begins)
+    deep = len(labels) > _DEEP * len(begins)
 
-    @classmethod
-    def of(cls, labels: Labels, first_codes: Integers, span: slice, codes: int) -> _Ordered:
-        """Some consecutive labels. First codes are less than `codes`, or nobody asks for them."""
-        order = stable_order(labels.codes[span], after=rough_order(labels.cutoff[span]))
-        order += span.start
-        ends = np.cumsum(np.bincount(first_codes[span], minlength=codes))
-        return cls(order=order, begins=np.concatenate([[0], ends]))
+    def sorted_between(first: int, last: int) -> npt.NDArray[np.int64]:
+        rows = np.flatnonzero((first_codes >= first) & (first_codes < last))
+        after = rough_order(taken(labels.cutoff, rows)) if deep else None
+        return taken(rows, stable_order(taken(labels.codes, rows), after=after))
 
-    def between(self, first: int, last: int) -> Integers:
-        """The labels with first codes from `first` to before `last`."""
-        return self.order[self.begins[first] : self.begins[last]]
+    shares = [partial(sorted_between, first, last) for first, last in pairwise(borders)]
+    return np.concatenate(side_by_side(shares, size=len(labels)))
 
 
 class _Queue:
@@ -219,7 +268,7 @@ class _Queue:
 def _that_can_matter(chunks: Sequence[Chunk], labels: Labels) -> list[Chunk]:
     """The chunks that hold times anybody may see, newest first."""
     last = int(labels.cutoff.max())
-    first = NEVER if labels.floor is None else int(labels.floor.min())
+    first = NEVER if labels.lifetime is None else labels.lifetime.oldest
     wanted = [chunk for chunk in chunks if chunk.least <= last and chunk.greatest >= first]
     return sorted(wanted, key=lambda chunk: chunk.greatest, reverse=True)
 
@@ -257,8 +306,8 @@ def _look(index: Index, labels: Labels) -> tuple[Integers, Matches] | None:
     if not len(labels):
         return None
     place, found = index.match(labels.codes, labels.cutoff, labels.known_cutoff)
-    if labels.floor is not None:
-        alive = found.event >= taken(labels.floor, place)
+    if labels.lifetime is not None:
+        alive = found.event >= labels.lifetime.floor(place)
         if not alive.all():
             place, found = place[alive], found.at(alive)
     return place if asking is None else taken(asking, place), found
@@ -294,6 +343,6 @@ def _still_asking(
     if older is None:
         return waiting[:0]
     least = winners.event[waiting]
-    if labels.floor is not None:
-        least = np.maximum(least, labels.floor[waiting])
+    if labels.lifetime is not None:
+        least = np.maximum(least, labels.lifetime.floor(waiting))
     return waiting[least <= older]

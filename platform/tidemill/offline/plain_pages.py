@@ -52,16 +52,23 @@ class PlainPages:
         """Bytes of all values together."""
         return self.rows * self.width
 
-    def read_into(self, file: int, room: memoryview) -> None:
-        """Fill `size` bytes. Raises OSError where the file is shorter than it was."""
-        start = 0
-        for first, number in self.places:
-            end = start + number * self.width
+    def read_into(self, file: int, room: memoryview, *, first: int = 0) -> None:
+        """Fill the room, in bytes, with the values from the `first` on.
+
+        Raises OSError where the file is shorter than it was.
+        """
+        start, skip = 0, first
+        for at, number in self.places:
+            if skip >= number:
+                skip -= number
+                continue
+            at, end = at + skip * self.width, min(len(room), start + (number - skip) * self.width)
+            skip = 0
             while start < end:
-                got = os.preadv(file, [room[start:end]], first)
+                got = os.preadv(file, [room[start:end]], at)
                 if not got:
                     raise OSError("the file ends within a page")
-                start, first = start + got, first + got
+                start, at = start + got, at + got
 
 
 def can_lie_plain(stored: pa.DataType, column: pq.ColumnSchema) -> bool:

@@ -235,7 +235,16 @@ class OfflineStore:
             micros = rescale(spine.instants, spine.unit, "us")
             cutoff = rescale(served_cutoffs(item.view, micros, self._ledger), "us", spine.unit)
         return self._values(
-            item.view, keys, len(spine), spine.instants, cutoff, spine.unit, item.features, filter_known, room
+            item.view,
+            keys,
+            len(spine),
+            spine.instants,
+            cutoff,
+            spine.unit,
+            item.features,
+            filter_known,
+            room=room,
+            with_times=False,
         )
 
     def _values(
@@ -248,15 +257,18 @@ class OfflineStore:
         unit: Unit,
         features: Sequence[Feature],
         filter_known: bool,
+        *,
         room: int | None = None,
+        with_times: bool = True,
     ) -> pl.DataFrame:
         if view.is_windowed:
             return self._windows(view, keys, cutoff, unit, features, filter_known, room=room)
         history = self._history(view)
         exact = finer([unit, history.times.unit])
+        asked_at = rescale(at, unit, exact)
         asked = Asked.at(
-            rescale(at, unit, exact),
-            rescale(cutoff, unit, exact),
+            asked_at,
+            asked_at if cutoff is at else rescale(cutoff, unit, exact),
             ttl=int(rescale(np.array([_micros(view)]), "us", exact)[0]),
             filter_known=filter_known,
         )
@@ -265,10 +277,11 @@ class OfflineStore:
             winners = history.find(keys, view.join_keys, types, asked=asked, unit=exact)
         except KeyTypeError as error:
             raise key_error(error, view=view.name, keys=view.join_keys, types=types) from None
-        check_winners(winners, asked, rows, has_known=history.times.known is not None)
-        frame = history.gather(winners.position, {feature.name: feature.dtype for feature in features})
+        check_winners(winners, rows, has_known=history.times.known is not None)
+        columns = {feature.name: feature.dtype for feature in features}
+        frame = history.gather(winners.position, columns, order=winners.order, rows=rows)
         check_types(frame, features)
-        return frame.with_columns(_event_times(winners, exact))
+        return frame.with_columns(_event_times(winners, rows, exact)) if with_times else frame
 
     def _windows(
         self,
@@ -340,6 +353,6 @@ def _micros(view: View) -> int:
     return (ttl.days * 86_400 + ttl.seconds) * 1_000_000 + ttl.microseconds
 
 
-def _event_times(winners: Winners, unit: Unit) -> pl.Series:
-    instants = np.where(winners.position >= 0, winners.event, NEVER)
+def _event_times(winners: Winners, rows: int, unit: Unit) -> pl.Series:
+    instants = winners.by_row(np.where(winners.position >= 0, winners.event, NEVER), rows, without=NEVER)
     return as_datetimes(instants, name=EVENT_TIME, unit=unit)

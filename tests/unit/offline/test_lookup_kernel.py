@@ -13,7 +13,7 @@ from tidemill.offline.chunk_grid import ChunkGrid
 from tidemill.offline.chunk_index import ChunkIndex, Rows
 from tidemill.offline.instants import FOREVER, NEVER
 from tidemill.offline.key_runs import Runs
-from tidemill.offline.lookup import Chunk, Labels, find_winners
+from tidemill.offline.lookup import Chunk, Labels, Lifetime, find_winners
 from tidemill.offline.run_index import RunIndex
 
 ENTITIES = 3
@@ -86,7 +86,7 @@ def test_every_label_gets_the_row_the_oracle_gives(
         first_codes=codes if bounded else None,
         cutoff=at,
         known_cutoff=at if filter_known else np.full(len(at), FOREVER),
-        floor=at - ttl if ttl else None,
+        lifetime=Lifetime(at=at, ttl=ttl) if ttl else None,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(walk_back, "_STEPS", steps)
@@ -94,7 +94,8 @@ def test_every_label_gets_the_row_the_oracle_gives(
         patch.setattr(chunk_grid, "_STEPS", steps)
         patch.setattr(chunk_grid, "CELLS_PER_ROW", 100)
         patch.setattr(side_by_side, "_MANY", 1 if shares else 50_000)
-        found = find_winners(chunks, asked)
+        winners = find_winners(chunks, asked)
+    found = winners.by_row(winners.position, len(labels), without=-1)
     history = [Row(keys=(code,), event=event, known=known, values={}) for code, event, known in rows]
     for place, (code, instant) in enumerate(labels):
         expected = winner(
@@ -106,4 +107,4 @@ def test_every_label_gets_the_row_the_oracle_gives(
             has_known=has_known,
             filter_known=filter_known,
         )
-        assert found.position[place] == (-1 if expected is None else expected)
+        assert found[place] == (-1 if expected is None else expected)

@@ -137,10 +137,10 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_mixed_with_its_successo
     rows.write_parquet(file, compression=compression)
     gather = History.gather
 
-    def replaced(history: History, *asked: Any) -> pl.DataFrame:
+    def replaced(history: History, *asked: Any, **how: Any) -> pl.DataFrame:
         rows.reverse().write_parquet(workshop.root / "fresh", compression=compression)
         (workshop.root / "fresh").rename(file)
-        return gather(history, *asked)
+        return gather(history, *asked, **how)
 
     monkeypatch.setattr(History, "gather", replaced)
     with pytest.raises(SourceError, match=r"s\.parquet of source 's' was replaced or taken away"):

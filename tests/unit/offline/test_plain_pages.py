@@ -15,6 +15,7 @@ from workshop import Workshop, at
 from tidemill.definitions.catalog import Source
 from tidemill.definitions.types import ValueType
 from tidemill.errors import SourceError
+from tidemill.offline import blocks
 from tidemill.offline.data_file import DataFile
 from tidemill.offline.files import SourceFiles
 
@@ -165,3 +166,40 @@ def test_a_file_that_was_replaced_is_read_anew(one_view: Workshop) -> None:
     rows = {"id": [1] * ROWS, "event": [at(0)] * ROWS, "x": np.arange(ROWS) * 1.5}
     pq.write_table(pl.DataFrame(rows).to_arrow(), one_view.root / "s.parquet", **PLAIN)
     assert one_view.collect("v:x", SPINE)["x"].to_list() == [(ROWS - 1) * 1.5] != before
+
+
+@pytest.mark.parametrize("options", [{}, {"max_rows_per_page": 7}, {"row_group_size": 300}])
+@pytest.mark.parametrize("wanted", ["a few", "in order", "in no order"])
+def test_some_rows_are_taken_from_between_others_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], wanted: str
+) -> None:
+    monkeypatch.setattr(blocks, "_ROWS", 50)
+    table = _table()
+    file = _open(tmp_path, table, **options)
+    group = file.metadata.num_row_groups - 1
+    there = pq.ParquetFile(file.path).read_row_group(group)
+    rng = np.random.default_rng(4)
+    rows = rng.integers(0, there.num_rows, 3 if wanted == "a few" else 200)
+    rows = np.sort(rows) if wanted == "in order" else rows
+    found: dict[str, list[Any]] = {name: [] for name in table.column_names}
+    for name, some, values in file.take_as_they_lie(group, table.column_names, rows):
+        assert len(values) == len(rows[some])
+        found[name].append(values)
+    for name, parts in found.items():
+        expected = pl.DataFrame(pl.from_arrow(there.select([name])))[name].to_physical().to_numpy()[rows]
+        assert np.concatenate(parts).tobytes() == expected.tobytes()
+
+
+def test_encoded_columns_are_not_taken_as_they_lie(tmp_path: Path) -> None:
+    table = _table()
+    file = _open(tmp_path, table, use_dictionary=["id"], compression={"float": "lz4"})
+    taken = {name for name, _, _ in file.take_as_they_lie(0, table.column_names, np.arange(ROWS))}
+    assert taken == set(table.column_names) - {"id", "float"}
+
+
+def test_rows_of_a_file_that_was_replaced_meanwhile_are_not_taken(tmp_path: Path) -> None:
+    file = _open(tmp_path, _table())
+    pq.write_table(_table().slice(1), tmp_path / "other.parquet", **PLAIN)
+    (tmp_path / "other.parquet").replace(file.path)
+    with pytest.raises(OSError, match="changed"):
+        list(file.take_as_they_lie(0, ["float"], np.arange(10)))

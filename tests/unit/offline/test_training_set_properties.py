@@ -17,7 +17,7 @@ from oracle import Row, winner
 from workshop import EPOCH, Workshop
 
 from tidemill.definitions.types import ValueType
-from tidemill.offline import guessing, history, layout, side_by_side, walk_back
+from tidemill.offline import blocks, guessing, history, layout, side_by_side, walk_back
 
 START = int(EPOCH.timestamp()) * 10**9
 STEP = {"ms": 10**6, "us": 10**3, "ns": 1}
@@ -153,6 +153,7 @@ def test_a_training_set_is_what_the_oracle_says(make_workshop: Callable[[], Work
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(walk_back, "_STEPS", steps)
         patch.setattr(guessing, "_STEPS", steps)
+        patch.setattr(blocks, "_ROWS", data.draw(st.sampled_from([2, 1 << 16])))
         patch.setattr(history, "CHUNK_ROWS", data.draw(st.sampled_from([2, 1 << 20])))
         patch.setattr(side_by_side, "_MANY", data.draw(st.sampled_from([1, 50_000])))
         training_set = workshop.store.training_set(
