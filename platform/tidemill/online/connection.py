@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import hiredis
@@ -25,10 +26,13 @@ class Listener(Protocol):
         ...
 
 
+Glance = Callable[[bytes], list[Any] | None]
+"""Shown the first bytes of an answer. What it returns is the answer; None leaves the bytes to the parser."""
+
 MORE = object()
 """What the parser answers while a reply is incomplete."""
 
-_CHUNK = 65_536
+_CHUNK, _SMALL_CHUNK = 65_536, 8_192
 
 
 class Connection:
@@ -83,6 +87,22 @@ class Connection:
             if listener is not None:
                 listener.take(found)
 
+    def ask(self, packed: bytes, replies: int, glance: Glance | None) -> tuple[bool, list[Any]]:
+        """`exchange` of little, in as few steps as it takes: True and what the glance saw, or False and the replies."""
+        try:
+            self.socket.sendall(packed)
+            data = self.socket.recv(_SMALL_CHUNK)
+        except BlockingIOError:
+            raise TimeoutError from None
+        if glance is not None:
+            seen = glance(data)
+            if seen is not None:
+                return True, seen
+        if not data:
+            raise _closed()
+        self._reader.feed(data)
+        return False, self.receive(replies)
+
     def receive(self, replies: int) -> list[Any]:
         """The next replies to what was sent. Those that have come with them are kept."""
         reader, found = self._reader, []
@@ -100,7 +120,7 @@ class Connection:
         except BlockingIOError:
             raise TimeoutError from None
         if not data:
-            raise ConnectionLostError("Redis closed the connection")
+            raise _closed()
         return data
 
     def detach(self) -> socket.socket:
@@ -114,3 +134,7 @@ class Connection:
 
     def close(self) -> None:
         self._origin.disconnect()
+
+
+def _closed() -> ConnectionLostError:
+    return ConnectionLostError("Redis closed the connection")

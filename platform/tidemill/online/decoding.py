@@ -36,7 +36,8 @@ _WHOLE = {ValueType.INT64, ValueType.INT32}
 
 class FieldDecoder:
     """Decodes the fields of one HMGET. `fields` gives each field's name (`view:feature`) and type. They are to be asked
-    for in the order of `order`, those of a kind side by side; `row_places` tells for each where `decode_row` leaves it.
+    for in the order of `order`, those of a kind side by side, and then have these `types`; `row_places` tells for each
+    where `decode_row` leaves it.
     """
 
     def __init__(self, fields: Sequence[tuple[str, FieldType]], wrong: WrongValues) -> None:
@@ -46,6 +47,7 @@ class FieldDecoder:
         self.width = self.row_width = len(fields)
         self.order = [place for places in by_kind.values() for place in places]
         self.row_places = [self.order.index(place) for place in range(len(fields))]
+        self.types = [fields[place][1] for place in self.order]
         memos = [memo_of(*fields[place], wrong) for place in self.order]
         self._kinds: list[_Kind] = []
         for kind, places in by_kind.items():

@@ -5,15 +5,17 @@ Features lie in fields of their own, or all of a view in one field (the packed l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tidemill.definitions.catalog import Catalog, Projection
 from tidemill.online.decoding import FieldDecoder, FieldType, WrongValues
-from tidemill.online.key_columns import KeyColumns
-from tidemill.online.keys import KeyLayout, hash_field, packed_field, time_field
+from tidemill.online.key_columns import KeyColumns, Row
+from tidemill.online.keys import KeyLayout, hash_field, packed_field, packer_between, time_field
 from tidemill.online.packed_reads import PackedDecoder
 from tidemill.online.reply_columns import GroupColumns
+from tidemill.online.row_reply import RowReply
 from tidemill.online.view_reads import ViewColumns, ViewRead
 from tidemill.online.wanted import is_tiled
 
@@ -38,10 +40,32 @@ class HashGroup:
         self._after = self.keys.tail + b"\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(raw), raw) for raw in fields)
         self._around = len(self.keys.head) + len(self.keys.tail)
         self._prefixes: dict[int, bytes] = {}
+        self.command = self._command_of_row()
+        self.glance = RowReply(self.decoder.types).read if isinstance(self.decoder, FieldDecoder) else None
 
-    def command(self, part: bytes) -> bytes:
-        """One HMGET for the key of which `part` is what differs."""
-        return self._prefix(len(part)) + part + self._after
+    def _command_of_row(self) -> Callable[[Row], bytes | None]:
+        """A function that makes the HMGET for a row; None where a key is null. It raises InputError like
+        `ReadPlan.prepare`."""
+        layout = self.keys.layout
+        if layout.whole_number is None:
+            return self._command_of_any_row
+        name = self.keys.columns[0]
+        pack = packer_between(layout.whole_number, self._prefix(len(layout.parts([[0]])[0] or b"")), self._after)
+
+        def command(row: Row) -> bytes | None:
+            value = row.get(name)
+            if type(value) is int:
+                try:
+                    return pack(value)
+                except struct.error:  # too large a number
+                    pass
+            return self._command_of_any_row(row)
+
+        return command
+
+    def _command_of_any_row(self, row: Row) -> bytes | None:
+        part = self.keys.of_row(row)
+        return None if part is None else self._prefix(len(part)) + part + self._after
 
     def commands(self, parts: Sequence[bytes]) -> bytes:
         """One HMGET for each key."""
@@ -61,6 +85,11 @@ class HashGroup:
             if size < _LONGEST_KEPT:
                 self._prefixes[size] = prefix
         return prefix
+
+    def columns_of(self, row: Sequence[Any]) -> GroupColumns:
+        """The columns of one row, from the values that `decode_row` of the decoder, or the glance, has found."""
+        columns = [[row[place]] for place in self.decoder.row_places]
+        return GroupColumns(columns, without_null=[None] not in columns)
 
     def decode(self, found: GroupColumns, rows: int, present: list[int] | None, at: int) -> list[ViewColumns]:
         """The answers of the views from the fields' columns. `present` tells which rows have a key, None all."""

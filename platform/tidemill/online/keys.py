@@ -107,6 +107,11 @@ class KeyLayout:
     def _usual_encoders(self) -> tuple[tuple[Callable[[Any], bytes | None], int], ...]:
         return tuple((_usual_encoder(self.types[place]), place) for place in self.order)
 
+    @cached_property
+    def whole_number(self) -> ValueType | None:
+        """The type of the only join key, if that is a whole number."""
+        return self.types[0] if len(self.types) == 1 and self.types[0] in _FIXED else None
+
     def encode_rows(self, count: int) -> list[bytes]:
         """The one key of an entity-less view, once for each row."""
         return [self.encode([""])] * count
@@ -194,6 +199,14 @@ def check_field_hashes(catalog: Catalog) -> None:
                     "the other.",
                     hint="Rename either feature.",
                 )
+
+
+def packer_between(dtype: ValueType, before: bytes, after: bytes) -> Callable[[int], bytes]:
+    """A function of a whole number: its type, length and value between these bytes. It raises struct.error where the
+    number does not fit the type."""
+    before += _TWO_U32.pack(dtype, _FIXED[dtype].size)
+    pack = struct.Struct(f"<{len(before)}s{_FIXED[dtype].format[1:]}{len(after)}s").pack
+    return lambda value: pack(before, value, after)
 
 
 def _packer(dtype: ValueType) -> Callable[..., bytes]:

@@ -7,7 +7,6 @@ whose entities are the same share one Redis hash, and so one HMGET; windowed vie
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,18 @@ from tidemill.online.window_row import WindowRow
 __all__ = ["ReadPlan", "Request", "Rows"]
 
 
-@dataclass(slots=True)
 class Request:
     """A read on its way: the commands to send, and what is needed to understand the replies.
 
     `present` tells for each kind of key which rows have one, None all of them.
     """
 
-    rows: Rows
-    packed: bytes = b""
-    replies: int = 0
-    present: list[list[int] | None] = field(default_factory=list)
-    columns: ReplyColumns | None = None
+    __slots__ = ("columns", "packed", "present", "replies", "rows")
+
+    def __init__(self, rows: Rows, packed: bytes = b"", replies: int = 0) -> None:
+        self.rows, self.packed, self.replies = rows, packed, replies
+        self.present: list[list[int] | None] = []
+        self.columns: ReplyColumns | None = None
 
 
 class Halves:
@@ -105,7 +104,7 @@ class ReadPlan:
         self._wrong = wrong
         self._places = self._place_columns(stored)
         self._views = [view for _, view, _ in self._places]
-        self._single = self._single_row()
+        self.single = self._single_row()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -120,12 +119,11 @@ class ReadPlan:
 
     def prepare(self, rows: Rows) -> Request:
         """The commands for these rows. Raises InputError where a key is missing or of the wrong type."""
-        request = Request(rows)
-        if len(rows) == 1 and self._single is not None:
-            packed = self._single.commands(rows[0])
+        if len(rows) == 1 and self.single is not None:
+            packed = self.single.commands(rows[0])
             if packed is not None:
-                request.packed, request.replies = packed, self._single.replies
-                return request
+                return Request(rows, packed, self.single.replies)
+        request = Request(rows)
         request.packed = b"".join(self._pieces(request, 1))
         return request
 
@@ -165,13 +163,22 @@ class ReadPlan:
 
         Raises StaleFeaturesError where a view's policy is to refuse values past its freshness objective.
         """
-        rows = len(request.rows)
-        if rows == 1 and self._single is not None:
-            answer = self._single.decode(replies, at)
+        if len(request.rows) == 1 and self.single is not None:
+            answer = self.single.decode(replies, at)
             if answer is not None:
                 return answer
+        return self._answer(request, self._finish(request, replies), replies, at)
+
+    def judge(self, rows: Rows, row: Sequence[Any], at: int) -> OnlineResult:
+        """The same for one row of which a glance has seen all values."""
+        return self._answer(Request(rows), [group.columns_of(row) for group in self._groups], [], at)
+
+    def _answer(
+        self, request: Request, columns_of_groups: Sequence[GroupColumns], replies: list[Any], at: int
+    ) -> OnlineResult:
+        rows = len(request.rows)
         found: list[ViewColumns] = []
-        for place, (group, columns) in enumerate(zip(self._groups, self._finish(request, replies), strict=True)):
+        for place, (group, columns) in enumerate(zip(self._groups, columns_of_groups, strict=True)):
             found += group.decode(columns, rows, request.present[place] if request.present else None, at)
         if self._windows:
             found += self._decode_windows(request, replies, rows, at)

@@ -45,7 +45,9 @@ class OnlineResult:
         at: the instant of the read, microseconds since 1970 UTC; ttl and freshness were counted from it.
     """
 
-    __slots__ = ("_event_times", "_stale", "_states", "_statuses", "_views", "at", "dtypes", "names", "values")
+    __slots__ = (
+        "_event_times", "_moments", "_stale", "_states", "_statuses", "_views", "at", "dtypes", "names", "values",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -54,16 +56,18 @@ class OnlineResult:
         values: Mapping[str, list[Any]],
         dtypes: Mapping[str, ValueType],
         at: int,
-        states: Sequence[RowStates] = (),
+        states: Sequence[RowStates] | None = None,
+        moments: Sequence[int | None] = (),
         views: Sequence[int] = (),
         statuses: Mapping[str, Sequence[Status]] | None = None,
         event_times: Mapping[str, Sequence[int | None]] | None = None,
         stale: Mapping[str, Sequence[bool]] | None = None,
     ) -> None:
         """What says how good the values are comes by column, or as the states of the rows of each view, with the view
-        of each column in `views`; then it is worked out only when it is asked for."""
+        of each column in `views`; then it is worked out only when it is asked for. `moments` stand for the states where
+        there is one row, young enough and fresh in every view: its event time in each."""
         self.names, self.values, self.dtypes, self.at = names, values, dtypes, at
-        self._states, self._views = states, views
+        self._states, self._moments, self._views = states, moments, views
         self._statuses, self._event_times, self._stale = statuses, event_times, stale
 
     @property
@@ -102,9 +106,9 @@ class OnlineResult:
     def all_present(self) -> bool:
         """Whether every value is there, young enough and not null: how most answers are, and cheaper to ask for than
         all statuses."""
-        if self._statuses is not None or any(state.base is not None for state in self._states):
+        if self._statuses is not None or any(state.base is not None for state in self._of_views()):
             return all(column.count(_PRESENT) == len(column) for column in self.statuses.values())
-        return all(state.complete for state in self._states) or not any(
+        return all(state.complete for state in self._of_views()) or not any(
             None in column for column in self.values.values()
         )
 
@@ -113,7 +117,7 @@ class OnlineResult:
         """Whether any value is older than its view's freshness objective."""
         if self._stale is not None:
             return any(True in flags for flags in self._stale.values())
-        return any(state.stale is not None for state in self._states)
+        return any(state.stale is not None for state in self._of_views())
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Column name to values, in the order asked for."""
@@ -124,7 +128,13 @@ class OnlineResult:
         return pl.DataFrame([self._column(name) for name in self.names])
 
     def _of_columns(self) -> Iterator[tuple[str, RowStates]]:
-        return ((name, self._states[view]) for name, view in zip(self.names, self._views, strict=True))
+        states = self._of_views()
+        return ((name, states[view]) for name, view in zip(self.names, self._views, strict=True))
+
+    def _of_views(self) -> Sequence[RowStates]:
+        if self._states is None:
+            self._states = [RowStates((moment,)) for moment in self._moments]
+        return self._states
 
     def _column(self, name: str) -> pl.Series:
         values: list[Any] = self.values[name]

@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 from tidemill.definitions.types import ValueType
 from tidemill.online.codec import WrongValueError
 from tidemill.online.hash_groups import HashGroup
 from tidemill.online.key_columns import Row
-from tidemill.online.result import OnlineResult, RowStates
+from tidemill.online.result import OnlineResult
+from tidemill.online.row_columns import columns_of_row
 
 _EVER = 1 << 62  # microseconds: longer ago than any event
 
 
 class SingleRow:
-    """Decodes a row of plain values. `places` gives for each column of the answer its name, its view and its place
-    among the view's features; views are numbered through the groups."""
+    """Reads a row of plain values. `places` gives for each column of the answer its name, its view and its place among
+    the view's features; views are numbered through the groups.
+
+    `commands(row)` gives as many commands as `replies` for a row, None where a key is null; it raises InputError like
+    `ReadPlan.prepare`. `glance` mostly understands the answer without a parser, where it is one reply.
+    """
 
     def __init__(
         self, groups: Sequence[HashGroup], places: Sequence[tuple[str, int, int]], dtypes: Mapping[str, ValueType]
     ) -> None:
         self._names = tuple(name for name, _, _ in places)
-        self._views = [view for _, view, _ in places]
+        self._views = tuple(view for _, view, _ in places)
         self._dtypes = dtypes
-        self._blank: dict[str, list[Any]] = {name: [] for name in self._names}
         self._groups = groups
-        self._reads = [group.decoder.decode_row for group in groups]
+        self.replies = len(groups)
+        self.commands = groups[0].command if len(groups) == 1 else self._commands
+        self.glance = groups[0].glance if len(groups) == 1 else None
         slots: list[int] = []  # where `decode_row` of all groups leaves each column
-        firsts, self._times = [], []
+        firsts, events, self._ages = [], [], []
         start = 0
         for group in groups:
             first, slots = len(slots), slots + [start + place for place in group.decoder.row_places]
             for view in group.views:
                 firsts.append(first + view.start)
-                event = slots[first + view.start + len(view.features)]
-                self._times.append((event, _EVER if view.oldest_allowed is None else view.oldest_allowed))
+                events.append(slots[first + view.start + len(view.features)])
+                self._ages.append(_EVER if view.oldest_allowed is None else view.oldest_allowed)
             start += group.decoder.row_width
-        self._pick = itemgetter(*(slots[firsts[view] + column] for _, view, column in places))
+        self._events = events
+        self._columns = columns_of_row(self._names, [slots[firsts[view] + column] for _, view, column in places], start)
 
     @classmethod
     def where_it_fits(
@@ -47,44 +53,40 @@ class SingleRow:
         """None where there is but one column."""
         return cls(groups, places, dtypes) if len(places) > 1 else None
 
-    @property
-    def replies(self) -> int:
-        return len(self._groups)
-
-    def commands(self, row: Row) -> bytes | None:
-        """The commands for a row; None where a key is null. Raises InputError like `ReadPlan.prepare`."""
-        out = b""
-        for group in self._groups:
-            part = group.keys.of_row(row)
-            if part is None:
-                return None
-            out += group.command(part)
-        return out
-
-    def decode(self, replies: list[Any], at: int) -> OnlineResult | None:
-        """The answer; None where a row is missing, too old or stale, which takes the long way."""
-        if len(replies) != len(self._reads):
+    def decode(self, found: Sequence[Any], at: int, *, seen: bool = False) -> OnlineResult | None:
+        """The answer from the replies, or from what a glance has seen; None where a row is missing, too old or stale,
+        which takes the long way."""
+        row = found if seen else self._row_of(found)
+        if row is None:
             return None
-        row: list[Any] = []
-        try:
-            for read, reply in zip(self._reads, replies, strict=True):
-                row += read(reply)
-        except WrongValueError:
+        moments = [row[place] for place in self._events]
+        if None in moments or any(moment < at - age for moment, age in zip(moments, self._ages, strict=True)):
             return None
-        states = []
-        for place, allowed in self._times:
-            event = row[place]
-            if event is None or event < at - allowed:
-                return None
-            states.append(RowStates((event,)))
-        values: dict[str, list[Any]] = self._blank.copy()  # a copy has room for all; a dict that grows is moved thrice
-        for name, value in zip(self._names, self._pick(row), strict=True):
-            values[name] = [value]
         return OnlineResult(
             names=self._names,
-            values=values,
-            states=states,
+            values=self._columns(row),
+            moments=moments,
             views=self._views,
             dtypes=self._dtypes,
             at=at,
         )
+
+    def _commands(self, row: Row) -> bytes | None:
+        out = b""
+        for group in self._groups:
+            command = group.command(row)
+            if command is None:
+                return None
+            out += command
+        return out
+
+    def _row_of(self, replies: Sequence[Any]) -> list[Any] | None:
+        if len(replies) != self.replies:
+            return None
+        row: list[Any] = []
+        try:
+            for group, reply in zip(self._groups, replies, strict=True):
+                row += group.decoder.decode_row(reply)
+        except WrongValueError:
+            return None
+        return row

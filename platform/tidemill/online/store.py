@@ -20,6 +20,8 @@ from tidemill.online.redis_refusals import WrongKindError
 from tidemill.online.resp import RespClient
 from tidemill.online.resp_async import AsyncRespClient
 from tidemill.online.result import OnlineResult, Status
+from tidemill.online.single_row import SingleRow
+from tidemill.online.window_row import WindowRow
 from tidemill.online.writer import WriteResult, write_rows
 from tidemill.settings import Settings
 
@@ -174,12 +176,30 @@ class OnlineStore:
         self.close()
 
     def _read(self, plan: ReadPlan, rows: Rows, at: datetime | None) -> OnlineResult:
+        if len(rows) == 1 and plan.single is not None:
+            packed = plan.single.commands(rows[0])
+            if packed is not None:
+                return self._read_one(plan, plan.single, rows, packed, at)
         request, halves = plan.halves(rows)
         try:
             replies = self.resp.execute(request.packed, request.replies, listener=halves)
         except WrongKindError as error:
             replies = plan.without_refusals(request, error.replies)
         return plan.decode(request, replies, self._instant(at))
+
+    def _read_one(
+        self, plan: ReadPlan, single: SingleRow | WindowRow, rows: Rows, packed: bytes, at: datetime | None
+    ) -> OnlineResult:
+        try:
+            seen, found = self.resp.ask(packed, single.replies, single.glance)
+        except WrongKindError as error:
+            request = plan.prepare(rows)
+            return plan.decode(request, plan.without_refusals(request, error.replies), self._instant(at))
+        instant = self._instant(at)
+        answer = single.decode(found, instant, seen=seen)
+        if answer is not None:
+            return answer
+        return plan.judge(rows, found, instant) if seen else plan.decode(plan.prepare(rows), found, instant)
 
     async def _aread(self, plan: ReadPlan, rows: Rows, at: datetime | None) -> OnlineResult:
         request = plan.prepare(rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tidemill.definitions.types import ValueType
@@ -20,6 +21,8 @@ FieldType = ValueType | None
 
 _MEMO_SIZE = 4_096
 _WHOLE = (ValueType.INT64, ValueType.INT32)
+_NOTHING = {b"-1": None}
+"""What Redis answers for a field that is not there, instead of a length."""
 
 
 class WrongValues:
@@ -60,16 +63,45 @@ class Memo(dict[bytes | None, Any]):
         return value
 
 
+class BulkMemo(dict[bytes, Any]):
+    """The same for bulk strings as they come from Redis, without their `$` and last line end: length, line end, value.
+
+    Raises WrongValueError where the length is not that of the value, or the value not of the type. What is in the memo
+    has been found right before.
+    """
+
+    def __init__(self, dtype: FieldType) -> None:
+        super().__init__(_NOTHING)
+        self._decode, self._keep = _decoding(dtype)
+
+    def __missing__(self, bulk: bytes) -> Any:
+        size, end, raw = bulk.partition(b"\r\n")
+        if not end or size != b"%d" % len(raw):
+            raise WrongValueError("this is not one bulk string")
+        value = self._decode(raw)
+        if self._keep:
+            if len(self) >= _MEMO_SIZE:
+                self.clear()
+                self.update(_NOTHING)
+            self[bulk] = value
+        return value
+
+
 def memo_of(name: str, dtype: FieldType, wrong: WrongValues) -> Memo:
     """The memo of one field; `name` is for whoever reads that its values are wrong."""
+    decode, keep = _decoding(dtype)
+    return Memo(name, decode, wrong, keep=keep)
+
+
+def _decoding(dtype: FieldType) -> tuple[Callable[[bytes], Any], bool]:
+    """How values of a type are decoded, and whether they may be shared between answers: a list must not."""
     if dtype is None:
-        return Memo(name, _usual_time, wrong, keep=True)
+        return _usual_time, True
     if dtype is ValueType.STRING:
-        return Memo(name, _usual_text, wrong, keep=True)
+        return _usual_text, True
     if dtype in _WHOLE:
-        return Memo(name, _usual_whole(dtype), wrong, keep=True)
-    keep = dtype in (ValueType.BOOL, ValueType.UNIX_TIMESTAMP)  # a list must not be shared between answers
-    return Memo(name, lambda raw: decode_value(dtype, raw), wrong, keep=keep)
+        return _usual_whole(dtype), True
+    return partial(decode_value, dtype), dtype in (ValueType.BOOL, ValueType.UNIX_TIMESTAMP)
 
 
 def _usual_text(raw: bytes) -> str | None:

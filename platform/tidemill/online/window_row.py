@@ -10,7 +10,8 @@ from typing import Any
 from tidemill.definitions.catalog import View
 from tidemill.definitions.types import ValueType
 from tidemill.online.key_columns import KeyColumns, Row
-from tidemill.online.result import OnlineResult, RowStates
+from tidemill.online.result import OnlineResult
+from tidemill.online.row_columns import columns_of_row
 from tidemill.online.tiles import TileGroup, TilePlan
 
 
@@ -28,7 +29,7 @@ class WindowRow:
         self._tiles, self._keys, self._dtypes = tiles, keys, dtypes
         self._names = tuple(name for name, _, _ in places)
         self._owners = [view for _, view, _ in places]
-        self._replies = len(keys)
+        self.replies, self.glance = len(keys), None
         firsts = [0, *accumulate(tiles.hops(number) for number in range(len(keys)))]
         self._groups = [
             (group, itemgetter(*(firsts[part.projection] + part.hop for part in group.parts), firsts[0]))
@@ -40,7 +41,7 @@ class WindowRow:
         for _, view, column in places:
             group, reading, part = _place(tiles.groups, view, tiles.features(view)[column])
             slots.append(starts[group] + reading * len(tiles.groups[group].parts) + part)
-        self._pick = itemgetter(*slots, slots[0])  # one more, so that it is a tuple always
+        self._columns = columns_of_row(self._names, slots, starts[-1])
         self._times = [_newest(tiles.groups, view) for view in range(len(keys))]
 
     @classmethod
@@ -56,10 +57,6 @@ class WindowRow:
         fits = bool(views) and all(view.freshness is None for view in views)
         return cls(tiles, keys, places, dtypes) if fits else None
 
-    @property
-    def replies(self) -> int:
-        return self._replies
-
     def commands(self, row: Row) -> bytes | None:
         """The commands for a row; None where a key is null. Raises InputError like `ReadPlan.prepare`."""
         out: list[bytes] = []
@@ -70,9 +67,10 @@ class WindowRow:
             out.append(self._tiles.commands(place, columns.head + part + columns.tail))
         return b"".join(out)
 
-    def decode(self, replies: Sequence[Any], at: int) -> OnlineResult | None:
-        """The answer; None where an entity has no tiles, or something that is none, which takes the long way."""
-        if len(replies) != self._replies or set(map(type, replies)) != {bytes}:
+    def decode(self, replies: Sequence[Any], at: int, *, seen: bool = False) -> OnlineResult | None:
+        """The answer; None where an entity has no tiles, or something that is none, which takes the long way. There is
+        no glance at tiles."""
+        if seen or len(replies) != self.replies or set(map(type, replies)) != {bytes}:
             return None
         logs: list[bytes] = []
         for split, blob in zip(self._splits, replies, strict=True):
@@ -85,18 +83,18 @@ class WindowRow:
             for values in found[0]:
                 row += values
             newest.append(found[1])
-        states = []
+        moments = []
         for group, part, window, read in self._times:
             event = newest[group][part]
             if event is None:
                 return None
             if event < at - window and event < read.oldest_newest(at):
                 event = None
-            states.append(RowStates((event,)))
+            moments.append(event)
         return OnlineResult(
             names=self._names,
-            values={name: [value] for name, value in zip(self._names, self._pick(row), strict=False)},
-            states=states,
+            values=self._columns(row),
+            moments=moments,
             views=self._owners,
             dtypes=self._dtypes,
             at=at,

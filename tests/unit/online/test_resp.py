@@ -10,6 +10,7 @@ from stalling import stalled
 from waiting import PATIENCE, wait_until
 
 from tidemill.errors import ConfigurationError, OnlineStoreUnavailableError
+from tidemill.online.redis_refusals import WrongKindError
 from tidemill.online.resp import RedisReplyError, RespClient, Script, pack_command
 from tidemill.online.resp_async import AsyncRespClient
 
@@ -103,6 +104,39 @@ def test_a_restart_between_two_reads_is_not_noticed(own_server):
     own_server.stop()
     own_server.ensure_started()
     assert client.call("PING") == b"PONG"
+    client.close()
+
+
+def test_small_reads_go_on_after_a_restart_and_report_an_absence(own_server):
+    client = RespClient(own_server.ensure_started())
+    for _ in range(2):  # the second on the connection of the first
+        assert client.ask(pack_command("ECHO", "a"), 1) == (False, [b"a"])
+    own_server.stop()
+    own_server.ensure_started()
+    assert client.ask(pack_command("ECHO", "a"), 1) == (False, [b"a"])
+    own_server.stop()
+    for _ in range(2):
+        with pytest.raises(OnlineStoreUnavailableError, match="does not answer"):
+            client.ask(pack_command("ECHO", "a"), 1)
+    own_server.ensure_started()
+    assert client.ask(pack_command("ECHO", "a"), 1) == (False, [b"a"])
+    client.close()
+
+
+def test_a_small_read_that_is_refused_leaves_its_connection_usable(client: RespClient):
+    client.pipeline([("SET", "a", 1), ("HSET", "h", "f", 1)])
+    with pytest.raises(WrongKindError) as refused:
+        client.ask(pack_command("HGET", "a", "f") + pack_command("HGET", "h", "f"), 2)
+    assert refused.value.replies[1] == b"1"
+    assert client.ask(pack_command("GET", "a"), 1) == (False, [b"1"])
+
+
+def test_a_slow_redis_is_given_up_on_by_small_reads_too(own_server):
+    client = RespClient(own_server.ensure_started(), timeout=0.5)
+    client.call("SET", "late", 1)
+    with stalled(own_server.pid), pytest.raises(OnlineStoreUnavailableError, match=r"within 0\.5 s"):
+        client.ask(pack_command("GET", "late"), 1)
+    assert client.ask(pack_command("GET", "none"), 1) == (False, [None])
     client.close()
 
 
