@@ -32,7 +32,7 @@ def is_dead(worker: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _identity(pid: int) -> str:
-    """Host and its start, process namespace, process and its start: enough to tell later whether that very one lives."""
+    """Host and its start, process namespace, process and its start: enough to tell later whether it lives."""
     return f"{_machine()}:{pid}:{_started(pid)}"
 
 
