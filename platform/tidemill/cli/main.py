@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 
 import typer
@@ -34,11 +35,15 @@ app = typer.Typer(
 for module in (definitions, data, models, prediction, machine, verify, monitor, runs, history, score, clock, consume):
     module.register(app)
 
+_RUNS_LOG = logging.getLogger("tidemill.materialize.run")
+"""Says why a run failed, as the command does that ran it; without a handler Python would print it beside that."""
+
 
 def main() -> None:
     """Run the command line; a TidemillError is a sentence on standard error and an exit code, never a traceback."""
     try:
         OWN_PROCESS.set(True)
+        _RUNS_LOG.addHandler(logging.NullHandler())
         app()
     except TidemillError as error:
         _report(error)

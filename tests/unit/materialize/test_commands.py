@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -68,6 +71,20 @@ def test_a_run_that_failed_fails_the_command(world: Any, run: Callable[..., Resu
     world.happened(("JFK", T0, T0, 1.0, 1))
     assert run("materialize").exit_code == 0
     assert world.served("JFK") == [1.0]
+
+
+def test_why_a_run_failed_is_told_once(world: Any) -> None:
+    world.happened(("JFK", T0, T0, 1.0, 1))
+    program = "from tidemill.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "materialize", "--project", str(world.root)],
+        env=os.environ | {"TIDEMILL_REDIS_URL": "unix:///nowhere", "COLUMNS": "220"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert (done.stdout + done.stderr).count("Redis does not answer") == 1
 
 
 def test_a_source_without_the_columns_says_which(world: Any, run: Callable[..., Result]) -> None:
