@@ -25,7 +25,6 @@ from tidemill_serving.values import plain
 if TYPE_CHECKING:
     from tidemill.online.push import StreamWriter
     from tidemill.online.push_together import Waiting
-    from tidemill.online.store import OnlineStore
 
 TARGETS = ("online", "offline", "both")
 _FIELDS = {"rows", "to"}
@@ -37,7 +36,6 @@ class PushEndpoint:
 
     def __init__(self, state: ServingState, stream: str) -> None:
         self._state, self._stream = state, stream
-        self._compiled: tuple[OnlineStore, StreamWriter] | None = None
         limits = state.limits
         self._together: Batcher[tuple[StreamWriter, Waiting], int] = Batcher(
             _write_together,
@@ -68,14 +66,9 @@ class PushEndpoint:
 
     def _writer(self) -> StreamWriter:
         """That of the catalog in force."""
-        online = self._state.snapshot.online
-        if self._compiled is None or self._compiled[0] is not online:
-            from tidemill.online.push import (
-                writer_of,
-            )  # takes PyArrow along, which a server that is never pushed to can spare
+        from tidemill.online.push import writer_of  # takes PyArrow along, which a server never pushed to can spare
 
-            self._compiled = (online, writer_of(online, self._stream))
-        return self._compiled[1]
+        return writer_of(self._state.snapshot.online, self._stream)
 
 
 async def _write_together(batch: list[tuple[StreamWriter, Waiting]]) -> list[int]:

@@ -124,6 +124,23 @@ def test_an_item_whose_time_is_up_is_told_so_and_not_begun_any_more() -> None:
     run(scenario)
 
 
+def test_what_is_begun_is_waited_for_where_it_must_be_known_what_became_of_it() -> None:
+    async def scenario(work: Doubling) -> None:
+        doubled = batcher(work, largest=2, seconds=0.05, finishes=True)
+        work.gate.clear()
+        begun = [asyncio.ensure_future(doubled.submit(number)) for number in (1, 2)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(DeadlineError):
+            await doubled.submit(3)
+        assert not any(one.done() for one in begun)
+        work.gate.set()
+        assert await asyncio.gather(*begun) == [2, 4]
+        assert work.batches == [[1, 2]]
+        assert await doubled.submit(4) == 8
+
+    run(scenario)
+
+
 def test_deadlines_are_each_item_s_own() -> None:
     async def scenario(work: Doubling) -> None:
         doubled = batcher(work, largest=1, seconds=0.2, lanes=2)

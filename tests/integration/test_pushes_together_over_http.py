@@ -1,0 +1,130 @@
+"""Events that arrive over HTTP while Redis works on others go together; each request is answered for its own."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
+
+from small_live import open_with_redis
+from small_project import NOW, served
+from stalling import stalled
+from waiting import wait_until
+
+from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
+from tidemill.definitions.types import ValueType
+from tidemill.online.embedded import EmbeddedRedis
+from tidemill.online.keys import key_layout
+from tidemill.online.tile_log import TileLog
+from tidemill.project import Project
+
+PUSH = "/v1/push/departed"
+WINDOW = timedelta(hours=1)
+
+
+def windows(name: str, key: str) -> View:
+    wanted = ((f"{name}_count", AggregationFunction.COUNT, ""), (f"{name}_delay", AggregationFunction.SUM, "delay"))
+    return View(
+        name=name, entities=(key,), join_keys=(key,), source="departures", stream="departed", event_id="id",
+        features=tuple(Field(name=feature, dtype=ValueType.INT64) for feature, _, _ in wanted),
+        aggregations=tuple(
+            Aggregation(name=feature, function=function, column=column, window=WINDOW, hop=timedelta(minutes=5))
+            for feature, function, column in wanted
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    applied = Catalog(
+        project="small",
+        entities=tuple(Entity(name=name, join_key=name, dtype=ValueType.STRING) for name in ("origin", "carrier")),
+        sources=(Source(name="departures", path="departures", timestamp_field="event"),),
+        streams=(Stream(name="departed", kind="push", source="departures"),),
+        views=(windows("origins", "origin"), windows("carriers", "carrier")),
+    )
+    opened = open_with_redis(tmp_path, applied=applied)
+    opened.redis_address()
+    yield opened
+    EmbeddedRedis(opened.redis_folder).stop()
+    opened.close()
+
+
+def departure(number: int) -> dict[str, Any]:
+    at = NOW - timedelta(seconds=number * 40)  # some of them over an hour ago
+    return {
+        "origin": f"O{number % 5}", "carrier": f"C{number % 2}", "event": at.isoformat(), "delay": number % 7,
+        "id": str(number),
+    }  # fmt: skip
+
+
+def push(client: httpx.Client, *rows: dict[str, Any]) -> httpx.Response:
+    return client.post(PUSH, json={"rows": rows})
+
+
+def waiting(client: httpx.Client) -> int:
+    line = 'tidemill_pending_requests{kind="push",name="departed"}'
+    page = client.get("/metrics").text.splitlines()
+    return int(float(next(found for found in page if found.startswith(line)).split()[-1]))
+
+
+def while_redis_stands_still(
+    project: Project, client: httpx.Client, rows: list[dict[str, Any]]
+) -> list[httpx.Response]:
+    """The answers to requests of one row each, all of which wait before Redis goes on."""
+    with ThreadPoolExecutor(len(rows)) as threads:
+        with stalled(EmbeddedRedis(project.redis_folder).pid):
+            asked = [threads.submit(push, client, row) for row in rows]
+            wait_until(lambda: waiting(client) == len(rows))
+        return [one.result() for one in asked]
+
+
+def test_events_from_many_connections_count_once_each(project: Project) -> None:
+    rows = [departure(number) for number in range(120)]
+    with served(project) as client, ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda row: push(client, row).json(), rows + rows))
+        page = client.get("/metrics").text
+    assert Counter((answer["accepted"], answer["duplicates"]) for answer in answers) == {(1, 0): 120, (0, 1): 120}
+    assert 'tidemill_pushed_rows_total{outcome="accepted",source="departed"} 120.0' in page
+    inside = [row for row in rows if row["event"] >= (NOW - WINDOW).isoformat()]
+    for view, key in (("origins", "origin"), ("carriers", "carrier")):
+        names = sorted({row[key] for row in rows})
+        found = project.online.read_features(
+            [f"{view}:{view}_count", f"{view}:{view}_delay"], [{key: n} for n in names]
+        )
+        of_each = [[row["delay"] for row in inside if row[key] == name] for name in names]
+        assert found.values[f"{view}_count"] == [len(delays) for delays in of_each]
+        assert found.values[f"{view}_delay"] == [sum(delays) for delays in of_each]
+
+
+def test_what_waits_goes_in_one_step_and_each_is_told_of_its_own(project: Project) -> None:
+    with served(project) as client:
+        assert push(client, departure(0)).json()["accepted"] == 1
+        project.online.resp.call("CONFIG", "RESETSTAT")
+        answers = while_redis_stands_still(project, client, [departure(number) for number in (1, 2, 3, 4, 0)])
+    assert sorted(answer.json()["duplicates"] for answer in answers) == [0, 0, 0, 0, 1]
+    stats = project.online.resp.call("INFO", "commandstats").decode()
+    [calls] = [line.split("calls=")[1].split(",")[0] for line in stats.splitlines() if "_evalsha:" in line]
+    assert int(calls) <= 3  # the first alone, the rest together, and once more without the one that was there before
+
+
+def test_an_event_that_redis_refuses_fails_its_own_request_alone(project: Project) -> None:
+    view = project.catalog.view("origins")
+    key = TileLog.of(view).prefix("small") + key_layout(project.catalog, view).encode(["O1"])
+    with served(project) as client:
+        assert push(client, departure(0)).status_code == 200
+        project.online.resp.call("LPUSH", key, "not ours")
+        answers = while_redis_stands_still(project, client, [departure(number) for number in (2, 1, 3, 4)])
+    assert [answer.status_code for answer in answers] == [200, 409, 200, 200]
+    assert "another kind" in answers[1].json()["detail"]
+    counts = project.online.read_features(["carriers:carriers_count"], [{"carrier": "C0"}, {"carrier": "C1"}])
+    assert counts.values["carriers_count"] == [3, 1]
