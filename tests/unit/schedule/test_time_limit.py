@@ -49,3 +49,54 @@ def test_nothing_is_interrupted_once_the_block_is_left() -> None:
 def test_without_a_limit_nothing_is_interrupted() -> None:
     with time_limit(None):
         threading.Event().wait(0.01)
+
+
+def test_a_thread_that_is_being_started_is_started() -> None:
+    """Interrupted there, Python would end the new thread, and the one that starts it would wait for it for ever."""
+    done = threading.Event()
+
+    def start_threads() -> None:
+        for number in range(300):
+            with contextlib.suppress(TimedOutError), time_limit(timedelta(microseconds=300 + 10 * (number % 50))):
+                for _ in range(20):
+                    threading.Thread(target=int).start()
+        done.set()
+
+    threading.Thread(target=start_threads, daemon=True).start()
+    assert done.wait(PATIENCE)
+
+
+def test_what_is_entered_or_left_is_entered_or_left_whole() -> None:
+    class Door:
+        def __enter__(self) -> None:
+            spin_for(20)
+            done.append("entered")
+
+        def __exit__(self, *_: object) -> None:
+            spin_for(20)
+            done.append("left")
+
+    def spin_for(times: int) -> None:
+        for _ in range(times):
+            threading.Event().wait(0.001)
+
+    done: list[str] = []
+    with pytest.raises(TimedOutError), time_limit(timedelta(milliseconds=1)), Door():
+        spin()
+    assert done == ["entered", "left"]
+
+
+def test_work_that_catches_the_interruption_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidemill.schedule.time_limit._RING_AGAIN", 0.01)
+    caught = []
+
+    def stubborn() -> None:
+        try:
+            spin()
+        except TimedOutError as error:
+            caught.append(error)
+        spin()
+
+    with pytest.raises(TimedOutError), time_limit(timedelta(milliseconds=1)):
+        stubborn()
+    assert len(caught) == 1
