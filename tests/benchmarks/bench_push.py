@@ -149,14 +149,14 @@ def run(count: int, rounds: int) -> dict[str, Any]:
                 root=root,
                 clock=ManualClock(NOW),
             )
-            _write_all(store, history)
+            write_all(store, history)
             pushers = {
                 "tidemill": lambda frame: write_events(store, "departed", frame, NOW),
                 "feast": feast_pusher(server, root / "one", events, ("route",)),
                 "feast, four views": feast_pusher(server, root / "four", events, tuple(KEYS)),
             }
             found["push"], found["redis"] = _pushes(store, events, pushers)
-            _compare(store, pl.concat([history, events]))
+            compare_windows(store, pl.concat([history, events]))
             found["reads"] = _reads(store, events, rounds)
         finally:
             server.stop()
@@ -173,7 +173,7 @@ def run(count: int, rounds: int) -> dict[str, Any]:
     return found
 
 
-def _write_all(store: OnlineStore, events: pl.DataFrame) -> None:
+def write_all(store: OnlineStore, events: pl.DataFrame) -> None:
     for first in range(0, len(events), 1_000):
         write_events(store, "departed", events[first : first + 1_000], NOW)
 
@@ -216,7 +216,7 @@ def _busy(store: OnlineStore) -> float:
     return sum(float(line.split("usec=")[1].split(",")[0]) for line in found if line.startswith("cmdstat_evalsha:"))
 
 
-def _compare(store: OnlineStore, events: pl.DataFrame) -> None:
+def compare_windows(store: OnlineStore, events: pl.DataFrame) -> None:
     """Every window of every entity, online and offline at the same instant."""
     at = np.array([to_micros(NOW)])
     for view in store.catalog.views:
@@ -235,10 +235,20 @@ def _compare(store: OnlineStore, events: pl.DataFrame) -> None:
 
 def feast_pusher(server: EmbeddedRedis, root: Path, events: pl.DataFrame, names: tuple[str, ...]) -> Any:
     """Feast's push to plain views of its own Redis store, by the names of their keys."""
+    from feast import FeatureStore, RepoConfig
+    from feast.data_source import PushMode
+
+    feast = FeatureStore(config=RepoConfig(**apply_feast(server, root, events, names)))
+    warm = events[:10].select(*PLAIN).to_pandas()
+    feast.push("departed", warm, to=PushMode.ONLINE)
+    return lambda frame: feast.push("departed", frame, to=PushMode.ONLINE)
+
+
+def apply_feast(server: EmbeddedRedis, root: Path, events: pl.DataFrame, names: tuple[str, ...]) -> dict[str, Any]:
+    """Feast's definitions of those views over the same Redis; its configuration."""
     from feast import Entity as FeastEntity
     from feast import FeatureStore, FeatureView, FileSource, PushSource, RepoConfig
     from feast import Field as FeastField
-    from feast.data_source import PushMode
     from feast.types import Float64, String
     from feast.value_type import ValueType as FeastType
 
@@ -262,19 +272,15 @@ def feast_pusher(server: EmbeddedRedis, root: Path, events: pl.DataFrame, names:
         )
         for name in names
     ]
-    feast = FeatureStore(
-        config=RepoConfig(
-            project=f"feast_bench_{len(names)}",
-            provider="local",
-            registry={"path": str(root / "registry.db"), "cache_ttl_seconds": 0},
-            online_store={"type": "redis", "connection_string": f"none:0,unix_socket_path={server.socket}"},
-            entity_key_serialization_version=3,
-        )
-    )
-    feast.apply([*entities.values(), pushed, *views])
-    warm = events[:10].select(*PLAIN).to_pandas()
-    feast.push("departed", warm, to=PushMode.ONLINE)
-    return lambda frame: feast.push("departed", frame, to=PushMode.ONLINE)
+    config = {
+        "project": f"feast_bench_{len(names)}",
+        "provider": "local",
+        "registry": {"path": str(root / "registry.db"), "cache_ttl_seconds": 0},
+        "online_store": {"type": "redis", "connection_string": f"none:0,unix_socket_path={server.socket}"},
+        "entity_key_serialization_version": 3,
+    }
+    FeatureStore(config=RepoConfig(**config)).apply([*entities.values(), pushed, *views])
+    return config
 
 
 def _reads(store: OnlineStore, events: pl.DataFrame, rounds: int) -> dict[str, float]:
