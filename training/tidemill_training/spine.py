@@ -43,7 +43,8 @@ def spine_of(
         raise TrainingDataError(f"The interval ends ({end}) before it starts ({start}).", hint="Swap the two.")
     rows = _rows(offline, catalog, model, start, end)
     labels = _labels(offline, catalog, model, end)
-    joined = rows.join(labels, left_on=model.spine.id_column, right_on=_LABEL_ID, how="left")
+    mine, theirs = _alike(model, rows.collect_schema()[model.spine.id_column], labels.collect_schema()[_LABEL_ID])
+    joined = rows.join(labels, left_on=mine, right_on=theirs, how="left").select(pl.exclude(_LABEL_ID))
     ordered = joined.sort(model.spine.time_column, model.spine.id_column, maintain_order=True)
     try:
         return ordered.collect()
@@ -93,13 +94,50 @@ def _labels(offline: OfflineStore, catalog: Catalog, model: Model, end: datetime
     frame = offline.scan(label.source)
     schema = frame.collect_schema()
     _require(schema, (label.id_column, label.column), source)
-    frame = frame.filter(_known_before(source, schema, end), pl.col(label.column).is_not_null()).select(
+    frame = frame.filter(_known_before(source, schema, end), _is_given(label.column, schema)).select(
         pl.col(label.id_column).alias(_LABEL_ID), pl.col(label.column), _known(source, schema).alias(_KNOWN)
     )
     return _newest(frame, _LABEL_ID, keep_known=True)
 
 
 _LABEL_ID = "__label_id"
+
+
+def _is_given(column: str, schema: pl.Schema) -> pl.Expr:
+    """Whether there is a value; a NaN among floats is how pandas writes that there is none."""
+    given = pl.col(column).is_not_null()
+    return given & pl.col(column).is_not_nan() if schema[column].is_float() else given
+
+
+def _alike(model: Model, mine: pl.DataType, theirs: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
+    """The ids of the spine and of its labels so that equal ones meet, whatever types they were written in."""
+    kinds = {_kind(mine), _kind(theirs)} - {"nothing"}
+    if len(kinds) > 1:
+        raise DefinitionError(
+            f"Column {model.spine.id_column!r} of {model.spine.source!r} is {mine}, but {model.label.id_column!r} of "
+            f"{model.label.source!r}, which should name the same rows, is {theirs}.",
+            hint="Write both with one type.",
+        )
+    return _as(pl.col(model.spine.id_column), mine, theirs), _as(pl.col(_LABEL_ID), theirs, mine)
+
+
+def _kind(dtype: pl.DataType) -> str:
+    if dtype.is_numeric():
+        return "numbers"
+    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+        return "text"
+    return "nothing" if dtype == pl.Null else str(dtype)
+
+
+def _as(column: pl.Expr, dtype: pl.DataType, other: pl.DataType) -> pl.Expr:
+    """Ids of one side in a type that joins with the other's. A float that is no whole number is no id."""
+    if isinstance(dtype, pl.Categorical | pl.Enum):
+        return column.cast(pl.String)
+    if dtype == pl.Null:
+        return column.cast(pl.String if _kind(other) == "text" else other)
+    if dtype.is_float() and other.is_integer():
+        return pl.when(column == column.floor()).then(column).cast(other, strict=False)
+    return column
 
 
 def _newest(frame: pl.LazyFrame, id_column: str, *, keep_known: bool = False) -> pl.LazyFrame:
@@ -143,7 +181,7 @@ def _outcome(label: pl.Series) -> pl.Series:
     """The label as Int8 0 or 1, from a boolean or from numbers that are 0 and 1."""
     if label.dtype == pl.Boolean:
         return label.cast(pl.Int8)
-    if label.dtype.is_numeric() and label.is_in([0, 1]).all():
+    if label.dtype.is_numeric() and ((label == 0) | (label == 1)).all():
         return label.cast(pl.Int8)
     seen = ", ".join(map(str, label.unique().sort().head(5).to_list()))
     raise TrainingDataError(

@@ -50,6 +50,7 @@ def check_model(catalog: Catalog, model: nouns.Model) -> None:
     catalog.source(model.spine.source)
     catalog.source(model.label.source)
     _check_distinct_names(model, service)
+    _check_label(model)
     _check_keys(catalog, model, service)
     _check_request(catalog, model, service)
 
@@ -62,6 +63,16 @@ def _check_distinct_names(model: nouns.Model, service: nouns.Service) -> None:
                 f"Model {model.name!r} reads two features named {name!r} through service {service.name!r}.",
                 hint="Rename one, so that the model's vector has one column for each.",
             )
+
+
+def _check_label(model: nouns.Model) -> None:
+    spine = model.spine
+    taken = {spine.id_column, spine.time_column, *(key for key, _ in spine.keys), *spine.request}
+    if model.label.column in taken:
+        raise DefinitionError(
+            f"The label of model {model.name!r} is called {model.label.column!r}, as a column of its spine is.",
+            hint="What is predicted is not known at the request: rename one, or take it out of the request.",
+        )
 
 
 def _check_keys(catalog: Catalog, model: nouns.Model, service: nouns.Service) -> None:

@@ -17,16 +17,25 @@ if TYPE_CHECKING:
 def known_labels(project: Project, label: LabelDefinition, *, at: datetime) -> pl.DataFrame:
     """What had become known by `at`: `id` (text), `label` (Float64) and `label_known_at`, one row for each id.
 
-    Where an outcome was corrected the newest known counts. Null outcomes are no outcomes.
+    Where an outcome was corrected the newest known counts. Null outcomes are no outcomes, nor are NaN.
     """
     source = project.catalog.source(label.source)
-    rows = project.offline.scan(label.source).select(
-        pl.col(label.id_column).cast(pl.String).alias("id"),
-        pl.col(label.column).cast(pl.Float64).alias("label"),
+    scanned = project.offline.scan(label.source)
+    rows = scanned.select(
+        _as_text(label.id_column, scanned.collect_schema()).alias("id"),
+        pl.col(label.column).cast(pl.Float64).fill_nan(None).alias("label"),
         pl.coalesce(source.known_column, source.event_column).alias("label_known_at"),
     )
     newest = rows.filter(pl.col("label_known_at") <= as_utc(at), pl.col("label").is_not_null()).sort("label_known_at")
     return newest.unique("id", keep="last", maintain_order=True).collect()
+
+
+def _as_text(id_column: str, schema: pl.Schema) -> pl.Expr:
+    """Ids as predictions are logged under them; pandas writes whole numbers as floats where one is missing."""
+    column = pl.col(id_column)
+    if schema[id_column].is_float():
+        column = pl.when(column == column.floor()).then(column).cast(pl.Int64, strict=False)
+    return column.cast(pl.String)
 
 
 def labelled_predictions(

@@ -140,6 +140,7 @@ def test_models_are_found_beside_the_features(write_repository: Write) -> None:
         ("estimator=make", "estimator=dict", "<class 'dict'> is not a function"),
         ('keys=("customer_id",)', "keys=()", "gives only no keys"),
         ('request=("total",)', "request=()", "needs the request field 'total'"),
+        ('request=("total",)', 'request=("total", "bought")', "is called 'bought', as a column of its spine is"),
         ('tidemill.OnSchedule("0 6 * * 1")', 'tidemill.OnSchedule("6 o\'clock")', "6 o'clock"),
     ],
 )

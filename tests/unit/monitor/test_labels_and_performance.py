@@ -42,6 +42,17 @@ def test_two_predictions_of_one_row_both_get_its_label(airports: Any, minutes: M
     assert labelled_predictions(airports.project, "late", at=minutes(61))["label"].to_list() == [1, 1]
 
 
+def test_ids_and_labels_may_be_floats_as_pandas_writes_them(airports: Any, minutes: Minutes) -> None:
+    for name in ("1", "2", "3"):
+        airports.serve(minutes(10), id=name, **NOTHING)
+    known = [minutes(60)] * 4
+    outcomes = {"id": [1.0, 2.0, 3.0, None], "late": [1.0, 0.0, float("nan"), 1.0]}
+    frame = pl.DataFrame({"origin": ["JFK"] * 4, "event_time": known, "known_time": known, **outcomes})
+    frame.write_parquet(airports.project.root / "outcomes" / "rows.parquet")
+    assert labelled_predictions(airports.project, "late", at=minutes(60))["label"].to_list() == [1, 0, None]
+    assert performance(airports.project, "late", at=minutes(60)).versions[0].positives == 1
+
+
 def serve_many(airports: Any, minutes: Minutes, *, skill: float, version: int = 1, rows: int = 400) -> None:
     chance = np.random.default_rng(version)
     labels = chance.integers(0, 2, rows)
