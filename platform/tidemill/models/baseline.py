@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ class Baseline:
 
     Numbers: bin i holds `edges[i-1] < value <= edges[i]`, the first and last bin being open, so there is one share
     more than there are edges. Strings and booleans: a share for each of `categories`, then one for all others.
-    NaN counts as missing. `mean` and `std` are None for strings and for columns without a value.
+    NaN counts as missing. `mean` and `std` are of finite values; None for strings and for columns without one.
     """
 
     name: str
@@ -40,8 +41,9 @@ class Baseline:
             return (*self.categories, _OTHER)
         if not self.edges:
             return ("any",)
-        between = [f"{low:g} to {high:g}" for low, high in zip(self.edges, self.edges[1:], strict=False)]
-        return (f"up to {self.edges[0]:g}", *between, f"above {self.edges[-1]:g}")
+        first, last = self.edges[0], self.edges[-1]
+        begin = f"below {self.edges[1]:g}" if _is_just_below(*self.edges[:2]) else f"up to {first:g}"
+        return (begin, *(_named(low, high) for low, high in pairwise(self.edges)), f"above {last:g}")
 
     def shares_of(self, column: pl.Series) -> tuple[np.ndarray, float]:
         """Shares of another column in the same bins, and its share of missing values; zeros for an empty column."""
@@ -51,7 +53,7 @@ class Baseline:
 
     def _count(self, column: pl.Series) -> np.ndarray:
         if not self.categorical:
-            values = _finite(column)
+            values = _present(column)
             return np.bincount(np.searchsorted(self.edges, values, side="left"), minlength=len(self.edges) + 1)
         codes = {category: code for code, category in enumerate(self.categories)}
         text = _text(column).drop_nulls()
@@ -59,11 +61,21 @@ class Baseline:
         return np.bincount(places, minlength=len(codes) + 1)
 
 
+def _named(low: float, high: float) -> str:
+    return f"{high:g}" if _is_just_below(low, high) else f"{low:g} to {high:g}"
+
+
+def _is_just_below(low: float, high: float | None = None) -> bool:
+    """Whether no number lies between the two, as at the least of few values."""
+    return high is not None and bool(np.nextafter(high, -np.inf) == low)
+
+
 def describe(column: pl.Series) -> Baseline:
     """The baseline of a column of numbers, booleans or strings."""
     if column.dtype in (pl.String, pl.Boolean, pl.Categorical):
         return _describe_categories(column)
-    values = _finite(column)
+    values = _present(column)
+    values = values[np.isfinite(values)]
     found = Baseline(
         name=column.name,
         rows=len(column),
@@ -102,19 +114,20 @@ def _with_shares(found: Baseline, column: pl.Series) -> Baseline:
 
 
 def _edges(values: np.ndarray) -> tuple[float, ...]:
-    """Upper bin edges: each value but the greatest where there are few, else deciles (fewer where values repeat)."""
+    """Upper bin edges: deciles (fewer where values repeat); where there are few values a bin for each of them, and one
+    before and one after, so that a column that never changed is seen to change."""
     if not len(values):
         return ()
     distinct = np.unique(values[: 50 * _FEW])
     if len(distinct) <= _FEW:
         distinct = np.unique(values)
     if len(distinct) <= _FEW:
-        return tuple(map(float, distinct[:-1]))
+        return tuple(map(float, [np.nextafter(distinct[0], -np.inf), *distinct]))
     deciles = np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1], method="lower")
     return tuple(map(float, np.unique(deciles)))
 
 
-def _finite(column: pl.Series) -> np.ndarray:
+def _present(column: pl.Series) -> np.ndarray:
     values = column.cast(pl.Float64).to_numpy()
     return values[~np.isnan(values)]
 

@@ -20,9 +20,27 @@ def test_numbers_fall_into_ten_bins_of_equal_share():
 
 def test_few_distinct_numbers_have_a_bin_each():
     found = describe(pl.Series("weekday", [1, 1, 1, 2, 3, None, 3, 3]))
-    assert found.edges == (1.0, 2.0)
-    assert found.shares == (3 / 8, 1 / 8, 3 / 8)
+    assert dict(zip(found.labels, found.shares, strict=True)) == {
+        "below 1": 0,
+        "1": 3 / 8,
+        "1 to 2": 1 / 8,
+        "2 to 3": 3 / 8,
+        "above 3": 0,
+    }
     assert found.null_share == 1 / 8
+
+
+@pytest.mark.parametrize(("value", "label"), [(6.9, "below 7"), (7, "7"), (7.1, "above 7")])
+def test_another_value_than_the_only_one_has_a_bin_of_its_own(value: float, label: str):
+    found = describe(pl.Series("x", [7, 7]))
+    shares, _ = found.shares_of(pl.Series("x", [value]))
+    assert found.labels[int(shares.argmax())] == label
+
+
+def test_what_is_endless_is_counted_and_makes_no_edge():
+    found = describe(pl.Series("x", [1.0, float("inf"), -float("inf"), 1.0]))
+    assert dict(zip(found.labels, found.shares, strict=True)) == {"below 1": 0.25, "1": 0.5, "above 1": 0.25}
+    assert (found.mean, found.std) == (1.0, 0.0)
 
 
 def test_nan_counts_as_missing():

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tidemill.models.baseline import describe_all
+from tidemill.models.baseline import describe, describe_all
 from tidemill.monitor.drift import Verdict, drift_of, jensen_shannon, psi, worst
 
 
@@ -70,3 +70,12 @@ def test_a_handful_of_rows_gives_no_verdict() -> None:
     baseline = describe_all(sample(1_000, seed=1))
     assert {drift.verdict for drift in drift_of(baseline, sample(10, seed=2, shift=5))} == {Verdict.TOO_FEW}
     assert {drift.verdict for drift in drift_of(baseline, sample(0, seed=2))} == {Verdict.TOO_FEW}
+
+
+@pytest.mark.parametrize(("then", "now"), [([5.0], [9.0]), ([5.0], [1.0]), ([0, 1], [0, 100])])
+def test_a_feature_of_few_values_that_takes_others_has_drifted(then: list[float], now: list[float]):
+    rows = 1_000 // len(then)
+    baseline = describe(pl.Series("x", then * rows))
+    moved, same = (drift_of([baseline], pl.DataFrame({"x": values * rows}))[0] for values in (now, then))
+    assert moved.verdict == "drifted"
+    assert (same.verdict, same.psi) == ("stable", 0)
