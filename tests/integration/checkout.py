@@ -21,6 +21,10 @@ def copy_checkout(target: Path) -> Path:
     """What a clone holds, with the environment of this test run as its `.venv` and a table of the user's own."""
     for part in PARTS:
         _copy(CHECKOUT / part, target / part)
+    # `make` would take what changed since `make setup` for a reason to install: into the environment of this very run,
+    # which would from then on run the copy's code.
+    for file in (target / "pyproject.toml", *(target / "requirements").iterdir()):
+        os.utime(file, (0, 0))
     (target / ".venv").symlink_to(Path(sys.prefix))
     table = pl.DataFrame({"customer_id": [1, 2], "at": ["2024-01-01", "2024-01-02"], "spent": [10.5, 3.0]})
     for folder in (target, target / "feature_repo"):
