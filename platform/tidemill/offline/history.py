@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from tidemill.borders import count_at_most
 from tidemill.definitions.catalog import Source
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InvariantError, SourceError
@@ -32,10 +30,8 @@ from tidemill.offline.instants import FOREVER, NEVER, Instants, Unit, finer, is_
 from tidemill.offline.key_runs import Runs, chunk_starts, first_rows, only
 from tidemill.offline.keys import KeyCoder, KeyTypeError
 from tidemill.offline.lookup import Chunk, Index, Labels, Lifetime, Winners, find_winners
-from tidemill.offline.radix import order_of_runs
+from tidemill.offline.row_owners import by_owner
 from tidemill.offline.run_index import RunIndex
-from tidemill.offline.side_by_side import shares_of, side_by_side
-from tidemill.offline.taking import taken
 from tidemill.offline.zones import in_known_zones
 
 CHUNK_ROWS = 1 << 20
@@ -248,13 +244,10 @@ class History:
         """What is asked of each row group that holds any of these positions."""
         groups = self.files.row_groups
         offsets = np.array([group.offset for group in groups])
-        spans = shares_of(len(positions))
-        split = side_by_side([partial(_split, offsets, positions, span) for span in spans], size=len(positions))
-        for number, group in enumerate(groups):
-            some = np.concatenate([places[ends[number] : ends[number + 1]] for places, ends in split])
-            if len(some):
-                where = some if order is None else taken(order, some)
-                yield _Share(group=group, rows=taken(positions, some) - group.offset, where=where)
+        for number, places in by_owner(offsets, positions):
+            group = groups[number]
+            where = _numbered(places) if order is None else order[places]
+            yield _Share(group=group, rows=positions[places] - group.offset, where=where)
 
     def _gather_group(
         self, share: _Share, numbers: Mapping[str, Numbers], others: Mapping[str, ValueType | None]
@@ -342,12 +335,8 @@ def _runs(keys: list[pa.ChunkedArray], coder: KeyCoder, rows: int) -> Runs | Non
     return Runs(codes=codes, lengths=np.diff(starts, append=rows))
 
 
-def _split(offsets: Places, positions: Places, span: slice) -> tuple[Places, Places]:
-    """Places of positions by row group, and where those of each row group begin; a last border ends the last."""
-    owner = count_at_most(offsets, positions[span])
-    order = order_of_runs(owner)
-    order += span.start
-    return order, np.cumsum(np.bincount(owner, minlength=len(offsets) + 1))
+def _numbered(places: Places | slice) -> Places:
+    return np.arange(places.start, places.stop) if isinstance(places, slice) else places
 
 
 def _held(positions: Places, order: Places | None, rows: int) -> npt.NDArray[np.bool_]:

@@ -18,6 +18,8 @@ from tidemill.definitions.types import ValueType
 from tidemill.offline.arrow_numbers import as_mask, as_numbers, as_series
 from tidemill.offline.families import family
 from tidemill.offline.instants import is_instant, to_instants
+from tidemill.offline.side_by_side import few_at_a_time
+from tidemill.offline.taking import taken
 
 Codes = npt.NDArray[np.integer]
 
@@ -115,7 +117,8 @@ class _IntegerCoder:
         self._join: pl.DataFrame | None = None
         if span <= max(_NARROW, 4 * len(values)):
             present = np.zeros(span + 1, bool)
-            present[values - self._least] = True
+            for some in few_at_a_time(len(values)):
+                present[values[some] - self._least] = True
             self._distinct = np.flatnonzero(present) + self._least
             self.size = len(self._distinct)
             self._table = np.where(present, np.cumsum(present, dtype=np.int32) - 1, np.int32(-1)).astype(np.int32)
@@ -127,18 +130,23 @@ class _IntegerCoder:
 
     def codes_of(self, values: Codes) -> Codes:
         if self._table is not None:
-            # The table's last cell is -1: everything outside the range is sent there.
-            places = values - self._least
-            last = len(self._table) - 1
-            if len(places) and (places.min() < 0 or places.max() > last):
-                # A difference that wrapped around is caught by comparing the values themselves.
-                outside = (values < self._least) | (values > self._least + last)
-                places = np.where(outside, last, places)
-            return self._table[places]
+            found = np.empty(len(values), self._table.dtype)
+            for some in few_at_a_time(len(values)):
+                found[some] = self._in_table(self._table, values[some])
+            return found
         assert self._join is not None  # noqa: S101 - one of both is always set
         asked = pl.DataFrame({"key": values})
         found = asked.join(self._join, on="key", how="left", maintain_order="left")["code"]
         return found.fill_null(-1).to_numpy().copy()
+
+    def _in_table(self, table: npt.NDArray[np.int32], values: Codes) -> npt.NDArray[np.int32]:
+        # The table's last cell is -1: everything outside the range is sent there.
+        places = values - self._least
+        last = len(table) - 1
+        if places.min() < 0 or places.max() > last:
+            # A difference that wrapped around is caught by comparing the values themselves.
+            places = np.where((values < self._least) | (values > self._least + last), last, places)
+        return taken(table, places)
 
     def between(self, least: int | str, greatest: int | str) -> tuple[int, int] | None:
         if isinstance(least, str) or isinstance(greatest, str):

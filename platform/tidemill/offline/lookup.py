@@ -31,7 +31,7 @@ from tidemill.offline.chunk_index import ChunkIndex, Matches
 from tidemill.offline.instants import NEVER, Instants
 from tidemill.offline.radix import rough_order, stable_order
 from tidemill.offline.run_index import RunIndex
-from tidemill.offline.side_by_side import shares_of, side_by_side
+from tidemill.offline.side_by_side import few_at_a_time, shares_of, side_by_side
 from tidemill.offline.taking import taken, taken_side_by_side
 
 Index = ChunkIndex | ChunkGrid | RunIndex
@@ -211,16 +211,17 @@ def _find_by_entity(
     winners = Winners.none(labels.at(order, take=taken_side_by_side), order)
     taking = Lock()
 
-    def ask(chunk: Chunk, span: slice) -> None:
-        match = _look(chunk.load(), winners.labels.between(span))
-        if match is not None:
-            asked = match[0] + span.start
-            # Rows of one entity may lie on both sides of a border, and labels of it ask both chunks at one time.
-            with taking:
-                _take(asked, match[1], winners)
+    def ask(chunk: Chunk, first: int, last: int) -> None:
+        index = chunk.load()
+        for some in few_at_a_time(last, start=first):
+            match = _look(index, winners.labels.between(some))
+            if match is not None:
+                # Rows of one entity may lie on both sides of a border, and labels of it ask both chunks at one time.
+                with taking:
+                    _take(match[0] + some.start, match[1], winners)
 
-    spans = [slice(int(begins[first]), int(begins[last])) for first, last in ranges]
-    work = [partial(ask, chunk, span) for chunk, span in zip(chunks, spans, strict=True) if span.start < span.stop]
+    spans = [(int(begins[first]), int(begins[last])) for first, last in ranges]
+    work = [partial(ask, chunk, *span) for chunk, span in zip(chunks, spans, strict=True) if span[0] < span[1]]
     for _ in _ahead(work, threads):
         pass
     return winners

@@ -14,8 +14,6 @@ Order = npt.NDArray[np.int64]
 
 _DIGIT_BITS = 16
 _MOST_DIGITS = 4
-_SHORT_RUN = 16
-"""Runs that are shorter, on average, are sorted number by number."""
 
 
 def stable_order(numbers: Integers, *, after: Order | None = None) -> Order:
@@ -42,17 +40,3 @@ def rough_order(numbers: Integers) -> Order:
     least = int(numbers.min(initial=0))
     bits = (int(numbers.max(initial=0)) - least).bit_length()
     return np.argsort(((numbers - least) >> max(0, bits - _DIGIT_BITS)).astype(np.uint16), kind="stable")
-
-
-def order_of_runs(numbers: Integers) -> Order:
-    """`stable_order`, for numbers of which many in a row are, as a rule, the same: runs are sorted, not numbers."""
-    if not len(numbers):
-        return np.empty(0, np.int64)
-    starts = np.concatenate([[0], np.flatnonzero(numbers[1:] != numbers[:-1]) + 1])
-    if len(starts) * _SHORT_RUN > len(numbers):
-        return stable_order(numbers)
-    by_number = np.argsort(numbers[starts], kind="stable")
-    lengths = np.diff(starts, append=len(numbers))[by_number]
-    order = np.repeat(starts[by_number] - (np.cumsum(lengths) - lengths), lengths)
-    order += np.arange(len(numbers))
-    return order

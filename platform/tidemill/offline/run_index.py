@@ -14,7 +14,6 @@ from tidemill.offline.chunk_index import ChunkIndex, Integers, Mask, Matches, Ro
 from tidemill.offline.guessing import Stretches
 from tidemill.offline.instants import NEVER, Instants
 from tidemill.offline.key_runs import Runs
-from tidemill.offline.side_by_side import few_at_a_time
 from tidemill.offline.taking import taken
 from tidemill.offline.walk_back import settle
 
@@ -51,9 +50,7 @@ class RunIndex:
 
     def match(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> tuple[Integers, Matches]:
         """The winner within this chunk of each label that has one: the labels' places, and their rows."""
-        place = np.empty(len(codes), np.int64)
-        for some in few_at_a_time(len(codes)):
-            place[some] = self._places(codes[some], cutoff[some], known_cutoff[some])
+        place = self._places(codes, cutoff, known_cutoff)
         found = np.flatnonzero(place >= 0)
         place = place if len(found) == len(place) else place[found]
         event = taken(self._event, place)
@@ -63,8 +60,8 @@ class RunIndex:
     def _places(self, codes: Integers, cutoff: Instants, known_cutoff: Instants) -> Integers:
         """The winning row of each label, -1 without one."""
         run = self._runs_of(codes)
-        asking = np.flatnonzero(run >= 0)
-        if len(asking) < len(run):
+        if len(run) and run.min() < 0:
+            asking = np.flatnonzero(run >= 0)
             place = np.full(len(run), -1, np.int64)
             if len(asking):
                 place[asking] = self._places(codes[asking], cutoff[asking], known_cutoff[asking])

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from tidemill.offline import blocks
 from tidemill.offline.blocks import blocks_of
-from tidemill.offline.radix import order_of_runs
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 16])
@@ -25,9 +24,3 @@ def test_every_row_lies_in_its_block_and_little_is_read_twice(size: int, rows: l
         assert block.first == wanted[block.wanted].min()
         assert block.end == wanted[block.wanted].max() + 1
     assert sum(block.end - block.first for block in found) <= 1.25 * (wanted.max() + 1 - wanted.min())
-
-
-@given(runs=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 40)), max_size=20))
-def test_runs_are_ordered_as_their_numbers_would_be(runs: list[tuple[int, int]]) -> None:
-    numbers = np.repeat([number for number, _ in runs], [length for _, length in runs]).astype(np.int64)
-    assert np.array_equal(order_of_runs(numbers), np.argsort(numbers, kind="stable"))

@@ -94,6 +94,7 @@ def test_every_label_gets_the_row_the_oracle_gives(
         patch.setattr(chunk_grid, "_STEPS", steps)
         patch.setattr(chunk_grid, "CELLS_PER_ROW", 100)
         patch.setattr(side_by_side, "_MANY", 1 if shares else 50_000)
+        patch.setattr(side_by_side, "_FEW", 3 if shares else 15_000)
         winners = find_winners(chunks, asked)
     found = winners.by_row(winners.position, len(labels), without=-1)
     history = [Row(keys=(code,), event=event, known=known, values={}) for code, event, known in rows]

@@ -156,6 +156,7 @@ def test_a_training_set_is_what_the_oracle_says(make_workshop: Callable[[], Work
         patch.setattr(blocks, "_ROWS", data.draw(st.sampled_from([2, 1 << 16])))
         patch.setattr(history, "CHUNK_ROWS", data.draw(st.sampled_from([2, 1 << 20])))
         patch.setattr(side_by_side, "_MANY", data.draw(st.sampled_from([1, 50_000])))
+        patch.setattr(side_by_side, "_FEW", data.draw(st.sampled_from([3, 15_000])))
         training_set = workshop.store.training_set(
             refs, spine, mode="event", time_column="event", full_feature_names=True, filter_known=filter_known
         )
