@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 import redis
+from stalling import stalled
 
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.online.embedded import EmbeddedRedis
@@ -61,6 +62,18 @@ def test_starts_at_the_same_time_make_one_server(embedded):
     assert len(urls) == 1
     with client(urls.pop()) as store:
         assert store.info("server")["process_id"] == server.pid
+
+
+def test_a_server_that_stands_still_for_a_while_is_waited_for_and_not_replaced(embedded, monkeypatch):
+    monkeypatch.setattr("tidemill.online.embedded._ANSWER_SECONDS", 0.05)
+    server = embedded()
+    url, before = server.ensure_started(), server.pid
+    with ThreadPoolExecutor(1) as thread:
+        with stalled(before):
+            starting = thread.submit(server.ensure_started)
+            assert not wait([starting], timeout=0.5).done
+        assert starting.result() == url
+    assert server.pid == before
 
 
 def test_two_projects_side_by_side_do_not_meet(embedded):
