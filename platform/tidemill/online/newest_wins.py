@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 from tidemill.definitions.catalog import View
 from tidemill.online.creation import FIXED_END
@@ -23,7 +24,8 @@ from tidemill.online.resp import Script
 
 @lru_cache(maxsize=512)
 def compare_script(view: str, features: tuple[str, ...], layout: str) -> Script:
-    """`KEYS` and, as one blob, their rows; the reply counts the written, the unchanged and the older ones."""
+    """`KEYS` and, as one blob, their rows; the reply counts the written, the unchanged and the older ones, and how many
+    of them were looked up twice."""
     return Script(_packed_script(view) if layout == "packed" else _feast_script(view, features))
 
 
@@ -37,6 +39,16 @@ def replace_script(view: View) -> Script:
     return Script(_replace_script(view.name, len(view.features) + 2, PackedSchema(view.features).digest))
 
 
+def reads_of_compare(reply: Any) -> int:
+    """How often the compare script read, by its reply; 0 where it failed."""
+    return sum(reply) if isinstance(reply, list) else 0
+
+
+def reads_of_replace(reply: Any) -> int:
+    """The same of the replace script."""
+    return reply[0] + reply[1] + len(reply) - 2 if isinstance(reply, list) else 0
+
+
 def _literal(raw: bytes) -> str:
     return '"' + "".join(f"\\{byte:03d}" for byte in raw) + '"'
 
@@ -44,7 +56,7 @@ def _literal(raw: bytes) -> str:
 _HEAD = """
 local unpack_row, call = struct.unpack, redis.call
 local blob, spelled, expiry = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local place, written, unchanged, older = 1, 0, 0, 0
+local place, written, unchanged, older, again = 1, 0, 0, 0, 0
 
 local function renew(key)
   if expiry > 0 then call('EXPIRE', key, expiry) else call('PERSIST', key) end
@@ -121,6 +133,7 @@ def _feast_script(view: str, features: Sequence[str]) -> str:
     return f"""{_HEAD}{_EVENT_OF}
 local fields = {{{", ".join(fields)}}}
 local function same(old, new, before)
+  again = again + 1
   for i = 1, #fields do if old[i] ~= new[i + before] then return false end end
   return true
 end
@@ -145,7 +158,7 @@ for i = 1, #KEYS do
     written = written + 1
   end
 end
-return {{written, unchanged, older}}
+return {{written, unchanged, older, again}}
 """
 
 
@@ -172,7 +185,7 @@ for i = 1, #KEYS do
     written = written + 1
   end
 end
-return {{written, unchanged, older}}
+return {{written, unchanged, older, again}}
 """
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.online.confirmation import Confirmation
 from tidemill.online.connection import Connection
+from tidemill.online.courtesy import QUESTION, Watch
 from tidemill.online.redis_refusals import accepted, gone
 
 _PARTS_WAITING = 2  # of a stream: one to send when the one at work is done, and no more in memory
@@ -28,13 +29,21 @@ class ReplyStream:
     A thread of its own sends and receives, so that the caller prepares what comes next meanwhile. No more than a few
     pieces are unanswered at any time: whoever else asks Redis waits for those at most, however much is still to come.
     On a unix socket the system can see to that: with `ahead` no more than about so many bytes wait for Redis, and the
-    thread need not be awake whenever Redis has done a piece. Use as a context manager; `finish` returns all replies in
-    order. Raises OnlineStoreUnavailableError like `RespClient`.
+    thread need not be awake whenever Redis has done a piece. With a `watch`, all of that gives way to others who read:
+    see `courtesy`. Use as a context manager; `finish` returns all replies in order. Raises OnlineStoreUnavailableError
+    like `RespClient`.
     """
 
-    def __init__(self, connection: Connection, confirmation: Confirmation, *, ahead: int | None = None) -> None:
-        self._connection, self._confirmation = connection, confirmation
-        self._due = deque[int]()
+    def __init__(
+        self,
+        connection: Connection,
+        confirmation: Confirmation,
+        *,
+        ahead: int | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self._connection, self._confirmation, self._watch = connection, confirmation, watch
+        self._due = deque[int | None]()  # replies to come; None stands for the answer to the watch's question
         self._is_bounded = ahead is not None and connection.socket.family == socket.AF_UNIX
         if ahead is not None and self._is_bounded:
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ahead // 2)  # Linux takes twice as much
@@ -56,9 +65,12 @@ class ReplyStream:
         self.send_all([(packed, replies)])
 
     def send_all(self, pieces: Sequence[tuple[Sendable, int]]) -> None:
-        """Commands in pieces, each with how many replies it gets. Waits while enough is waiting to be sent."""
+        """Commands in pieces, each with how many replies it gets. Waits while enough is waiting to be sent,
+        or in turns until it is answered."""
         self._raise_failure()
         self._parts.put(pieces)
+        if self._gives_way():
+            self._parts.join()
 
     def finish(self, *, checked: bool = True) -> list[Any]:
         """All replies. A command that Redis refused raises, or with `checked=False` is among them as an exception.
@@ -81,6 +93,7 @@ class ReplyStream:
     def _work(self) -> None:
         for pieces in iter(self._parts.get, None):
             self._attempt(partial(self._exchange, pieces))
+            self._parts.task_done()
         self._attempt(self._receive_all)
 
     def _attempt(self, step: Callable[[], None]) -> None:
@@ -93,18 +106,46 @@ class ReplyStream:
             self._failure = error
 
     def _exchange(self, pieces: Sequence[tuple[Sendable, int]]) -> None:
-        for packed, replies in _together(pieces) if self._is_bounded else pieces:
-            self._connection.send(packed)
-            self._due.append(replies)
-            if len(self._due) >= _PIECES_AHEAD:
-                self._receive()
+        for packed, replies in _together(pieces, self._bytes_together):
+            watch = self._watch
+            if watch is not None and watch.asks():
+                self._connection.send(QUESTION)
+                self._due.append(None)
+            if watch is not None and watch.gives_way:
+                began = watch.now()
+                self._send(packed, replies, ahead=0)
+                watch.took(len(packed), watch.now() - began)
+            else:
+                self._send(packed, replies, ahead=_PIECES_AHEAD - 1)
+
+    def _send(self, packed: Sendable, replies: int, *, ahead: int) -> None:
+        """Send, and then receive until no more than `ahead` pieces are unanswered."""
+        self._connection.send(packed)
+        self._due.append(replies)
+        while len(self._due) > ahead:
+            self._receive()
 
     def _receive(self) -> None:
-        self._replies += self._connection.receive(self._due.popleft())
+        replies, watch = self._due.popleft(), self._watch
+        if watch is not None and replies is None:
+            watch.hear(*self._connection.receive(1))
+            return
+        found = self._connection.receive(replies or 0)
+        self._replies += found
+        if watch is not None:
+            watch.count(found)
 
     def _receive_all(self) -> None:
         while self._due:
             self._receive()
+
+    def _gives_way(self) -> bool:
+        return self._watch is not None and self._watch.gives_way
+
+    def _bytes_together(self) -> int:
+        if self._watch is not None and self._watch.gives_way:
+            return self._watch.turn
+        return _BYTES_TOGETHER if self._is_bounded else 0
 
     def _raise_failure(self) -> None:
         if isinstance(self._failure, TimeoutError):
@@ -113,15 +154,15 @@ class ReplyStream:
             raise gone(self._failure) from self._failure
 
 
-def _together(pieces: Sequence[tuple[Sendable, int]]) -> Iterator[tuple[Sendable, int]]:
-    """Small pieces as larger ones."""
+def _together(pieces: Sequence[tuple[Sendable, int]], least: Callable[[], int]) -> Iterator[tuple[Sendable, int]]:
+    """Small pieces as larger ones, of at least so many bytes."""
     group: list[Sendable] = []
     size = replies = 0
     for packed, count in pieces:
         group.append(packed)
         size, replies = size + len(packed), replies + count
-        if size >= _BYTES_TOGETHER:
-            yield b"".join(group), replies
+        if size >= least():
+            yield b"".join(group) if len(group) > 1 else packed, replies
             group, size, replies = [], 0, 0
     if group:
         yield b"".join(group), replies

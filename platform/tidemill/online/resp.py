@@ -18,6 +18,7 @@ import redis
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.online.confirmation import Confirmation
 from tidemill.online.connection import Connection, Glance, Listener
+from tidemill.online.courtesy import Courtesy, ReadsOf
 from tidemill.online.redis_address import connect
 from tidemill.online.redis_refusals import ClusterError, RedisReplyError, accepted, gone, too_slow
 from tidemill.online.reply_stream import ReplyStream, Sendable
@@ -47,6 +48,7 @@ class RespClient:
         self._address, self._timeout = address, timeout
         self._confirmation = Confirmation(replicas, seconds=timeout / 2)
         self._factory = connect(address, timeout=timeout)
+        self.courtesy = Courtesy()
         self._idle: deque[Connection] = deque()
         self._pid = os.getpid()
 
@@ -124,15 +126,17 @@ class RespClient:
     def pipeline(self, commands: Sequence[Sequence[Part]], *, retry: bool = True) -> list[Any]:
         return self.execute(b"".join(pack_command(*parts) for parts in commands), len(commands), retry=retry)
 
-    def stream(self, *, ahead: int | None = None) -> ReplyStream:
+    def stream(self, *, ahead: int | None = None, reads: ReadsOf | None = None) -> ReplyStream:
         """A connection of one's own for a bulk load: send a little ahead, count the replies later.
 
-        `ahead` is about how many bytes may wait for Redis, where the connection can be told.
+        `ahead` is about how many bytes may wait for Redis, where the connection can be told. A load that says what its
+        own commands read gives way to whoever else does.
         """
         try:
             connection = Connection(self._factory)
             connection.limit(max(self._timeout, _LOAD_TIMEOUT))
-            return ReplyStream(connection, self._confirmation, ahead=ahead)
+            watch = None if reads is None else self.courtesy.watch(connection.socket, reads)
+            return ReplyStream(connection, self._confirmation, ahead=ahead, watch=watch)
         except (redis.RedisError, OSError) as error:
             raise gone(error) from error
 

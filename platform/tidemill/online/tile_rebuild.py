@@ -16,6 +16,7 @@ from tidemill.definitions.catalog import Catalog, View
 from tidemill.definitions.windows import lower_bound
 from tidemill.errors import ConflictError, DefinitionError
 from tidemill.offline.window_events import EVENT, KNOWN, deliveries
+from tidemill.online.courtesy import nothing_read
 from tidemill.online.keys import key_layout
 from tidemill.online.push_rows import time_fields
 from tidemill.online.resp import ReplyStream, RespClient, pack_command
@@ -154,7 +155,7 @@ def _rebuild(
     codes = np.unique(np.concatenate([records.code for records in hops])).tolist()
     keys = [prefix + history.entities[code] for code in codes]
     blobs = map(log.joined, zip(*(_logs(records, codes) for records in hops), strict=True))
-    with store.resp.stream() as stream:
+    with store.resp.stream(reads=nothing_read) as stream:
         locks.renew()
         sets = (pack_command("SET", key, blob, "EX", expiry) for key, blob in zip(keys, blobs, strict=True))
         _send(stream, sets, locks)

@@ -31,9 +31,10 @@ from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import InputError
 from tidemill.online.bulk_strings import key_bulk_pieces
 from tidemill.online.columns import Piece, as_declared, feature_pieces, join_rows, micros_of, numbers, timestamps
+from tidemill.online.courtesy import nothing_read
 from tidemill.online.creation import creations, definition_piece, images
 from tidemill.online.keys import key_layout
-from tidemill.online.newest_wins import compare_script, replace_script
+from tidemill.online.newest_wins import compare_script, reads_of_compare, reads_of_replace, replace_script
 from tidemill.online.packed import packed_pieces
 from tidemill.online.resp import RedisReplyError, RespClient, Script
 from tidemill.online.script_batches import with_blob, with_strings
@@ -102,7 +103,7 @@ def write_rows(
     script = compare_script(view.name, tuple(feature.name for feature in view.features), layout)
     commands = _commands(catalog, view, rest, script=script, layout=layout, learned=learned, options=(expiry or 0,))
     counts = _send(client, script, commands, few=rest.height <= _FEW_ROWS)
-    written, unchanged, older = (int(sum(column)) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
+    written, unchanged, older, _ = (int(sum(column)) for column in zip(*counts, strict=True)) if counts else (0,) * 4
     return cheap + WriteResult(written=written, unchanged=unchanged, skipped_older=older, null_keys=nulls)
 
 
@@ -148,7 +149,7 @@ def _created(
     expiry: int | None,
 ) -> tuple[np.ndarray, WriteResult]:
     """Create the rows whose key is free, up to the first that cannot be created in this way."""
-    with client.stream() as stream:
+    with client.stream(reads=nothing_read) as stream:
         for part in frame.iter_slices(_ROWS_ENCODED):
             event = micros_of(part[EVENT_TIME])
             instants = _instants(part, event, learned)
@@ -175,7 +176,7 @@ def _replaced(
     script = replace_script(view)
     script.load(client)
     sizes: list[int] = []
-    with client.stream(ahead=_BYTES_AHEAD) as stream:
+    with client.stream(ahead=_BYTES_AHEAD, reads=reads_of_replace) as stream:
         for part in frame.iter_slices(_ROWS_ENCODED):
             event = micros_of(part[EVENT_TIME])
             found = images(view, part, event=event, instants=_instants(part, event, learned))
@@ -266,7 +267,7 @@ def _send(client: RespClient, script: Script, commands: Iterator[list[bytes]], *
     if few:
         return [reply for calls in commands for reply in _exchange(client, script, calls)]
     script.load(client)
-    with client.stream(ahead=_BYTES_AHEAD) as stream:
+    with client.stream(ahead=_BYTES_AHEAD, reads=reads_of_compare) as stream:
         for calls in commands:
             stream.send_all([(call, 1) for call in calls])
         return stream.finish()
