@@ -85,7 +85,7 @@ class Vectors:
                 name: [None if moment is None else micros_text(moment) for moment in moments[part]]
                 for name, moments in self.result.event_times.items()
             }
-        return orjson.dumps(document, default=plain)
+        return orjson.dumps(document, default=plain, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 class FeatureEndpoint:
@@ -110,7 +110,7 @@ class FeatureEndpoint:
     async def _answer_batch(self, reads: list[_Read]) -> list[bytes]:
         snapshot = reads[0].snapshot
         rows = reads[0].rows if len(reads) == 1 else [row for read in reads for row in read.rows]
-        result = await snapshot.online.aread(self.service, rows)
+        result = await snapshot.online.aread(self.service, rows, arrays=True)
         head = {"service": self.service, "catalog_version": snapshot.version, "at": micros_text(result.at)}
         vectors = Vectors.of(result, snapshot.writers[self.service], head)
         self._state.metrics.batch_rows.observe(self._meter, len(rows))
@@ -141,7 +141,7 @@ async def answer_references(state: ServingState, body: bytes) -> bytes:
     references = [*dict.fromkeys(references)]  # a list that says the same over and over must not make a plan as long
     snapshot = state.snapshot
     rows = row_schema_of_features(snapshot.catalog, references).check(request.get("rows"), limit=state.limits.rows)
-    result = await snapshot.online.aread_features(references, rows)
+    result = await snapshot.online.aread_features(references, rows, arrays=True)
     head = {"service": None, "catalog_version": snapshot.version, "at": micros_text(result.at)}
     vectors = Vectors.of(result, VectorWriter.of(reference_types(snapshot.catalog, references)), head)
     return vectors.whole(len(rows), event_times=flag(request, "event_times"))

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+
 from tidemill.clock import as_utc
 from tidemill.definitions.types import ValueType
 
@@ -156,14 +158,21 @@ _EXACT_JSON = {ValueType.STRING, ValueType.BOOL, ValueType.INT32, ValueType.INT6
 
 def are_finite(columns: Iterable[Sequence[Any]]) -> bool:
     """Whether all values of these columns are finite numbers. May say no where a sum of them is too large."""
+    arrays, lists = [], []
+    for column in columns:
+        (arrays if isinstance(column, np.ndarray) else lists).append(column)
+    if arrays and not np.isfinite(np.concatenate(arrays)).all():
+        return False
     try:
-        return math.isfinite(sum(map(sum, columns)))
+        return math.isfinite(sum(map(sum, lists)))
     except TypeError:  # a null among them
         return False
 
 
 def _write_floats(column: Sequence[Any]) -> Sequence[Any]:
     """Most columns hold only finite numbers, and one sum tells."""
+    if isinstance(column, np.ndarray):
+        return _write_floats(column.tolist())
     try:
         if math.isfinite(sum(column)):
             return column

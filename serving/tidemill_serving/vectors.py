@@ -44,7 +44,7 @@ class VectorWriter:
         )
 
     def columns(self, result: OnlineResult) -> dict[str, Sequence[Any]]:
-        """The result's values by feature, each a list that orjson writes as the API promises."""
+        """The result's values by feature, each a list or an array that orjson writes as the API promises."""
         written: dict[str, Sequence[Any]] = dict(result.values)
         ready = self._numbers if are_finite([written[name] for name in self._numbers]) else ()
         if len(ready) < len(self._writers):

@@ -16,8 +16,8 @@ Raw = Sequence[bytes | None]
 _SEVENS = np.array([1 << shift for shift in (0, 7, 14, 21, 28)], dtype=np.int64)
 
 
-def varints(raw: Sequence[bytes], head: int) -> list[int] | None:
-    """Numbers of the form [tag][varint]. Negative ones have ten bytes, as two's complement.
+def varints(raw: Sequence[bytes], head: int) -> np.ndarray | None:
+    """An array of int64 from numbers of the form [tag][varint]. Negative ones have ten bytes, as two's complement.
 
     Raises TypeError where one is None, ValueError where one has more than 255 bytes.
     """
@@ -34,7 +34,7 @@ def varints(raw: Sequence[bytes], head: int) -> list[int] | None:
     shift[starts] = 0
     digits = (data & 0x7F).astype(np.uint64) << (7 * shift).astype(np.uint64)
     digits[starts] = 0
-    return np.add.reduceat(digits, starts).view(np.int64).tolist()
+    return np.add.reduceat(digits, starts).view(np.int64)
 
 
 def instants(raw: Sequence[bytes], length: int) -> list[int] | None:

@@ -26,7 +26,7 @@ __all__ = ["FieldDecoder", "FieldType", "WrongValues"]
 Replies = Sequence[Raw]
 """One reply for each row: its fields in the order of the command."""
 
-Decoded = tuple[list[list[Any]], bool]
+Decoded = tuple[list[Any], bool]
 """Columns of values, and whether it is certain that no feature among them is null."""
 
 _ENOUGH_FOR_NUMPY = 128
@@ -59,16 +59,24 @@ class FieldDecoder:
 
     def decode(self, replies: Replies) -> Decoded:
         """One column for each field, with a value for each reply."""
+        return self._decode(replies, arrays=False)
+
+    def decode_arrays(self, replies: Replies) -> Decoded:
+        """The same with arrays of float64 or int64 for columns of numbers, where no null is among them."""
+        return self._decode(replies, arrays=True)
+
+    def _decode(self, replies: Replies, *, arrays: bool) -> Decoded:
         if len(replies) == 1:
             row = self.decode_row(replies[0])
             return [[row[place]] for place in self.row_places], None not in row
         if not replies:
             return [[] for _ in self.order], True
-        columns: list[list[Any]] = []
+        columns: list[Any] = []
         without_null = True
         found = list(zip(*replies, strict=True))
         for kind in self._kinds:
-            decoded, certain = kind.decode(found[kind.start : kind.end])
+            some = found[kind.start : kind.end]
+            decoded, certain = kind.decode_arrays(some) if arrays else kind.decode(some)
             without_null = without_null and certain
             columns += decoded
         return [columns[place] for place in self.row_places], without_null
@@ -120,8 +128,27 @@ class _Kind:
         found = [list(map(look_up, column)) for look_up, column in zip(self._look_ups, columns, strict=True)]
         return found, all(all(column) or None not in column for column in found)  # mostly not even a zero is there
 
+    def decode_arrays(self, columns: Sequence[Raw]) -> Decoded:
+        """The same with an array of numbers for each column, if that is what they are and none is null."""
+        return self.decode(columns)
 
-class _FixedWidth(_Kind):
+
+class _Numbers(_Kind):
+    """Numbers everywhere at once, as `_matrix` finds them: a row of it for each column, or None."""
+
+    def decode(self, columns: Sequence[Raw]) -> Decoded:
+        found = self._matrix(columns)
+        return super().decode(columns) if found is None else (found.tolist(), True)
+
+    def decode_arrays(self, columns: Sequence[Raw]) -> Decoded:
+        found = self._matrix(columns)
+        return super().decode(columns) if found is None else (list(found), True)
+
+    def _matrix(self, columns: Sequence[Raw]) -> np.ndarray | None:
+        raise NotImplementedError
+
+
+class _FixedWidth(_Numbers):
     """[tag][number] everywhere at once. A null or a wrong value shows by its length or its tag."""
 
     def __init__(self, start: int, end: int, memos: Sequence[Memo], dtype: FieldType) -> None:
@@ -129,31 +156,32 @@ class _FixedWidth(_Kind):
         _, self._size, self._tag = _BULK[dtype]  # type: ignore[index]
         self._record = np.dtype([("tag", "u1"), ("number", f"<f{self._size - 1}")])
 
-    def decode(self, columns: Sequence[Raw]) -> Decoded:
+    def _matrix(self, columns: Sequence[Raw]) -> np.ndarray | None:
         rows = len(columns[0])
         try:
             joined = b"".join(chain.from_iterable(columns))  # type: ignore[arg-type]
         except TypeError:
-            return super().decode(columns)
+            return None
         count = rows * len(columns)
         if len(joined) != self._size * count or joined[:: self._size] != self._tag * count:
-            return super().decode(columns)
-        return np.frombuffer(joined, dtype=self._record)["number"].reshape(-1, rows).tolist(), True
+            return None
+        found = np.frombuffer(joined, dtype=self._record)["number"].reshape(-1, rows)
+        return found.astype(np.float64, order="C")  # which is what a float of Python is, and side by side in memory
 
 
-class _WholeNumbers(_Kind):
+class _WholeNumbers(_Numbers):
     """[tag][varint] everywhere at once."""
 
-    def decode(self, columns: Sequence[Raw]) -> Decoded:
+    def _matrix(self, columns: Sequence[Raw]) -> np.ndarray | None:
         rows = len(columns[0])
         if rows * len(columns) < _ENOUGH_FOR_NUMPY:
-            return super().decode(columns)
+            return None
         raw = list(chain.from_iterable(columns))
         try:
             found = varints(raw, tag(self.dtype, 0)[0])  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            found = None
-        return super().decode(columns) if found is None else (_split(found, rows), True)
+            return None
+        return None if found is None else found.reshape(-1, rows)
 
 
 class _Times(_Kind):

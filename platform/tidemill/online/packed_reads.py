@@ -180,6 +180,8 @@ class PackedDecoder:
             without_null = without_null and certain
         return columns, without_null
 
+    decode_arrays = decode
+
     def _checked(self, name: str, reader: PackedReader, raw: bytes | None) -> bytes | None:
         """The packed value; None if it was written under another definition, as if it had never been written."""
         try:

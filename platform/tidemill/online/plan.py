@@ -28,6 +28,8 @@ from tidemill.online.window_row import WindowRow
 
 __all__ = ["ReadPlan", "Request", "Rows"]
 
+_ENOUGH_FOR_ARRAYS = 32  # rows; an array costs as much as so many plain numbers
+
 
 class Request:
     """A read on its way: the commands to send, and what is needed to understand the replies.
@@ -158,8 +160,9 @@ class ReadPlan:
             request.replies += len(keys) * self._tiles.width(place)
             yield from [self._tiles.commands(place, columns.head + key + columns.tail) for key in keys]
 
-    def decode(self, request: Request, replies: list[Any], at: int) -> OnlineResult:
-        """The answer. `at` is the instant of the read in microseconds, from which ttl and freshness are counted.
+    def decode(self, request: Request, replies: list[Any], at: int, *, arrays: bool = False) -> OnlineResult:
+        """The answer. `at` is the instant of the read in microseconds, from which ttl and freshness are counted. With
+        `arrays`, columns of numbers may be arrays, if there are rows enough to make it worth the while.
 
         Raises StaleFeaturesError where a view's policy is to refuse values past its freshness objective.
         """
@@ -167,7 +170,8 @@ class ReadPlan:
             answer = self.single.decode(replies, at)
             if answer is not None:
                 return answer
-        return self._answer(request, self._finish(request, replies), replies, at)
+        arrays = arrays and self._may_be_arrays(request)
+        return self._answer(request, self._finish(request, replies, arrays=arrays), replies, at)
 
     def judge(self, rows: Rows, row: Sequence[Any], at: int) -> OnlineResult:
         """The same for one row of which a glance has seen all values."""
@@ -208,9 +212,14 @@ class ReadPlan:
     def _columns(self, sizes: Sequence[int]) -> ReplyColumns:
         return ReplyColumns([(group.decoder, size) for group, size in zip(self._groups, sizes, strict=True)])
 
-    def _finish(self, request: Request, replies: list[Any]) -> list[GroupColumns]:
+    def _may_be_arrays(self, request: Request) -> bool:
+        """Not where a column is an argument of somebody's function, or has gaps for rows without a key."""
+        complete = all(present is None for present in request.present)
+        return complete and len(request.rows) >= _ENOUGH_FOR_ARRAYS and not self._on_demand
+
+    def _finish(self, request: Request, replies: list[Any], *, arrays: bool) -> list[GroupColumns]:
         columns = request.columns or self._columns(self._sizes(request))
-        return columns.finish(replies)
+        return columns.finish(replies, arrays=arrays)
 
     def _sizes(self, request: Request) -> list[int]:
         """How many replies each group has."""

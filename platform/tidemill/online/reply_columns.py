@@ -20,14 +20,18 @@ class Decoder(Protocol):
 
     width: int
 
-    def decode(self, replies: Sequence[Raw], /) -> tuple[list[list[Any]], bool]: ...
+    def decode(self, replies: Sequence[Raw], /) -> tuple[list[Any], bool]: ...
+
+    def decode_arrays(self, replies: Sequence[Raw], /) -> tuple[list[Any], bool]:
+        """The same, where numbers may come as arrays."""
+        ...
 
 
 @dataclass(slots=True)
 class GroupColumns:
     """A column for each field of one group; `without_null` if it is certain that no feature among them is null."""
 
-    columns: list[list[Any]]
+    columns: list[Any]
     without_null: bool = True
 
 
@@ -49,25 +53,26 @@ class ReplyColumns:
         if len(fresh) >= WORTHWHILE and set(map(type, fresh)) == {list}:  # a refusal is told when all is there
             self._decode(replies)
 
-    def finish(self, replies: list[Any]) -> list[GroupColumns]:
-        """The columns of each group. All replies are there, and none is a refusal."""
+    def finish(self, replies: list[Any], *, arrays: bool = False) -> list[GroupColumns]:
+        """The columns of each group. All replies are there, and none is a refusal. Numbers may come as `arrays`."""
         if replies is not self._replies:
             self._begin(replies)
-        self._decode(replies)
+        self._decode(replies, arrays=arrays and not self._done)
         return self._found
 
     def _begin(self, replies: list[Any]) -> None:
         self._replies, self._done = replies, 0
         self._found = [GroupColumns([[] for _ in range(decoder.width)]) for decoder, _ in self._groups]
 
-    def _decode(self, replies: list[Any]) -> None:
+    def _decode(self, replies: list[Any], *, arrays: bool = False) -> None:
         start, upto = 0, len(replies)
         for found, (decoder, size) in zip(self._found, self._groups, strict=True):
             first, last = max(start, self._done), min(start + size, upto)
             start += size
             if first >= last:
                 continue
-            block, without_null = decoder.decode(replies[first:last])
+            decode = decoder.decode_arrays if arrays else decoder.decode
+            block, without_null = decode(replies[first:last])
             found.without_null = found.without_null and without_null
             if last - first == size:
                 found.columns = block

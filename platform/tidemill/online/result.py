@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from tidemill.definitions.types import ValueType
@@ -22,6 +23,10 @@ class Status(IntEnum):
 
 
 _PRESENT, _NULL = Status.PRESENT, Status.NULL_VALUE
+
+
+Column = list[Any] | np.ndarray
+"""Values of one feature: plain Python ones, or an array of numbers where whoever asked takes those."""
 
 
 @dataclass(slots=True)
@@ -40,7 +45,8 @@ class OnlineResult:
 
     Attributes:
         names: the columns in the order they were asked for.
-        values: column name to plain Python values, None for null; in the order of `names`.
+        values: column name to plain Python values, None for null; in the order of `names`. Where the read was asked for
+            `arrays`, a column of numbers without null may be an array of float64 or int64.
         dtypes: the declared types.
         at: the instant of the read, microseconds since 1970 UTC; ttl and freshness were counted from it.
     """
@@ -108,9 +114,7 @@ class OnlineResult:
         all statuses."""
         if self._statuses is not None or any(state.base is not None for state in self._of_views()):
             return all(column.count(_PRESENT) == len(column) for column in self.statuses.values())
-        return all(state.complete for state in self._of_views()) or not any(
-            None in column for column in self.values.values()
-        )
+        return all(state.complete for state in self._of_views()) or not any(map(_has_null, self.values.values()))
 
     @property
     def any_stale(self) -> bool:
@@ -143,8 +147,18 @@ class OnlineResult:
         return pl.Series(name, values, dtype=self.dtypes[name].polars())
 
 
+def listed(column: Column) -> list[Any]:
+    """The column as plain values."""
+    return column.tolist() if isinstance(column, np.ndarray) else column
+
+
+def _has_null(column: Sequence[Any]) -> bool:
+    """An array has none, and would compare each of its numbers."""
+    return not isinstance(column, np.ndarray) and None in column
+
+
 def _of_values(values: Sequence[Any], base: list[Status]) -> Sequence[Status]:
     """A row's state for each of its values; a null in a row that is there is a null value."""
-    if None not in values:
+    if not _has_null(values):
         return base
     return [_NULL if value is None and state is _PRESENT else state for value, state in zip(values, base, strict=True)]

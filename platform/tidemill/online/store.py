@@ -87,15 +87,28 @@ class OnlineStore:
         return self._read(self.plan_of(refs, full_feature_names=full_feature_names), rows, at)
 
     async def aread(
-        self, service: str, rows: Rows, *, at: datetime | None = None, full_feature_names: bool = False
+        self,
+        service: str,
+        rows: Rows,
+        *,
+        at: datetime | None = None,
+        full_feature_names: bool = False,
+        arrays: bool = False,
     ) -> OnlineResult:
-        """`read` for asyncio; concurrent reads share one connection and one write."""
-        return await self._aread(self.plan(service, full_feature_names=full_feature_names), rows, at)
+        """`read` for asyncio; concurrent reads share one connection and one write. Who asks for `arrays` may be given
+        arrays instead of lists for numbers of which none is null."""
+        return await self._aread(self.plan(service, full_feature_names=full_feature_names), rows, at, arrays)
 
     async def aread_features(
-        self, refs: Sequence[str], rows: Rows, *, at: datetime | None = None, full_feature_names: bool = False
+        self,
+        refs: Sequence[str],
+        rows: Rows,
+        *,
+        at: datetime | None = None,
+        full_feature_names: bool = False,
+        arrays: bool = False,
     ) -> OnlineResult:
-        return await self._aread(self.plan_of(refs, full_feature_names=full_feature_names), rows, at)
+        return await self._aread(self.plan_of(refs, full_feature_names=full_feature_names), rows, at, arrays)
 
     def plan(self, service: str, *, full_feature_names: bool = False) -> ReadPlan:
         """The service's read plan, compiled on first use."""
@@ -201,13 +214,13 @@ class OnlineStore:
             return answer
         return plan.judge(rows, found, instant) if seen else plan.decode(plan.prepare(rows), found, instant)
 
-    async def _aread(self, plan: ReadPlan, rows: Rows, at: datetime | None) -> OnlineResult:
+    async def _aread(self, plan: ReadPlan, rows: Rows, at: datetime | None, arrays: bool) -> OnlineResult:
         request = plan.prepare(rows)
         try:
             replies = await self._async.execute(request.packed, request.replies)
         except WrongKindError as error:
             replies = plan.without_refusals(request, error.replies)
-        return plan.decode(request, replies, self._instant(at))
+        return plan.decode(request, replies, self._instant(at), arrays=arrays)
 
     def _instant(self, at: datetime | None) -> int:
         """Asked after the replies came, so that no event counted in them lies after it."""

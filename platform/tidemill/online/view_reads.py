@@ -9,7 +9,7 @@ from typing import Any
 
 from tidemill.definitions.catalog import AggregationFunction, Projection, StalePolicy, View
 from tidemill.errors import StaleFeaturesError
-from tidemill.online.result import RowStates, Status
+from tidemill.online.result import Column, RowStates, Status, listed
 
 _PRESENT, _OLD, _MISSING = Status.PRESENT, Status.OUTSIDE_MAX_AGE, Status.NOT_FOUND
 _MICROSECOND = timedelta(microseconds=1)
@@ -19,7 +19,7 @@ _MICROSECOND = timedelta(microseconds=1)
 class ViewColumns:
     """What one projection's replies said: its features' columns in order, and the states of the rows."""
 
-    columns: list[list[Any]]
+    columns: list[Any]
     states: RowStates
 
 
@@ -48,7 +48,7 @@ class ViewRead:
         order = [feature.name for feature in self.view.features]
         return [order.index(name) for name in self.features]
 
-    def decode(self, columns: Sequence[list[Any]], at: int) -> ViewColumns:
+    def decode(self, columns: Sequence[Any], at: int) -> ViewColumns:
         end = self.start + len(self.features)
         event_times, found = columns[end], list(columns[self.start : end])
         states = RowStates(event_times)
@@ -69,11 +69,11 @@ class ViewRead:
         return answer
 
 
-def _only_present(column: list[Any], base: list[Status], nothing: Any) -> list[Any]:
+def _only_present(column: Column, base: list[Status], nothing: Any) -> list[Any]:
     """Values of rows that are there and young enough; `nothing` is what an entity never written has."""
     return [
         value if state is _PRESENT else nothing if state is _MISSING else None
-        for value, state in zip(column, base, strict=True)
+        for value, state in zip(listed(column), base, strict=True)
     ]
 
 
@@ -101,5 +101,6 @@ def apply_freshness(view: View, answer: ViewColumns, at: int) -> None:
     if freshness.policy is StalePolicy.NULL:
         states.base = [_OLD if old else state for state, old in zip(base, stale, strict=True)]
         answer.columns = [
-            [None if old else value for value, old in zip(column, stale, strict=True)] for column in answer.columns
+            [None if old else value for value, old in zip(listed(column), stale, strict=True)]
+            for column in answer.columns
         ]

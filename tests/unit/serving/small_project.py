@@ -56,10 +56,12 @@ class DictionaryStore:
     pushed: list[Any] = field(default_factory=list)
     closed: bool = False
 
-    async def aread(self, _service: str, rows: Sequence[Mapping[str, Any]]) -> OnlineResult:
+    async def aread(self, _service: str, rows: Sequence[Mapping[str, Any]], **_options: bool) -> OnlineResult:
         return await self.aread_features(["weather:temp", "request:hours"], rows)
 
-    async def aread_features(self, references: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> OnlineResult:
+    async def aread_features(
+        self, references: Sequence[str], rows: Sequence[Mapping[str, Any]], **_options: bool
+    ) -> OnlineResult:
         if self.gate is not None:
             await self.gate()
         if self.gone:
