@@ -61,7 +61,8 @@ class SimulatedClock:
 
     @property
     def simulated(self) -> bool:
-        return self._file.exists()
+        self._refresh()
+        return self._at is not None
 
     def set(self, at: datetime) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from tidemill_serving.values import plain
 if TYPE_CHECKING:
     from tidemill.online.push import StreamWriter
     from tidemill.online.push_together import Waiting
+    from tidemill.online.store import OnlineStore
 
 TARGETS = ("online", "offline", "both")
 _FIELDS = {"rows", "to"}
@@ -36,9 +37,10 @@ class PushEndpoint:
 
     def __init__(self, state: ServingState, stream: str) -> None:
         self._state, self._stream = state, stream
+        self._checks: tuple[OnlineStore, StreamWriter] | None = None
         limits = state.limits
-        self._together: Batcher[tuple[StreamWriter, Waiting], int] = Batcher(
-            _write_together,
+        self._together: Batcher[tuple[OnlineStore, Waiting], int] = Batcher(
+            self._write_together,
             largest=_MOST_TOGETHER,
             pending=limits.pending,
             seconds=limits.request_seconds,
@@ -52,30 +54,33 @@ class PushEndpoint:
         rows = request.get("rows")
         usual = type(rows) is list and len(rows) <= self._state.limits.rows and _FIELDS.issuperset(request)
         if usual and request.get("to", "online") == "online":
-            at, writer = self._state.project.clock.now(), self._writer()
-            few = writer.few_rows(rows, at)
+            at, online = self._state.project.clock.now(), self._state.snapshot.online
+            few = self._check_of(online).few_rows(rows, at)
             if few is not None:
                 from tidemill.online.push_together import Waiting
 
                 waiting = Waiting(few, to_micros(at))
-                duplicates = await self._together.submit((writer, waiting), weight=len(few), kind=writer)
+                duplicates = await self._together.submit((online, waiting), weight=len(few), kind=online)
                 return orjson.dumps(
                     _answer(self._state, self._stream, len(few) - duplicates, duplicates, [], few.ignored)
                 )
         return await answer_push(self._state, self._stream, body)
 
-    def _writer(self) -> StreamWriter:
-        """That of the catalog in force."""
-        from tidemill.online.push import writer_of  # takes PyArrow along, which a server never pushed to can spare
+    def _check_of(self, online: OnlineStore) -> StreamWriter:
+        """What checks rows for a store; whether windows expire makes no difference to that."""
+        if self._checks is None or self._checks[0] is not online:
+            from tidemill.online.push import writer_of  # takes PyArrow along, which a server never pushed to can spare
 
-        return writer_of(self._state.snapshot.online, self._stream)
+            self._checks = (online, writer_of(online, self._stream))
+        return self._checks[1]
 
+    async def _write_together(self, batch: list[tuple[OnlineStore, Waiting]]) -> list[int]:
+        """How many rows of each request were repeats."""
+        from tidemill.online.push import writer_of
 
-async def _write_together(batch: list[tuple[StreamWriter, Waiting]]) -> list[int]:
-    """How many rows of each request were repeats."""
-    waiting = [one for _, one in batch]
-    await batch[0][0].write_waiting(waiting)
-    return [one.repeated for one in waiting]
+        waiting = [one for _, one in batch]
+        await writer_of(batch[0][0], self._stream).write_waiting(waiting)
+        return [one.repeated for one in waiting]
 
 
 async def answer_push(state: ServingState, source: str, body: bytes) -> bytes:

@@ -3,10 +3,10 @@
     python tests/benchmarks/bench_push_together.py [--events 200000] [--seconds 2] [--json FILE]
 
 Over HTTP: `POST /v1/push/departed` of one server process, from 16 connections, each event into 4 views x 4 windows as
-in `bench_push.py`; Feast's own feature server (registry cached, `/push` to the online store) writes the same rows to one
-plain view. In the library: `store.push` from 16 threads, and Feast's `store.push` from 16 threads. The two take turns;
-nobody's events come twice. Before and after, all windows are held against the offline ones of the events that were
-accepted, and Feast's values against the last row of each key.
+in `bench_push.py`; Feast's own feature server (registry cached, `/push` to the online store) writes the same rows to
+one plain view. In the library: `project.push` from 16 threads, and Feast's `store.push` from 16 threads. The two take
+turns; nobody's events come twice. Before and after, all windows are held against the offline ones of the events that
+were accepted, and Feast's values against the last row of each key.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def history() -> pl.DataFrame:
 
 def prepare(root: Path, count: int) -> tuple[Project, pl.DataFrame]:
     """A project whose windows hold a week, and Feast's definitions of one plain view over the same Redis."""
-    (root / "feature_store.yaml").write_text("project: bench\n")
+    (root / "feature_store.yaml").write_text(json.dumps({"project": "bench", "tidemill": {"redis_timeout": 10}}))
     project = open_project(root)
     SimulatedClock(project.state / "clock.json").set(NOW)
     project.catalogs.add(make_catalog(), at=NOW)
