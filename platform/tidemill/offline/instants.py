@@ -6,6 +6,7 @@ is compared. What does not fit (the year 9999 in nanoseconds) stays at the end o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal
@@ -25,6 +26,8 @@ NEVER = int(np.iinfo(np.int64).min)
 """Before everything: a cut-off at which nothing had been seen, or a known time that is null."""
 FOREVER = int(np.iinfo(np.int64).max)
 
+_BEYOND_MICROS = re.compile(r"[.,]\d{6}(\d{1,3})")
+"""The digits of a time that a datetime of Python does not hold."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -34,8 +37,8 @@ def finer(units: Iterable[Unit]) -> Unit:
 
 
 def unit_of(dtype: pa.DataType) -> Unit:
-    """The unit in which a column of this type is compared: nanoseconds only for nanoseconds."""
-    return "ns" if pa.types.is_timestamp(dtype) and dtype.unit == "ns" else "us"
+    """The unit in which a column of this type is compared: nanoseconds for nanoseconds, and for text, which may."""
+    return "ns" if is_text(dtype) or (pa.types.is_timestamp(dtype) and dtype.unit == "ns") else "us"
 
 
 def is_instant(dtype: pa.DataType) -> bool:
@@ -121,6 +124,11 @@ def _from_text(column: pa.Array, unit: Unit, *, null: int) -> Instants:
 
 def _parse(text: str, unit: Unit) -> int:
     try:
-        return to_unit(as_utc(datetime.fromisoformat(text.strip())), unit)
+        micros = to_micros(as_utc(datetime.fromisoformat(text.strip())))
     except ValueError:
         raise ValueError(f"{text!r} is not an ISO 8601 instant such as 2024-01-31T12:00:00+00:00") from None
+    if unit == "us":
+        return micros
+    finer = _BEYOND_MICROS.search(text)
+    nanos = micros * 1_000 + (int(finer[1].ljust(3, "0")) if finer else 0)
+    return min(max(nanos, NEVER + 1), FOREVER - 1)

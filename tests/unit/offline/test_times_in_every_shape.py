@@ -44,6 +44,15 @@ def test_nothing_is_truncated_before_nanoseconds_are_compared(workshop: Workshop
     assert workshop.collect("v:x", nanos)["x"].to_list() == [None, 10, 11]
 
 
+def test_text_may_be_finer_than_a_microsecond_and_reach_beyond_nanoseconds(workshop: Workshop):
+    texts = ["2024-01-01T00:00:00.000000900Z", "2024-01-01T01:00:00Z", "9999-12-31T00:00:00Z", "0001-01-01T00:00:00Z"]
+    workshop.simple(pl.DataFrame({"id": [1, 1, 1, 2], "event": texts, "x": [10, 11, 12, 13]}))
+    assert workshop.collect("v:x", ask((1, at(0)), (1, at(1)), (2, at(0))))["x"].to_list() == [None, 11, 13]
+    asked = ["2024-01-01T00:00:00.0000008Z", "2024-01-01T00:00:00,000000900Z", "2024-01-01T00:59:59.999999999Z"]
+    spine = pl.DataFrame({"id": [1] * 3, "event_timestamp": asked})
+    assert workshop.collect("v:x", spine)["x"].to_list() == [None, 10, 10]
+
+
 def test_files_of_one_source_may_differ_in_units(workshop: Workshop):
     folder = workshop.root / "s"
     folder.mkdir()
