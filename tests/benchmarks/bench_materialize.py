@@ -1,6 +1,6 @@
 """Materialization: Tidemill against Feast's `materialize`; same Parquet, same Redis, same run.
 
-    python tests/benchmarks/bench_materialize.py [--full] [--feast-entities N] [--json FILE]
+    python tests/benchmarks/bench_materialize.py [--full] [--readers] [--feast-entities N] [--json FILE]
 
 Each engine runs in a process of its own, whose peak memory is told. What each left in Redis is compared first: a sample
 of entities must read the same. Redis runs without an append-only file, as it ships; the embedded server of a project
@@ -19,26 +19,19 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import materialize_readers
 import numpy as np
 import polars as pl
 from materialize_data import (
-    CHANGED,
     END,
     FEATURES,
-    T0,
     WINDOWED,
     large_history,
     open_project,
@@ -48,163 +41,10 @@ from materialize_data import (
     write_large_history,
     write_orders,
 )
+from materialize_engines import AGAIN, ENGINES, FEAST, LIMITED, PACKED, RULE, THROUGH_FEAST, WITH_LOG, in_child
 
-FEAST = "Feast's materialize"
-RULE = "newest-wins rule, new entities"
-AGAIN = "newest-wins rule, every entity changed"
-WITH_LOG = "newest-wins rule, append-only file on"
-PACKED = "newest-wins rule, packed layout"
-LIMITED = "newest-wins rule, memory limit 1 GB"
-THROUGH_FEAST = "Feast's materialize with ArrowComputeEngine"
 TARGETS = {RULE: 14.0, AGAIN: 12.0, PACKED: 20.0, THROUGH_FEAST: 8.0}
 LIMIT_GB = 1.0
-BEGUN, ENDED = "begun", "ended"
-"""Files by which a run tells the reader beside it that it is at work."""
-
-
-def with_rule(root: Path, address: str) -> int:
-    return _materialized(open_project(root, address))
-
-
-def _materialized(project: Any, view: str = "stats") -> int:
-    project.offline, project.online, project.ledger.runs()  # opened, as Feast's store is before its clock starts
-    began = time.perf_counter()
-    (report,) = project.materializer.materialize(until=END, at=END, views=[view])
-    _Timer.seconds = time.perf_counter() - began
-    assert report.state == "succeeded", report.error
-    return report.rows_written
-
-
-def every_entity_again(root: Path, address: str) -> int:
-    """A second run in which every entity has a newer row, over all that the first left."""
-    project = open_project(root, address)
-    _materialized(project)
-    later = write_changes(root, 1.0)
-    project.close()
-    project = open_project(root, address)
-    project.offline, project.online, project.ledger.runs()
-    began = time.perf_counter()
-    (report,) = project.materializer.materialize(until=later, at=later, views=["stats"])
-    _Timer.seconds = time.perf_counter() - began
-    assert report.state == "succeeded", report.error
-    return report.rows_written
-
-
-def beside_readers(root: Path, address: str) -> int:
-    """A run as `tidemill materialize` makes it, over entities that have all changed; says when it is at work."""
-    from tidemill.materialize.priority import give_way
-
-    project = open_project(root, address)
-    project.offline, project.online, project.ledger.runs()
-    give_way(project)
-    (root / BEGUN).touch()
-    (report,) = project.materializer.materialize(until=CHANGED, at=CHANGED, views=["stats"])
-    (root / ENDED).touch()
-    assert report.state == "succeeded", report.error
-    return report.rows_written
-
-
-def packed(root: Path, address: str) -> int:
-    return _materialized(open_project(root, address, online_layout="packed"))
-
-
-def limited(root: Path, address: str) -> int:
-    return _materialized(open_project(root, address, memory_limit="1gb"))
-
-
-def windows(root: Path, address: str) -> int:
-    return _materialized(open_project(root, address), "windows")
-
-
-def _feast(root: Path, address: str, *, ours: bool) -> int:
-    from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
-    from feast.types import Float64, Int64
-    from feast.value_type import ValueType
-
-    plain: dict[str, Any] = {
-        "online_store": {"type": "redis", "connection_string": f"none:0,unix_socket_path={address[7:]}"},
-        "offline_store": {"type": "file"},
-    }
-    if ours:
-        (root / "feature_store.yaml").write_text(f"project: bench\ntidemill:\n  redis_url: {address}\n")
-        plain = {
-            "online_store": {"type": "tidemill.feast.online.TidemillRedisOnlineStore"},
-            "offline_store": {"type": "tidemill.feast.offline.PolarsOfflineStore"},
-            "batch_engine": {"type": "tidemill.feast.engine.ArrowComputeEngine"},
-        }
-    config = RepoConfig(
-        project="bench",
-        provider="local",
-        registry=str(root / f"registry_{ours}.db"),
-        entity_key_serialization_version=3,
-        repo_path=root,
-        **plain,
-    )
-    store = FeatureStore(config=config)
-    driver = Entity(name="driver", join_keys=["driver_id"], value_type=ValueType.INT64)
-    table = FeatureView(
-        name="stats",
-        entities=[driver],
-        ttl=timedelta(0),
-        schema=[Field(name="driver_id", dtype=Int64)]
-        + [Field(name=name, dtype=Float64 if place % 2 else Int64) for place, name in enumerate(FEATURES)],
-        source=FileSource(
-            name="stats",
-            path=str(root / "stats.parquet"),
-            timestamp_field="event_timestamp",
-            created_timestamp_column="created",
-        ),
-    )
-    store.apply([driver, table])
-    began = time.perf_counter()
-    store.materialize(T0 - timedelta(hours=1), END)
-    _Timer.seconds = time.perf_counter() - began  # its import and apply are not what is compared
-    return pl.scan_parquet(root / "stats.parquet").select(pl.col("driver_id").n_unique()).collect().item()
-
-
-def feast(root: Path, address: str) -> int:
-    return _feast(root, address, ours=False)
-
-
-def feast_with_engine(root: Path, address: str) -> int:
-    return _feast(root, address, ours=True)
-
-
-class _Timer:
-    seconds: float | None = None
-
-
-ENGINES: dict[str, Callable[[Path, str], int]] = {
-    FEAST: feast,
-    RULE: with_rule,
-    WITH_LOG: with_rule,
-    LIMITED: limited,
-    PACKED: packed,
-    AGAIN: every_entity_again,
-    THROUGH_FEAST: feast_with_engine,
-}
-"""Those that leave the same values, but for `AGAIN`, which is checked by itself."""
-OTHERS: dict[str, Callable[[Path, str], int]] = {"windows": windows, "beside readers": beside_readers}
-
-
-def run_one(engine: str, root: Path, address: str) -> None:
-    """The child: do it, and say how long it took and how much memory."""
-    began = time.perf_counter()
-    rows = (ENGINES | OTHERS)[engine](root, address)
-    seconds = _Timer.seconds or time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    cpu = resource.getrusage(resource.RUSAGE_SELF)
-    found = {"rows": rows, "seconds": seconds, "rate": rows / seconds, "peak_gb": peak}
-    print("RESULT " + json.dumps(found | {"cpu": cpu.ru_utime + cpu.ru_stime}))
-
-
-def in_child(engine: str, root: Path, address: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--engine", engine, "--root", str(root), "--address", address]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not lines:
-        raise SystemExit(f"{engine} failed:\n{done.stderr[-3_000:]}")
-    return json.loads(lines[-1].removeprefix("RESULT "))
 
 
 class Bench:
@@ -304,43 +144,12 @@ class Bench:
         project.close()
         return found
 
-    def readers(self) -> dict[str, float]:
-        """A reader's p99 alone, and while a run goes over the same entities, which all have changed.
-
-        Only what is read while the run is at work counts: not while its process starts or ends.
-        """
+    def readers(self) -> dict[str, Any]:
+        """A reader's waits alone and beside runs; see `materialize_readers`."""
         root = self.fresh("readers")
         write_history(root / "stats.parquet", self.entities)
         in_child(RULE, root, self.address)
-        assert write_changes(root, 1.0) == CHANGED
-        project = open_project(root, self.address)
-        rows = [{"driver_id": 1}]
-
-        def read_until(over: Callable[[], bool]) -> list[float]:
-            times = []
-            while not over():
-                began = time.perf_counter()
-                project.online.read("all", rows)
-                times.append((time.perf_counter() - began) * 1e6)
-                time.sleep(0.0005)
-            return times
-
-        deadline = time.monotonic() + 5
-        alone = read_until(lambda: time.monotonic() > deadline)
-        child = threading.Thread(target=in_child, args=("beside readers", root, self.address))
-        child.start()
-        while child.is_alive() and not (root / BEGUN).exists():
-            time.sleep(0.01)
-        during = read_until(lambda: (root / ENDED).exists() or not child.is_alive())
-        child.join()
-        assert (root / ENDED).exists(), "the run beside the reader failed"
-        project.close()
-        return {
-            "p50_alone": float(np.median(alone)),
-            "p99_alone": float(np.percentile(alone, 99)),
-            "p50_during": float(np.median(during)),
-            "p99_during": float(np.percentile(during, 99)),
-        }
+        return materialize_readers.measure(root, self.address)
 
 
 def some(entities: int) -> list[int]:
@@ -353,27 +162,47 @@ def _same_but_for(read: dict[str, list], before: dict[str, list], column: str, m
     assert read == expected, "an entity that changed reads otherwise"
 
 
-def run(entities: int, feast_entities: int, repeats: int) -> dict[str, Any]:
+def run(entities: int, feast_entities: int, repeats: int, *, only_readers: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"machine": platform.platform(), "entities": entities}
     found["versions"] = {name: version(name) for name in ("feast", "polars", "pyarrow", "redis")}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), entities=entities, feast_entities=feast_entities, repeats=repeats)
         try:
-            found["engines"] = bench.engines()
-            found["windows"] = bench.windows(found["engines"][RULE])
-            found["incremental"] = bench.incremental()
+            if not only_readers:
+                found |= _compared(bench)
             found["readers"] = bench.readers()
-            found["large"] = bench.large()
         finally:
             bench.close()
-    base = found["engines"][FEAST]["rate"]
-    found["ratios"] = {engine: one["rate"] / base for engine, one in found["engines"].items()}
     return found
+
+
+def _compared(bench: Bench) -> dict[str, Any]:
+    engines = bench.engines()
+    base = engines[FEAST]["rate"]
+    return {
+        "engines": engines,
+        "ratios": {engine: one["rate"] / base for engine, one in engines.items()},
+        "windows": bench.windows(engines[RULE]),
+        "incremental": bench.incremental(),
+        "large": bench.large(),
+    }
 
 
 def report(found: dict[str, Any]) -> None:
     print(f"{found['machine']}, {found['versions']}")
     print(f"\n{found['entities']:,} entities x {len(FEATURES)} features from Parquet into Redis")
+    if "engines" in found:
+        _report_engines(found)
+    one = found["readers"]
+    print(
+        f"a reader, microseconds: alone p50 {one['p50_alone']:,.0f} p99 {one['p99_alone']:,.0f}; "
+        f"during a run of {one['seconds']:.1f} s p50 {one['p50_during']:,.0f} p99 {one['p99_during']:,.0f}"
+    )
+    rounds = ", ".join(f"{ratio:.1f}" for ratio in one["ratios"])
+    print(f"  p99 x{one['ratio']:.1f}, the middle one of {rounds}; at most 3  {_held(one['ratio'] <= 3)}")
+
+
+def _report_engines(found: dict[str, Any]) -> None:
     for engine, one in found["engines"].items():
         ratio, target = found["ratios"][engine], TARGETS.get(engine)
         held = "" if target is None else f"  at least {target:g}  {_held(ratio >= target)}"
@@ -385,12 +214,6 @@ def report(found: dict[str, Any]) -> None:
     print(f"  {'ten times the entities, memory limit 1 GB':46} {_line(one)}  {_held(one['peak_gb'] <= LIMIT_GB)}")
     one = found["incremental"]
     print(f"\n1 % changed: {one['second']:.2f} s for {one['rows']:,} rows, after {one['first']:.2f} s for all")
-    one = found["readers"]
-    print(
-        f"a reader, microseconds: alone p50 {one['p50_alone']:,.0f} p99 {one['p99_alone']:,.0f}; "
-        f"during a run p50 {one['p50_during']:,.0f} p99 {one['p99_during']:,.0f} "
-        f"(x{one['p99_during'] / one['p99_alone']:.1f}, at most 3)"
-    )
 
 
 def _line(one: dict[str, Any]) -> str:
@@ -409,15 +232,10 @@ if __name__ == "__main__":
     parser.add_argument("--feast-entities", type=int, help="as many as the others get")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--engine")
-    parser.add_argument("--root", type=Path)
-    parser.add_argument("--address")
+    parser.add_argument("--readers", action="store_true", help="only how long readers wait beside a run")
     options = parser.parse_args()
-    if options.engine:
-        run_one(options.engine, options.root, options.address)
-        sys.exit(0)
-    entities = options.entities or (1_000_000 if options.full else 100_000)
-    outcome = run(entities, options.feast_entities or entities, options.repeats)
+    size = options.entities or (1_000_000 if options.full else 100_000)
+    outcome = run(size, options.feast_entities or size, options.repeats, only_readers=options.readers)
     report(outcome)
     if options.json:
         options.json.write_text(json.dumps(outcome, indent=2))

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 T0 = datetime(2024, 5, 1, tzinfo=UTC)
 END = T0 + timedelta(hours=2)
-CHANGED = END + timedelta(hours=3)
-"""When everything that `write_changes` writes is known."""
+ROUND = timedelta(hours=3)
+"""From one round of changes to the next."""
 FEATURES = [f"f{number}" for number in range(10)]
 WINDOWED = ["orders", "amount", "mean_amount", "largest"]
 _ENTITIES_AT_ONCE = 1_000_000
@@ -64,13 +64,15 @@ def _rows(entities: np.ndarray, *, first: float, last: float, seed: int) -> pl.D
 
 
 def write_changes(folder: Path, share: float) -> datetime:
-    """Some entities change an hour after the end. Returns when all of that is known."""
+    """Some entities change, a round after what they were last. Returns when all of that is known."""
     frame = pl.read_parquet(folder / "stats.parquet")
-    hours = pl.duration(hours=3)
-    changed = frame.sort("created").unique("driver_id", keep="last").sample(fraction=share, seed=9)
-    changed = changed.with_columns(pl.col("event_timestamp") + hours, pl.col("created") + hours, pl.col("f3") + 1)
+    newest = frame.sort("created").unique("driver_id", keep="last", maintain_order=True)
+    changed = newest.sample(fraction=share, seed=9).with_columns(
+        pl.col("event_timestamp") + ROUND, pl.col("created") + ROUND, pl.col("f3") + 1
+    )
     pl.concat([frame, changed.sort("event_timestamp")]).write_parquet(folder / "stats.parquet", row_group_size=100_000)
-    return CHANGED
+    rounds = (changed["created"].max() - T0) // ROUND  # type: ignore[operator] - there are some
+    return END + rounds * ROUND
 
 
 def write_orders(file: Path, events: int, entities: int) -> None:
