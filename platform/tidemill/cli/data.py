@@ -122,7 +122,8 @@ def _run_due(out: Output, project: Project, at: datetime, *, dry_run: bool) -> N
     reports = list(would_run(project, at)) if dry_run else worker.run_due(at)
     told = {report.view for report in reports}
     for letter in [one for one in worker.given_up(at) if one.view not in told]:
-        out.warn(f"{letter.view} was given up: {letter.error} Mend it, then `tidemill schedule retry {letter.view}`.")
+        cause = (letter.error or "its worker ended").rstrip(".")
+        out.warn(f"{letter.view} was given up: {cause}. Mend it, then `tidemill schedule retry {letter.view}`.")
     _print_runs(out, reports, dry_run=dry_run)
 
 

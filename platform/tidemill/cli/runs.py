@@ -161,10 +161,15 @@ def _schedule(project: Project) -> list[dict[str, Any]]:
 
     worker, now = _worker(project), project.clock.now()
     paused, given_up = _switches(project).paused(), {letter.view: letter for letter in worker.given_up(now)}
-    rows = []
+    waiting, rows = worker.waiting(now), []
     for task in worker.tasks:
         schedule, letter = task.schedule, given_up.get(task.name)
         pause = paused.get(task.name) or paused.get(EVERYTHING)
+        state, why = ("given up", None) if letter else ("on", None)
+        if pause:
+            state, why = "paused", pause.reason or None
+        elif not letter and task.name in waiting:
+            state, why = "waits", f"for {', '.join(waiting[task.name])}"
         rows.append(
             {
                 "task": task.name,
@@ -172,8 +177,8 @@ def _schedule(project: Project) -> list[dict[str, Any]]:
                 "schedule": f"{schedule.cron} {schedule.timezone}" if schedule.cron else f"every {schedule.every}",
                 "done_up_to": project.ledger.last_end(task.name, by=now),
                 "next": next_tick(schedule, now),
-                "state": "paused" if pause else "given up" if letter else "on",
-                "why": (pause.reason or None) if pause else None,
+                "state": state,
+                "why": why,
                 "error": letter.error if letter else None,
             }
         )

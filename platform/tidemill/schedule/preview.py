@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tidemill.materialize.run import DRY_RUN, RunReport
-from tidemill.schedule.due import due_runs
+from tidemill.errors import TidemillError
+from tidemill.materialize.run import DRY_RUN, FAILED, RunReport
+from tidemill.schedule.due import Due, due_runs
 from tidemill.schedule.switches import EVERYTHING, Switches
-from tidemill.schedule.tasks import Kind
+from tidemill.schedule.tasks import Kind, Task
 from tidemill.schedule.worker import Worker
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ def would_run(project: Project, at: datetime) -> Iterator[RunReport]:
         if not due or task.name in paused:
             continue
         if task.kind is Kind.MATERIALIZE:
-            yield from project.materializer.materialize(until=due[-1].tick, at=at, views=[task.subject], dry_run=True)
+            yield from _counted(project, task, due[-1], at)
         else:
             yield RunReport(view=task.name, start=due[0].start, end=due[-1].tick, state=DRY_RUN)
+
+
+def _counted(project: Project, task: Task, due: Due, at: datetime) -> list[RunReport]:
+    """What a view's run would send; why it would fail as things are, without keeping back what is said of others."""
+    try:
+        return project.materializer.materialize(until=due.tick, at=at, views=[task.subject], dry_run=True)
+    except TidemillError as error:
+        return [RunReport(view=task.name, start=due.start, end=due.tick, state=FAILED, error=str(error))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic, perf_counter
@@ -137,6 +137,13 @@ class Worker:
                     found.append(_report(task, due, state="given up", error=self._last_error(task, due)))
         return found
 
+    def waiting(self, at: datetime) -> dict[str, tuple[str, ...]]:
+        """The tasks that are due and wait for others to be done first, with those."""
+        at = as_utc(at)
+        due = [task for task in self.tasks if self._due(task, at)]
+        found = {task.name: tuple(self._held_up_by(task, at)) for task in due}
+        return {name: others for name, others in found.items() if others}
+
     def _may_be_due(self, task: Task, at: datetime) -> bool:
         """Whether a tick has passed since this worker last saw the task done; costs no query."""
         done = self._done.get(task.name)
@@ -147,8 +154,11 @@ class Worker:
 
     def _comes_now(self, task: Task, at: datetime) -> bool:
         """Whether everything the task depends on is done up to now."""
+        return next(self._held_up_by(task, at), None) is None
+
+    def _held_up_by(self, task: Task, at: datetime) -> Iterator[str]:
         schedules = {other.name: other.schedule for other in self.tasks}
-        return not any(is_owed(schedules[name], done=self._done_up_to(name, at), at=at) for name in task.after)
+        return (name for name in task.after if is_owed(schedules[name], done=self._done_up_to(name, at), at=at))
 
     def _due(self, task: Task, at: datetime) -> list[Due]:
         return due_runs(task.schedule, name=task.name, done=self._done_up_to(task.name, at), at=at)

@@ -238,3 +238,32 @@ def test_what_was_given_up_is_told_whenever_nothing_is_due(world: Any, run: Call
     run("schedule", "retry", "weather")
     assert "given up" not in run("materialize", "--due").output
     assert world.served("JFK") == [1.0]
+
+
+def test_what_waits_for_an_extraction_says_so_and_a_source_that_is_not_there_hides_nothing_else(
+    world: Any, run: Callable[..., Result]
+) -> None:
+    (world.root / "extract.py").write_text(
+        "from tidemill.extract import extracts\n\n"
+        "@extracts(source='weather')\n"
+        "def weather(start, end):\n"
+        "    return 1 / 0\n"
+    )
+    catalog, hourly = world.project.catalog, Schedule(cron="0 * * * *")
+    (source,) = catalog.sources
+    sources = (replace(source, schedule=hourly, path="data/nowhere"), replace(source, name="other"))
+    views = tuple(
+        replace(catalog.view("weather"), name=name, schedule=hourly, source=source)
+        for name, source in (("weather", "weather"), ("other", "other"))
+    )
+    world.project.catalogs.add(replace(catalog, sources=sources, views=views), at=T0)
+    shown = {row["task"]: row for row in json.loads(run("schedule", "show", "--json").stdout)}
+    assert (shown["weather"]["state"], shown["weather"]["why"]) == ("waits", "for extract:weather")
+    assert shown["other"]["state"] == shown["extract:weather"]["state"] == "on"
+
+    found = run("materialize", "--due", "--dry-run", "--json")
+    told = {report["view"]: report for report in json.loads(found.stdout)}
+    assert found.exit_code == 1
+    assert told["extract:weather"]["state"] == "dry-run"
+    assert (told["weather"]["state"], told["other"]["rows_written"]) == ("failed", 2)
+    assert "is not there" in told["weather"]["error"]
