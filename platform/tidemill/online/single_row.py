@@ -44,6 +44,7 @@ class SingleRow:
                 self._ages.append(_EVER if view.oldest_allowed is None else view.oldest_allowed)
             start += group.decoder.row_width
         self._events = events
+        self._youngest = min(self._ages)
         self._columns = columns_of_row(self._names, [slots[firsts[view] + column] for _, view, column in places], start)
 
     @classmethod
@@ -60,7 +61,7 @@ class SingleRow:
         if row is None:
             return None
         moments = [row[place] for place in self._events]
-        if None in moments or any(moment < at - age for moment, age in zip(moments, self._ages, strict=True)):
+        if None in moments or (min(moments) < at - self._youngest and not self._are_young(moments, at)):
             return None
         return OnlineResult(
             names=self._names,
@@ -70,6 +71,10 @@ class SingleRow:
             dtypes=self._dtypes,
             at=at,
         )
+
+    def _are_young(self, moments: Sequence[int], at: int) -> bool:
+        """Whether each view's value is young enough for that view."""
+        return all(moment >= at - age for moment, age in zip(moments, self._ages, strict=True))
 
     def _commands(self, row: Row) -> bytes | None:
         out = b""

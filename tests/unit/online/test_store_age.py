@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import polars as pl
 import pytest
 import redis
 from store_parts import HOUR, T0, catalog, feature, rows, view
@@ -12,6 +13,7 @@ from tidemill.clock import to_micros
 from tidemill.definitions import (
     Freshness,
     StalePolicy,
+    ValueType,
 )
 from tidemill.errors import (
     StaleFeaturesError,
@@ -28,6 +30,28 @@ def test_exactly_ttl_old_still_counts_and_a_microsecond_more_does_not(make):
     assert (inside.values["temp"], list(inside.statuses["temp"])) == ([20.5], [Status.PRESENT])
     assert (outside.values["temp"], list(outside.statuses["temp"])) == ([None], [Status.OUTSIDE_MAX_AGE])
     assert list(outside.event_times["temp"]) == [to_micros(T0)]
+
+
+def test_each_view_of_a_row_is_as_old_as_its_own_ttl_allows(make):
+    short = view("short", feature("temp"), feature("name", ValueType.STRING), ttl=HOUR)
+    long = view("long", feature("wind", ValueType.INT64), ttl=3 * HOUR)
+    store = make(catalog(short, long, view("ever", feature("height", ValueType.FLOAT))))
+    store.write("short", rows({"origin": "JFK", "temp": 20.5, "name": "Kennedy"}))
+    store.write("long", rows({"origin": "JFK", "wind": 7}))
+    store.write("ever", rows({"origin": "JFK", "height": 0.5}, height=pl.Float32, event=T0 - 100 * HOUR))
+    old, here = [Status.OUTSIDE_MAX_AGE], [Status.PRESENT]
+    for _ in range(2):  # the second time over a connection that has been used
+        for hours, values, statuses in (
+            (0, [[20.5], ["Kennedy"], [7], [0.5]], [here, here, here, here]),
+            (1, [[20.5], ["Kennedy"], [7], [0.5]], [here, here, here, here]),
+            (2, [[None], [None], [7], [0.5]], [old, old, here, here]),
+            (4, [[None], [None], [None], [0.5]], [old, old, old, here]),
+        ):
+            found = store.read("all", [{"origin": "JFK"}], at=T0 + hours * HOUR)
+            assert list(found.values.values()) == values
+            assert list(found.statuses.values()) == statuses
+            assert list(found.event_times["wind"]) == [to_micros(T0)]
+            assert found.all_present is (hours < 2)
 
 
 def test_the_instant_is_the_clock_s_where_none_is_given(make):
