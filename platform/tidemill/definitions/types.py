@@ -81,3 +81,15 @@ _POLARS: dict[ValueType, pl.DataType] = {
     ValueType.UNIX_TIMESTAMP: pl.Datetime("us", "UTC"),
     ValueType.JSON: pl.String(),
 }
+
+
+def from_seconds(seconds: pl.Series, wanted: pl.Datetime) -> pl.Series:
+    """Whole numbers as instants: seconds since 1970, as Feast takes them. Raises PolarsError for what is no instant."""
+    seconds, per_second = seconds.cast(pl.Int64), _TICKS[wanted.time_unit]
+    ticks = seconds * per_second
+    if not (ticks // per_second).equals(seconds, null_equal=True):
+        raise pl.exceptions.InvalidOperationError("it holds seconds beyond all times")
+    return ticks.cast(pl.Datetime(wanted.time_unit)).dt.replace_time_zone(wanted.time_zone)
+
+
+_TICKS = {"ms": 10**3, "us": 10**6, "ns": 10**9}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from tidemill.definitions.types import ValueType
+from tidemill.definitions.types import ValueType, from_seconds
 from tidemill.errors import SourceError
-
-_PER_SECOND = {"ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def cast_column(series: pl.Series, dtype: ValueType | None, wanted: pl.DataType, *, where: str) -> pl.Series:
@@ -50,16 +48,8 @@ def _cast_time(series: pl.Series, wanted: pl.DataType) -> pl.Series:
     if isinstance(wanted, pl.Datetime) and series.dtype == pl.Date:
         return series.cast(pl.Datetime(wanted.time_unit)).dt.replace_time_zone(wanted.time_zone)
     if isinstance(wanted, pl.Datetime) and series.dtype.is_integer():
-        return _from_seconds(series.cast(pl.Int64), wanted)
+        return from_seconds(series, wanted)
     return series.cast(wanted)
-
-
-def _from_seconds(seconds: pl.Series, wanted: pl.Datetime) -> pl.Series:
-    per_second = _PER_SECOND[wanted.time_unit]
-    ticks = seconds * per_second
-    if not (ticks // per_second).equals(seconds, null_equal=True):
-        raise pl.exceptions.InvalidOperationError("it holds seconds beyond all times")
-    return ticks.cast(pl.Datetime(wanted.time_unit)).dt.replace_time_zone(wanted.time_zone)
 
 
 def _message(series: pl.Series, wanted: object, where: str, why: str) -> str:

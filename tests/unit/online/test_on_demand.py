@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +36,9 @@ def texts(inputs):
 
 def broken(inputs):
     raise KeyError("y")
+
+def as_given(inputs):
+    return {"twice": [0 for _ in inputs["x"]], "half": inputs["x"]}
 
 def fractions(inputs):
     return {"twice": [0.5 for _ in inputs["x"]], "half": inputs["x"]}
@@ -99,3 +104,29 @@ def test_a_missing_request_field_is_asked_for(view):
 
 def test_an_empty_batch_gives_empty_columns(view, tmp_path: Path):
     assert evaluate(view("double"), tmp_path, {"x": []}) == {"twice": [], "half": []}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given"),
+    [
+        (ValueType.INT64, 2**63),
+        (ValueType.INT64, -(2**63) - 1),
+        (ValueType.DOUBLE, {"a": 1}),
+        (ValueType.DOUBLE, [1.0]),
+        (ValueType.INT64_LIST, [1.5]),
+        (ValueType.UNIX_TIMESTAMP, 2**60),
+    ],
+)
+def test_what_would_become_another_value_is_refused(view, tmp_path: Path, dtype: ValueType, given: Any):
+    with pytest.raises(DefinitionError, match=f"computed:half is declared {dtype.name}, but its values are not"):
+        evaluate(view("as_given", half=dtype), tmp_path, {"x": [given]})
+
+
+def test_whole_numbers_that_are_declared_as_times_are_seconds(view, tmp_path: Path):
+    found = evaluate(view("as_given", half=ValueType.UNIX_TIMESTAMP), tmp_path, {"x": [60, None]})
+    assert found["half"] == [datetime(1970, 1, 1, 0, 1, tzinfo=UTC), None]
+
+
+def test_the_widest_whole_numbers_are_kept(view, tmp_path: Path):
+    widest = [2**63 - 1, -(2**63), None]
+    assert evaluate(view("as_given", half=ValueType.INT64), tmp_path, {"x": widest})["half"] == widest
