@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 schedule_app = typer.Typer(help="Scheduled work: what is due, pause, resume, try again.", no_args_is_help=True)
 
+_LARGEST = 2**31 - 1  # of the numbers that both databases take
 _STATES = ("claimed", "succeeded", "failed")
 
 TaskArgument = Annotated[str, typer.Argument(help="A task as `schedule show` names it, backfill:VIEW, or * for all.")]
@@ -30,8 +31,10 @@ def register(app: typer.Typer) -> None:
 def runs(
     task: Annotated[str | None, typer.Argument(help="Only this view or task.", show_default=False)] = None,
     state: Annotated[str | None, typer.Option(help="claimed, succeeded or failed.", show_default=False)] = None,
-    explain: Annotated[int | None, typer.Option(help="Explain one run, by its id.", show_default=False)] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 30,
+    explain: Annotated[
+        int | None, typer.Option(min=1, max=_LARGEST, help="Explain one run, by its id.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=_LARGEST, help="How many, newest first.")] = 30,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:

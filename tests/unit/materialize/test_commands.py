@@ -135,6 +135,8 @@ def test_runs_asked_for_wrongly_are_not_an_empty_list(run: Callable[..., Result]
     with pytest.raises(InputError, match="claimed, succeeded, failed"):
         run("runs", "--state", "done")
     assert "No such run" in run("runs", "weather").stdout
+    for option in ("--explain", "--limit"):
+        assert run("runs", option, "9" * 20).exit_code == 2
 
 
 def test_a_backfill_that_was_paused_goes_on_with_the_same_command(world: Any, run: Callable[..., Result]) -> None:
