@@ -105,7 +105,8 @@ class Watch:
 
     def count(self, replies: Iterable[Any]) -> None:
         """The load's own commands have been answered."""
-        self._own += sum(map(self._reads_of, replies))
+        if self._reads_of is not nothing_read:  # a million replies are not asked in vain
+            self._own += sum(map(self._reads_of, replies))
 
     def hear(self, answer: Any) -> None:
         """What Redis said to the question; everything that was answered before has been counted."""
