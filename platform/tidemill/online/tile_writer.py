@@ -188,7 +188,7 @@ class _Delivery:
         while kept:
             named = [row for row in kept if names[row] is not None]
             command = self._few.command(rows.take(kept), [name for row in kept if (name := names[row]) is not None], at)
-            answer = yield FewStep(script=self._few.script, command=command, retry=bool(named))
+            answer = yield FewStep(script=self._few.script, command=command, retry=len(named) == len(kept))
             seen = {named[place - 1] for place in self._seen(answer)}
             if not seen:
                 break

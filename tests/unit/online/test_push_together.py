@@ -211,3 +211,16 @@ def test_a_key_of_another_kind_in_redis_fails_only_who_meets_it(store: OnlineSto
     assert store.read_features(["carriers:carriers_count"], [{"carrier": f"C{n}"} for n in range(3)]).values == {
         "carriers_count": [1, 0, 1]
     }
+
+
+def test_events_are_sent_again_over_a_new_connection_only_where_each_has_an_id(store: OnlineStore) -> None:
+    writer = writer_of(store, "departed")
+
+    def is_sent_again(*events: dict[str, Any]) -> bool:
+        found = writer.few_rows(list(events), NOW)
+        assert found is not None
+        return next(writer.tiles.few_steps(found, at=AT)).retry
+
+    assert is_sent_again(departure(1), departure(2))
+    assert not is_sent_again(departure(1), departure(2, id=None))
+    assert not is_sent_again(departure(2, id=None))
