@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tidemill.definitions.choices import AggregationFunction, CatchUp, StalePolicy
 from tidemill.definitions.types import ValueType
 from tidemill.errors import NotDefinedError
 
@@ -26,38 +26,6 @@ T = TypeVar("T", bound="_Named")
 
 class _Named:
     name: str
-
-
-class AggregationFunction(StrEnum):
-    COUNT = "count"
-    SUM = "sum"
-    MEAN = "mean"
-    MIN = "min"
-    MAX = "max"
-    VAR = "var"
-    STD = "std"
-    FIRST = "first"
-    LAST = "last"
-    COUNT_DISTINCT = "count_distinct"
-
-
-class StalePolicy(StrEnum):
-    """What a read does with a value older than the view's freshness objective."""
-
-    SERVE = "serve"
-    NULL = "null"
-    REFUSE = "refuse"
-
-
-class CatchUp(StrEnum):
-    """What is done about ticks that were missed while nothing ran."""
-
-    LATEST = "latest"
-    """One run, up to the newest of them."""
-    ALL = "all"
-    """One run for each of them, in order."""
-    SKIP = "skip"
-    """Nothing; the next tick does their work as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
