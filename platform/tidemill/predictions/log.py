@@ -9,6 +9,7 @@ exactly as they were written, whatever types a model's features have. A float th
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -89,6 +90,7 @@ class PredictionLog:
         self._writing = threading.Lock()
         self._syncing = threading.Lock()
         self._written = self._synced = 0
+        self._lost: list[range] = []  # writes of which nobody can tell whether the disk has them
         self._token, self._pid = _process_token(), os.getpid()
         self._count = self._segments = 0
         self._under_way: dict[int, float] = {}  # by thread, since when
@@ -176,7 +178,6 @@ class PredictionLog:
             if self.sync:
                 self._wait_until_synced(ticket)
         except OSError as error:
-            self._abandon_segment()
             raise UnavailableError(
                 f"The prediction log in {self.folder} cannot be written: {error.strerror}.",
                 hint="Answers are withheld until it can be; make room or mend the disk.",
@@ -187,7 +188,11 @@ class PredictionLog:
     def _write(self, lines: bytes, *, at: int) -> int:
         with self._writing:
             self._renew_after_fork()
-            self._segment_for(_hour_of_micros(at)).write(lines)
+            try:
+                self._segment_for(_hour_of_micros(at)).write(lines)
+            except OSError:
+                self._abandon_segment()
+                raise
             self._written += 1
             return self._written
 
@@ -207,19 +212,28 @@ class PredictionLog:
     def _wait_until_synced(self, ticket: int) -> None:
         """Group commit: whoever holds the lock syncs for everybody who wrote before."""
         with self._syncing:
+            if any(ticket in writes for writes in self._lost):
+                raise OSError(errno.EIO, "a write beside this one failed", str(self.folder))
             if self._synced >= ticket:
                 return
             with self._writing:
                 upto = self._written
                 sync = None if self._segment is None else self._segment.later_sync()
-            if sync is not None:
-                sync()
+            try:
+                if sync is not None:
+                    sync()
+            except OSError:
+                with self._writing:
+                    self._abandon_segment()
+                raise
             self._synced = upto
 
     def _abandon_segment(self) -> None:
-        """After a failed write the file may end in half a line; nothing may follow it."""
-        with self._writing:
-            segment, self._segment = self._segment, None
+        """After a failed write the file may end in half a line; nothing may follow it. For whoever holds `_writing`."""
+        segment, self._segment = self._segment, None
+        if self.sync and self._synced < self._written:
+            self._lost.append(range(self._synced + 1, self._written + 1))
+            self._synced = self._written
         if segment is not None:
             segment.close()
 

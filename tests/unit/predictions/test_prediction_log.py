@@ -15,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from waiting import wait_until
 
 from tidemill.clock import to_micros
 from tidemill.errors import UnavailableError
@@ -339,3 +340,32 @@ def test_a_damaged_line_is_skipped_and_reported_and_keeps_no_other_segment_from_
     assert len(log.compact(before=NOON + timedelta(days=1))) == 1
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".jsonl", ".parquet"]
     assert log.scan()["prediction_id"].to_list() == ["p-0", "p-1", "p-8", "p-9"]
+
+
+def test_what_was_written_beside_a_record_that_the_disk_refused_is_not_taken_for_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = PredictionLog(tmp_path, sync=True)
+
+    def refuse(_descriptor: int) -> None:
+        monkeypatch.undo()
+        beside.start()
+        wait_until(lambda: log._written == 2)
+        raise OSError(errno.EIO, "Input/output error")
+
+    refused: list[str] = []
+
+    def append() -> None:
+        try:
+            log.append([record(1)])
+        except UnavailableError as error:
+            refused.append(str(error))
+
+    beside = threading.Thread(target=append)
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UnavailableError, match="cannot be written"):
+        log.append([record(0)])
+    beside.join()
+    assert len(refused) == 1
+    log.append([record(2)])
+    log.close()
