@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # One thread for each numerical library: two test processes share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +22,7 @@ import prometheus_client  # noqa: F401
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from postgres_server import PostgresServer, find_binaries, running
+from waiting import PATIENCE
 
 from tidemill.settings import Settings
 
@@ -54,6 +60,36 @@ def users_code() -> Iterator[None]:
         del sys.modules[name]
     if imported:
         gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """The tests of a file leave the process as they found it: which ones come after them in it is chance."""
+    environment, threads, before = dict(os.environ), set(threading.enumerate()), _of_the_process()
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        if thread.name == "tqdm_monitor":  # watches Feast's progress bars from the first one on, and does nothing else
+            continue
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), f"{thread.name} was left running"
+    assert _of_the_process() == before
+    changed = {name for name in environment | dict(os.environ) if os.environ.get(name) != environment.get(name)}
+    imports = {name for name in changed - set(environment) if not name.startswith(("TIDEMILL_", "TZ"))}
+    assert changed - imports - {"PYTEST_CURRENT_TEST"} == set(), "the environment was changed"
+
+
+def _of_the_process() -> dict[str, Any]:
+    """What threads share and libraries leave alone when they are imported."""
+    limits = {name: getattr(resource, name) for name in ("RLIMIT_NOFILE", "RLIMIT_FSIZE")}
+    return {
+        "working directory": Path.cwd(),
+        "time zone": time.tzname,
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)],
+        "limits": {name: resource.getrlimit(number) for name, number in limits.items()},
+        "where modules are found": list(sys.path),
+        "compiled files are written": not sys.dont_write_bytecode,
+        "garbage is collected": gc.isenabled() and gc.get_freeze_count() == 0,
+    }
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,15 @@ sys.path.insert(0, str(Path(__file__).parent))  # the repository is imported by 
 from rides import CONFIGURATION, DEFINITIONS, NOON, PRICES, write_data
 
 
+@pytest.fixture(scope="module", autouse=True)
+def feasts_own_store_starts_no_threads() -> Iterator[None]:
+    """Dask computes for it, in threads that live as long as the process."""
+    import dask
+
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository after Feast's own apply; copied for each test."""
