@@ -12,6 +12,7 @@ import polars as pl
 
 from tidemill.definitions.catalog import Catalog, Feature, View
 from tidemill.definitions.on_demand import evaluate, gather_inputs
+from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError
 from tidemill.offline.append import append_rows, as_frame, find_appended
 from tidemill.offline.cutoffs import served_cutoffs
@@ -112,7 +113,8 @@ class OfflineStore:
         if found.is_windowed:
             return self._windows(found, asked, cutoff, "us", wanted, filter_known, known=known)
         cutoff = cutoff if known is None else np.minimum(cutoff, known)
-        return self._values(found, asked, rows, at, cutoff, "us", wanted, filter_known)
+        values = self._values(found, asked, rows, at, cutoff, "us", wanted, filter_known)
+        return self._as_kept_online(values, found, wanted)
 
     def values_of(
         self, view: View, keys: pl.DataFrame, at: Instants, cutoff: Instants, *, filter_known: bool = True
@@ -234,7 +236,7 @@ class OfflineStore:
         if mode == "served" and item.view.schedule is not None:
             micros = rescale(spine.instants, spine.unit, "us")
             cutoff = rescale(served_cutoffs(item.view, micros, self._ledger), "us", spine.unit)
-        return self._values(
+        values = self._values(
             item.view,
             keys,
             len(spine),
@@ -246,6 +248,14 @@ class OfflineStore:
             room=room,
             with_times=False,
         )
+        return self._as_kept_online(values, item.view, item.features) if mode == "served" else values
+
+    def _as_kept_online(self, values: pl.DataFrame, view: View, features: Sequence[Feature]) -> pl.DataFrame:
+        """Values as serving has them: Feast's format keeps whole seconds of a row's times, windows keep all of them."""
+        if self._settings is None or self._settings.online_layout != "feast" or view.is_windowed or not view.online:
+            return values
+        times = [feature.name for feature in features if feature.dtype is ValueType.UNIX_TIMESTAMP]
+        return values.with_columns(pl.col(times).dt.truncate("1s")) if times else values
 
     def _values(
         self,

@@ -9,10 +9,13 @@ import polars as pl
 import pytest
 from workshop import Workshop, ask, at
 
+from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Schedule, Stream
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError
 from tidemill.offline.instants import NEVER
+from tidemill.offline.store import OfflineStore
+from tidemill.settings import Settings
 
 
 class RecordedRuns:
@@ -92,3 +95,18 @@ def test_values_at_takes_cutoffs_of_the_callers(workshop: Workshop):
     asked = np.array([micros(3), micros(3), micros(4)])
     found = workshop.store.values_at("v", keys, asked, np.array([micros(1), micros(3), micros(1)]))
     assert found.rows() == [(10, at(0)), (11, at(2)), (None, None)]
+
+
+@pytest.mark.parametrize(("layout", "kept"), [("feast", timedelta(0)), ("packed", timedelta(milliseconds=750))])
+def test_times_are_as_fine_as_the_online_store_keeps_them(workshop: Workshop, layout: str, kept: timedelta):
+    fine = at(0) + timedelta(milliseconds=750)
+    workshop.view(
+        "v", workshop.source("s", {"id": [1], "event": [at(0)], "x": [fine]}), {"x": ValueType.UNIX_TIMESTAMP}
+    )
+    settings = Settings.model_validate({"online_layout": layout})
+    store = OfflineStore(root=workshop.root, catalog=workshop.catalog, settings=settings)
+    spine = ask((1, at(1)))
+    assert store.training_set("v:x", spine, mode="served").collect()["x"].to_list() == [at(0) + kept]
+    assert store.training_set("v:x", spine, mode="event").collect()["x"].to_list() == [fine]
+    now = np.array([to_micros(at(1))])
+    assert store.values_at("v", spine.select("id"), now, now)["x"].to_list() == [at(0) + kept]
