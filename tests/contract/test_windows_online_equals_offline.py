@@ -241,3 +241,20 @@ def too_old(life: list[tuple[int, list[dict]]], at: int) -> set[str]:
     """Events that no window holds any more; whether they repeat is of no consequence."""
     oldest = at - 14 * 60 * MINUTE
     return {event["id"] for _, events in life for event in events if event["event"] < oldest}
+
+
+def test_estimates_of_distinct_values_are_equal_also_where_they_are_not_exact(world: World) -> None:
+    values = np.random.default_rng(3).integers(0, 10**9, 400).tolist()
+    for start in range(0, len(values), 40):  # over several tiles, in several pushes
+        minute = start // 40
+        events = [
+            an_event(start + place, minute, 0, delay=value, distance=value / 2, ticks=1)
+            for place, value in enumerate(values[start : start + 40])
+        ]
+        world.history += events
+        world.push(events, START_US + minute * MINUTE)
+        world.assert_agree(START_US + minute * MINUTE)
+    (found,) = world.online(START_US + 9 * MINUTE, [(ROUTE, ("JFK", 1))])
+    assert found["delay_count_1h"] == 400
+    assert found["delay_count_distinct_1h"] not in (None, len(set(values)))
+    assert found["delay_count_distinct_1h"] == pytest.approx(len(set(values)), rel=4 * 0.065)

@@ -1,8 +1,12 @@
-"""Counting distinct values approximately: HyperLogLog (Flajolet et al. 2007) with 256 registers.
+"""Counting distinct values approximately: HyperLogLog (Flajolet, Fusy, Gandouet and Meunier 2007) with 256 registers.
 
-The standard error is 1.04 / sqrt(256) = 6.5 %; small counts are told by linear counting and are exact but for rare
-collisions. Values are hashed by this module's own functions, so that a value has the same register on every machine,
-offline and online. Numbers hash by their value and not by their type: 5, 5.0 and True-as-1 agree with their equals.
+The standard error of m registers is 1.04 / sqrt(m) (their theorem 1), which is 6.5 % for 256. Counts up to a few
+hundred are told by linear counting (Whang et al. 1990), whose error is smaller, and are estimates as well: values that
+share a register count once. Of nine distinct values some two do so in 13 % of all cases (1 less the product of
+`1 - i / 256` for i from 0 to 8), of twenty in 53 %; the answer is then mostly one or two beside the truth.
+
+Values are hashed by this module's own functions, so that a value has the same register on every machine, offline and
+online. Numbers hash by their value and not by their type: 5, 5.0 and True-as-1 agree with their equals.
 """
 
 from __future__ import annotations

@@ -41,3 +41,25 @@ def test_equal_numbers_of_any_type_are_one_value() -> None:
     assert len({tuple(map(tuple, (side.tolist() for side in registers_of(column)))) for column in columns}) == 1
     assert registers_of(pl.Series([True]))[0] == registers_of(pl.Series([1]))[0]
     assert registers_of(pl.Series([-0.0]))[0] == registers_of(pl.Series([0]))[0]
+
+
+@pytest.mark.parametrize(("count", "exact"), [(3, 0.990), (9, 0.866), (20, 0.362)], ids=["three", "nine", "twenty"])
+def test_few_values_are_told_exactly_as_often_as_the_documentation_says(count: int, exact: float) -> None:
+    found = many_sketches(count, of_each=4_000)
+    assert (found == count).mean() == pytest.approx(exact, abs=0.03)
+    assert np.abs(found - count).max() <= max(2, count // 3)
+
+
+@pytest.mark.parametrize("count", [50, 1_000, 10_000])
+def test_the_error_is_that_of_the_formula(count: int) -> None:
+    found = many_sketches(count, of_each=200)
+    assert np.sqrt(((found - count) ** 2).mean()) / count < 1.04 / np.sqrt(REGISTERS) * 1.2
+
+
+def many_sketches(count: int, *, of_each: int) -> np.ndarray:
+    """Estimates of so many sets of `count` distinct numbers."""
+    values = pl.Series(np.random.default_rng(7).integers(-(2**62), 2**62, count * of_each))
+    registers = np.zeros((of_each, REGISTERS), dtype=np.uint8)
+    index, run = registers_of(values)
+    np.maximum.at(registers.reshape(-1), np.repeat(np.arange(of_each), count) * REGISTERS + index, run)
+    return estimate(registers)
