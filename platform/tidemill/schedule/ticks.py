@@ -3,7 +3,9 @@
 Ticks are whole years of calendar arithmetic, made once and kept, because a training set asks for the newest tick of a
 million instants. When clocks change, a schedule at fixed hours fires once for each time it names: a time that is
 skipped fires as the clocks change, a time that is repeated fires the first time. A schedule whose hour field begins
-with `*` follows elapsed time instead: an hourly one fires every hour. A fixed interval counts from 1970-01-01 UTC.
+with `*` follows elapsed time instead: an hourly one fires every hour, but for a change of half an hour (Lord Howe
+Island), when its minute of the clock comes 30 or 90 minutes after the last. A fixed interval counts from 1970-01-01
+UTC.
 """
 
 from __future__ import annotations

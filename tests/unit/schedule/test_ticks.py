@@ -170,6 +170,21 @@ def test_half_an_hour_of_daylight_saving_is_respected() -> None:
     assert found == ["04-01 14:00", "04-01 14:30"]
 
 
+@pytest.mark.parametrize("day", ["2023-04-01", "2023-09-30"])
+@pytest.mark.parametrize(("minute", "apart"), [(5, 90), (45, 30)])
+def test_an_hourly_schedule_keeps_its_minute_where_clocks_change_by_half_an_hour(
+    day: str, minute: int, apart: int
+) -> None:
+    # Lord Howe Island: 02:00 became 01:30 on 2 April 2023, and 02:30 on 1 October.
+    start = datetime.fromisoformat(f"{day}T10:00").replace(tzinfo=UTC)
+    ticks = ticks_between(
+        Schedule(cron=f"{minute} * * * *", timezone="Australia/Lord_Howe"), start, start + timedelta(hours=12)
+    )
+    minutes = np.diff(ticks) // 60_000_000
+    assert sorted(set(minutes.tolist())) == sorted({60, apart})
+    assert (minutes == apart).sum() == 1
+
+
 def test_an_instant_before_any_tick_has_none() -> None:
     assert newest_ticks(Schedule(every=timedelta(hours=1)), np.array([NEVER])).tolist() == [NEVER]
     assert (
