@@ -7,6 +7,8 @@ import polars as pl
 from tidemill.definitions.types import ValueType, from_seconds
 from tidemill.errors import SourceError
 
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
 
 def cast_column(series: pl.Series, dtype: ValueType | None, wanted: pl.DataType, *, where: str) -> pl.Series:
     """A column in its declared type. Raises SourceError where a value would be lost.
@@ -29,6 +31,8 @@ def cast_column(series: pl.Series, dtype: ValueType | None, wanted: pl.DataType,
                     hint="Declare the feature as a float, or write the source with whole numbers.",
                 )
             return cast
+        if series.dtype == pl.String and wanted == pl.Boolean:
+            return as_flags(series)
         return series.cast(wanted)
     except pl.exceptions.PolarsError as error:
         declared = wanted if dtype is None else dtype.name
@@ -36,6 +40,18 @@ def cast_column(series: pl.Series, dtype: ValueType | None, wanted: pl.DataType,
             _message(series, declared, where, str(error).splitlines()[0]),
             hint="Correct the feature's type, or write the source with the declared one.",
         ) from None
+
+
+def as_flags(texts: pl.Series) -> pl.Series:
+    """What folders' names say of a boolean: `true`, `false`, `1` and `0`, in capitals or not.
+
+    Raises InvalidOperationError, naming it, for anything else.
+    """
+    flags = texts.str.to_lowercase().replace_strict(_FLAGS, default=None, return_dtype=pl.Boolean)
+    wrong = texts.filter(flags.is_null() & texts.is_not_null())
+    if len(wrong):
+        raise pl.exceptions.InvalidOperationError(f"{wrong[0]!r} is neither true nor false")
+    return flags
 
 
 def _cast_time(series: pl.Series, wanted: pl.DataType) -> pl.Series:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from tidemill.definitions.types import ValueType
 from tidemill.offline.arrow_numbers import as_mask, as_numbers, as_series
+from tidemill.offline.casting import as_flags
 from tidemill.offline.families import family
 from tidemill.offline.instants import is_instant, to_instants
 from tidemill.offline.side_by_side import few_at_a_time
@@ -108,7 +109,8 @@ def as_declared(keys: pl.DataFrame, types: Sequence[ValueType]) -> pl.DataFrame:
 class _IntegerCoder:
     """Codes of whole numbers: a table for a narrow range, a hash join for a wide one."""
 
-    def __init__(self, values: Codes) -> None:
+    def __init__(self, values: Codes, *, are_flags: bool = False) -> None:
+        self._are_flags = are_flags
         self._least = int(values.min()) if len(values) else 0
         greatest = int(values.max()) if len(values) else -1
         span = greatest - self._least + 1
@@ -155,6 +157,8 @@ class _IntegerCoder:
         return int(first), int(np.searchsorted(self._distinct, np.int64(greatest), side="right"))
 
     def codes(self, column: pa.ChunkedArray) -> Codes:
+        if self._are_flags and family(column.type) == "text":
+            column = _flags_in_text(column)
         values, missing = _whole_numbers(column)
         found = self.codes_of(values)
         if missing is not None:
@@ -207,7 +211,7 @@ def _fit_column(series: pl.Series, dtype: ValueType) -> tuple[_Coder, Codes]:
         coder: _Coder = _TextCoder(values.drop_nulls().unique().sort())
         return coder, coder.codes(pa.chunked_array([values.to_arrow(compat_level=pl.CompatLevel.oldest())]))
     numbers, missing = _whole_numbers(column)
-    coder = _IntegerCoder(numbers if missing is None else numbers[~missing])
+    coder = _IntegerCoder(numbers if missing is None else numbers[~missing], are_flags=dtype is ValueType.BOOL)
     return coder, coder.codes(column)
 
 
@@ -272,6 +276,15 @@ def _numbers_in_text(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         return as_numbers(pc.fill_null(column.cast(pa.int64()), 0))
     except pa.ArrowInvalid:
         raise KeyTypeError(f"is {column.type}, but the keys are whole numbers") from None
+
+
+def _flags_in_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The same of keys that are true or false."""
+    try:
+        flags = as_flags(pl.Series(pl.from_arrow(column)).cast(pl.String))
+    except pl.exceptions.InvalidOperationError as error:
+        raise KeyTypeError(f"is {column.type}, but the keys are BOOL, and {error}") from None
+    return pa.chunked_array([flags.to_arrow()])
 
 
 def _may_miss(column: pa.ChunkedArray) -> bool:

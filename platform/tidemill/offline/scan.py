@@ -12,6 +12,7 @@ import pyarrow as pa
 from tidemill.definitions.catalog import Catalog, Source
 from tidemill.definitions.types import ValueType
 from tidemill.errors import SourceError
+from tidemill.offline.casting import cast_column
 from tidemill.offline.data_file import DataFile
 from tidemill.offline.files import RowGroup, SourceFiles
 from tidemill.offline.instants import NEVER, Unit, to_instants
@@ -132,7 +133,7 @@ def _scan_files(
         stored = next((name for name in files[0].schema.names if mapping.get(name, name) == event), event)
         frame = _narrowed(frame, stored, between, unit)
     frame = frame.with_columns(
-        _constant(name, value, types.get(mapping.get(name, name))) for name, value in partition.items()
+        _constant(name, value, types.get(mapping.get(name, name)), source) for name, value in partition.items()
     )
     names = {stored: defined for stored, defined in mapping.items() if stored in {*files[0].schema.names, *partition}}
     frame = frame.rename(names)
@@ -165,8 +166,12 @@ def _lazy(files: list[DataFile]) -> pl.LazyFrame:
     return pl.DataFrame(pl.from_arrow(in_known_zones(pa.concat_tables(tables)))).lazy()
 
 
-def _constant(name: str, value: str | None, dtype: ValueType | None) -> pl.Expr:
+def _constant(name: str, value: str | None, dtype: ValueType | None, source: Source) -> pl.Expr:
     wanted = None if dtype is None else dtype.polars()
+    if dtype is ValueType.BOOL:
+        text = pl.Series(name, [value], dtype=pl.String)
+        flag = cast_column(text, dtype, pl.Boolean(), where=f"source {source.name!r}, said by a folder,")
+        return pl.lit(flag[0], pl.Boolean).alias(name)
     literal = pl.lit(value, pl.String)
     return (literal if wanted is None else literal.cast(wanted)).alias(name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from workshop import MICROS, Workshop, ask, at
 
+from tidemill.definitions.catalog import Aggregation, AggregationFunction
 from tidemill.definitions.types import ValueType
+from tidemill.errors import SourceError
 
 
 def test_relative_paths_start_at_the_projects_folder(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory):
@@ -80,6 +82,57 @@ def test_a_number_in_a_folders_name_may_be_a_key(workshop: Workshop):
     workshop.view("v", workshop.source("s", path="s"), {"x": ValueType.INT64})
     assert workshop.collect("v:x", ask((11, at(1)), (7, at(1)), (8, at(1))))["x"].to_list() == [11, 7, None]
     assert sorted(workshop.store.latest("v", end=at(1))["id"].to_list()) == [7, 11]
+
+
+def in_folders(workshop: Workshop, *flags: str) -> None:
+    """A source in folders called by a boolean, the rows of each by its place."""
+    for number, flag in enumerate(flags):
+        folder = workshop.root / "s" / f"b={flag}"
+        folder.mkdir(parents=True)
+        pl.DataFrame({"event": [at(0)], "id": [number], "x": [number]}).write_parquet(folder / "a.parquet")
+    workshop.source("s", path="s")
+
+
+@pytest.mark.parametrize("names", [("true", "false"), ("True", "False"), ("1", "0")])
+def test_a_boolean_in_a_folders_name_may_be_a_key_or_a_feature(workshop: Workshop, names: tuple[str, str]):
+    in_folders(workshop, *names, "__HIVE_DEFAULT_PARTITION__")
+    source = workshop.sources[0]
+    workshop.view("keyed", source, {"x": ValueType.INT64}, keys={"b": ValueType.BOOL})
+    workshop.view("told", source, {"b": ValueType.BOOL})
+    flags = pl.DataFrame({"b": [False, True, None], "event_timestamp": [at(1)] * 3})
+    assert workshop.collect("keyed:x", flags)["x"].to_list() == [1, 0, None]
+    assert workshop.collect("told:b", ask((0, at(1)), (1, at(1)), (2, at(1))))["b"].to_list() == [True, False, None]
+    assert sorted(workshop.store.latest("keyed", end=at(1)).select("b", "x").rows()) == [(False, 1), (True, 0)]
+
+
+COUNTED = Aggregation(
+    name="n", function=AggregationFunction.COUNT, column="x", window=timedelta(hours=1), hop=timedelta(minutes=5)
+)
+
+
+def test_a_boolean_in_a_folders_name_may_be_the_key_of_windows(workshop: Workshop):
+    in_folders(workshop, "true", "false")
+    flag = {"b": ValueType.BOOL}
+    workshop.view("v", workshop.sources[0], {"n": ValueType.INT64}, keys=flag, aggregations=(COUNTED,))
+    flags = pl.DataFrame({"b": [False, True], "event_timestamp": [at(0), at(5)]})
+    assert workshop.collect("v:n", flags)["n"].to_list() == [1, 0]
+
+
+@pytest.mark.parametrize("view", ["keyed", "told", "counted"])
+def test_a_folders_name_that_is_no_boolean_is_named(workshop: Workshop, view: str):
+    in_folders(workshop, "true", "maybe")
+    source, flag = workshop.sources[0], {"b": ValueType.BOOL}
+    match view:
+        case "keyed":
+            workshop.view("v", source, {"x": ValueType.INT64}, keys=flag)
+        case "told":
+            workshop.view("v", source, flag)
+        case _:
+            workshop.view("v", source, {"n": ValueType.INT64}, keys=flag, aggregations=(COUNTED,))
+    spine = ask((1, at(0)), b=[True]) if view != "told" else ask((1, at(0)))
+    feature = {"keyed": "x", "told": "b", "counted": "n"}[view]
+    with pytest.raises(SourceError, match=r"source 's'.*'maybe' is neither true nor false"):
+        workshop.collect(f"v:{feature}", spine)
 
 
 def test_a_delta_table_is_read_as_it_stands_now(workshop: Workshop):
