@@ -136,11 +136,8 @@ def _converted(values: pl.Series, dtype: pl.DataType, source: str) -> pl.Series:
 def _instants(values: pl.Series, dtype: pl.Datetime, source: str) -> pl.Series:
     zone = values.dtype.time_zone  # pyright: ignore[reportAttributeAccessIssue] - checked to be a Datetime
     if dtype.time_zone is not None:
-        values = (
-            values.dt.replace_time_zone(dtype.time_zone)
-            if zone is None
-            else values.dt.convert_time_zone(dtype.time_zone)
-        )
+        known = values.dt.replace_time_zone("UTC") if zone is None else values
+        values = known.dt.convert_time_zone(dtype.time_zone)
     elif zone is not None:
         values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     converted = values.dt.cast_time_unit(dtype.time_unit)

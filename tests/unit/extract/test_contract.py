@@ -139,6 +139,17 @@ def test_types_that_lose_nothing_are_brought_to_the_declared_one(values, declare
     assert found.null_count() == values.null_count()
 
 
+@pytest.mark.parametrize("hour", [1, 2], ids=["of which there are two", "of which there is none"])
+def test_a_time_without_a_zone_is_utc_whatever_zone_the_contract_shows_it_in(hour: int):
+    # New York, 2013: 01:30 on 3 November came twice, 02:30 on 10 March never.
+    day = datetime(2013, 11, 3) if hour == 1 else datetime(2013, 3, 10)
+    naive = pl.Series("x", [day + timedelta(hours=hour, minutes=30), None], dtype=pl.Datetime("us"))
+    contract = Contract(columns={"x": pl.Datetime("us", "America/New_York")})
+    found = conform(naive.to_frame(), contract, "orders").get_column("x")
+    assert found.dtype == pl.Datetime("us", "America/New_York")
+    assert found.dt.convert_time_zone("UTC").to_list() == naive.dt.replace_time_zone("UTC").to_list()
+
+
 def test_volume_grows_with_the_interval_and_of_a_part_only_the_most_is_asked():
     contract = Contract(columns={"id": str}, rows=(10, 20))
     assert contract.volume(DAY) == (10, 20)
