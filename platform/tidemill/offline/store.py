@@ -251,11 +251,13 @@ class OfflineStore:
         return self._as_kept_online(values, item.view, item.features) if mode == "served" else values
 
     def _as_kept_online(self, values: pl.DataFrame, view: View, features: Sequence[Feature]) -> pl.DataFrame:
-        """Values as serving has them: Feast's format keeps whole seconds of a row's times, windows keep all of them."""
-        if self._settings is None or self._settings.online_layout != "feast" or view.is_windowed or not view.online:
+        """Values as serving has them: whole seconds of times in lists, and in Feast's format of all times of a row;
+        windows keep all of them."""
+        if self._settings is None or view.is_windowed or not view.online:
             return values
-        times = [feature.name for feature in features if feature.dtype is ValueType.UNIX_TIMESTAMP]
-        return values.with_columns(pl.col(times).dt.truncate("1s")) if times else values
+        packed = self._settings.online_layout == "packed"
+        times = [feature for feature in features if feature.dtype.element is ValueType.UNIX_TIMESTAMP]
+        return values.with_columns(_whole_seconds(time) for time in times if time.dtype.is_list or not packed)
 
     def _values(
         self,
@@ -356,6 +358,11 @@ class OfflineStore:
                     feature.name, values[feature.name], feature.dtype.polars()
                 )
         return results
+
+
+def _whole_seconds(time: Feature) -> pl.Expr:
+    column = pl.col(time.name)
+    return column.list.eval(pl.element().dt.truncate("1s")) if time.dtype.is_list else column.dt.truncate("1s")
 
 
 def _micros(view: View) -> int:

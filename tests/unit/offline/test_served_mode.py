@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,7 @@ from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError
 from tidemill.offline.instants import NEVER
 from tidemill.offline.store import OfflineStore
+from tidemill.online.codec import decode_value, encode_value
 from tidemill.settings import Settings
 
 
@@ -103,10 +104,29 @@ def test_times_are_as_fine_as_the_online_store_keeps_them(workshop: Workshop, la
     workshop.view(
         "v", workshop.source("s", {"id": [1], "event": [at(0)], "x": [fine]}), {"x": ValueType.UNIX_TIMESTAMP}
     )
-    settings = Settings.model_validate({"online_layout": layout})
-    store = OfflineStore(root=workshop.root, catalog=workshop.catalog, settings=settings)
+    store = store_of(workshop, layout)
     spine = ask((1, at(1)))
     assert store.training_set("v:x", spine, mode="served").collect()["x"].to_list() == [at(0) + kept]
     assert store.training_set("v:x", spine, mode="event").collect()["x"].to_list() == [fine]
     now = np.array([to_micros(at(1))])
     assert store.values_at("v", spine.select("id"), now, now)["x"].to_list() == [at(0) + kept]
+
+
+@pytest.mark.parametrize("layout", ["feast", "packed"])
+def test_times_in_lists_are_as_fine_as_the_online_store_keeps_them(workshop: Workshop, layout: str):
+    early, fine = datetime(1969, 12, 31, 23, tzinfo=UTC), timedelta(milliseconds=750)
+    lists = [[at(0) + fine, None, early + fine], [], None, [None]]
+    rows = {"id": [1, 2, 3, 4], "event": [at(0)] * 4, "x": lists}
+    source = workshop.source("s", pl.DataFrame(rows, schema_overrides={"x": pl.List(pl.Datetime("us", "UTC"))}))
+    dtype = ValueType.UNIX_TIMESTAMP_LIST
+    workshop.view("v", source, {"x": dtype})
+    store, spine = store_of(workshop, layout), ask(*((number, at(1)) for number in rows["id"]))
+    served = store.training_set("v:x", spine, mode="served").collect()["x"].to_list()
+    assert served == [[at(0), None, early], [], None, [None]]
+    assert served == [decode_value(dtype, encode_value(dtype, one)) for one in lists]
+    assert store.training_set("v:x", spine, mode="event").collect()["x"].to_list() == lists
+
+
+def store_of(workshop: Workshop, layout: str) -> OfflineStore:
+    settings = Settings.model_validate({"online_layout": layout})
+    return OfflineStore(root=workshop.root, catalog=workshop.catalog, settings=settings)
