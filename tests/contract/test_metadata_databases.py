@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 from waiting import PATIENCE
 
+from tidemill.clock import to_micros
 from tidemill.definitions import Catalog, Entity, ValueType
 from tidemill.errors import ConfigurationError, ConflictError, UnavailableError
 from tidemill.materialize.ledger import Ledger
+from tidemill.metadata import migrations
 from tidemill.metadata.catalogs import CatalogRepository
 from tidemill.metadata.database import Database
 from tidemill.metadata.reports import ReportRepository
+from tidemill.metadata.tables import Base
 from tidemill.schedule.switches import Switches
 
 T0 = datetime(2013, 10, 1, 12, 30, 0, 123_456, tzinfo=UTC)
@@ -85,19 +92,58 @@ def test_projects_opened_at_once_in_one_process_each_get_their_tables(tmp_path: 
         assert list(threads.map(newest, range(4))) == [0] * 4
 
 
-def test_a_ledger_of_an_earlier_release_is_kept_and_goes_on(metadata_url: str) -> None:
-    before, opened = Database(metadata_url), Database(metadata_url)
-    claim = Ledger(before, "flights").claim("weather", start=None, end=T0, at=T0, by="old")
-    assert claim is not None
-    with before.engine.begin() as connection:  # the tables as they were made first
-        connection.execute(text("ALTER TABLE runs DROP COLUMN takeovers"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    before.close()
+def made_by_an_earlier_release(url: str, version: str) -> None:
+    """The tables of that version, with a run of each state: the newest end is of the run that finished first."""
+    columns = "project, view, interval_start, interval_end, attempt, kind, state, cutoff, claimed_by, lease_until, "
+    columns += "started_at, finished_at, rows_read, rows_written, rows_skipped, catalog_digest"
+    rows = [
+        (T0 + HOUR, T0 + 2 * HOUR, "succeeded", T0 + HOUR, T0 + 3 * HOUR),
+        (T0, T0 + HOUR, "succeeded", T0 + HOUR, T0 + 4 * HOUR),
+        (T0 + 2 * HOUR, T0 + 3 * HOUR, "failed", None, T0 + 5 * HOUR),
+        (T0 + 3 * HOUR, T0 + 4 * HOUR, "claimed", None, None),
+    ]
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent / "alembic_scripts"))
+    engine = create_engine(url)
+    with migrations.ALEMBIC, engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+        for start, end, state, cutoff, finished in rows:
+            times = [None if at is None else to_micros(at) for at in (start, end, cutoff, end, finished)]
+            connection.execute(
+                text(
+                    f"INSERT INTO runs ({columns}) VALUES ('flights', 'weather', :start, :end, 1, 'manual', :state, "  # noqa: S608
+                    ":cutoff, 'old', :at, :at, :finished, 7, 7, 0, '')"
+                ),
+                dict(zip(("start", "end", "cutoff", "at", "finished"), times, strict=True)) | {"state": state},
+            )
+    engine.dispose()
+
+
+@pytest.mark.parametrize("version", ["0001", "0002"])
+def test_a_ledger_of_an_earlier_release_is_kept_and_goes_on(metadata_url: str, version: str) -> None:
+    made_by_an_earlier_release(metadata_url, version)
+    opened = Database(metadata_url)
     ledger = Ledger(opened, "flights")
-    assert [(run.claimed_by, run.takeovers) for run in ledger.runs()] == [("old", 0)]
-    assert ledger.claim("weather", start=None, end=T0, at=T0 + HOUR, by="new") is not None
-    assert [(run.claimed_by, run.takeovers) for run in ledger.runs()] == [("new", 1)]
+    assert [(run.state, run.claimed_by, run.takeovers, run.rows_read) for run in ledger.runs("weather")] == [
+        (state, "old", 0, 7) for state in ("claimed", "failed", "succeeded", "succeeded")
+    ]
+    assert (ledger.last_end("weather"), ledger.last_cutoff("weather")) == (T0 + 2 * HOUR, T0 + HOUR)
+    assert [list(column) for column in ledger.cutoffs("weather")] == [
+        [to_micros(T0 + 3 * HOUR), to_micros(T0 + 4 * HOUR)],
+        [to_micros(T0 + HOUR)] * 2,
+    ]
+    claim = ledger.claim("weather", start=T0 + 3 * HOUR, end=T0 + 4 * HOUR, at=T0 + 6 * HOUR, by="new")
+    assert claim is not None
+    assert [(run.claimed_by, run.takeovers) for run in ledger.runs(limit=1)] == [("new", 1)]
+    ledger.succeed(claim, cutoff=claim.end, rows_read=1, rows_written=1, rows_skipped=0, at=T0 + 6 * HOUR)
+    assert ledger.last_end("weather") == T0 + 4 * HOUR
     opened.close()
+
+
+def test_the_tables_that_migrations_make_are_those_that_are_declared(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
 def test_catalogs_count_up_and_the_same_again_keeps_its_version(database: Database) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, CursorResult, Select, Update, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, Subquery, Update, func, select, union_all, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -33,6 +33,7 @@ LEASE = timedelta(minutes=10)
 """How long a silent worker keeps its interval. A worker known to be dead loses it at once."""
 
 CLAIMED, SUCCEEDED, FAILED = "claimed", "succeeded", "failed"
+_STATES = (CLAIMED, SUCCEEDED, FAILED)
 _IN_LINE = frozenset({"scheduled", "extract", "retrain"})
 """Kinds of work whose intervals follow one another, so that two that begin alike would do the same work twice."""
 _DONE_ANEW = frozenset({"extract", "retrain", "rebuild"})
@@ -197,7 +198,7 @@ class Ledger:
         The cut-off never falls: a backfill of the past takes nothing away.
         """
         with self._database.reading() as session:
-            query = select(RunRow.finished_at, RunRow.cutoff).where(*self._succeeded(view))
+            query = select(RunRow.finished_at, RunRow.cutoff).where(*self._done(view))
             rows = session.execute(query.order_by(RunRow.finished_at, RunRow.id)).all()
         finished = np.array([row[0] for row in rows], dtype=np.int64)
         cutoff = np.array([row[1] for row in rows], dtype=np.int64)
@@ -205,13 +206,11 @@ class Ledger:
 
     def runs(self, view: str | None = None, *, limit: int = 100, state: str | None = None) -> list[Run]:
         """The newest runs first."""
-        query = select(RunRow).where(RunRow.project == self._project)
-        if view is not None:
-            query = query.where(RunRow.view == view)
-        if state is not None:
-            query = query.where(RunRow.state == state)
+        states = _STATES if state is None else (state,)
+        newest = union_all(*(select(self._newest_in(each, view, limit)) for each in states))
+        query = select(RunRow).where(RunRow.id.in_(newest)).order_by(RunRow.id.desc()).limit(limit)
         with self._database.reading() as session:
-            return [as_run(row) for row in session.scalars(query.order_by(RunRow.id.desc()).limit(limit))]
+            return [as_run(row) for row in session.scalars(query)]
 
     def run(self, number: int) -> Run:
         """One run by its id. Raises InputError where there is none."""
@@ -240,11 +239,16 @@ class Ledger:
         )
         return list(session.scalars(query))
 
+    def _newest_in(self, state: str, view: str | None, limit: int) -> Subquery:
+        """The ids of the newest runs in one state, as the indexes have them: nothing older is read, nothing sorted."""
+        query = select(RunRow.id).where(RunRow.project == self._project, RunRow.state == state)
+        if view is not None:
+            query = query.where(RunRow.view == view)
+        return query.order_by(RunRow.id.desc()).limit(limit).subquery()
+
     def _newest(self, column: Any, view: str, by: datetime | None) -> datetime | None:
         with self._database.reading() as session:
-            query = select(func.max(column)).where(
-                *self._succeeded(view), RunRow.id > self._forgotten_up_to(session, view)
-            )
+            query = select(func.max(column)).where(*self._done(view), RunRow.id > self._forgotten_up_to(session, view))
             if by is not None:
                 query = query.where(RunRow.interval_end <= to_micros(by + _SKEW))
             newest = session.scalar(query)
@@ -328,13 +332,9 @@ class Ledger:
                 hint="Nothing is lost: that worker ends it. Give the runs a longer lease if this worker was only slow.",
             )
 
-    def _succeeded(self, view: str) -> tuple[ColumnElement[bool], ...]:
-        return (
-            RunRow.project == self._project,
-            RunRow.view == view,
-            RunRow.state == SUCCEEDED,
-            RunRow.cutoff.is_not(None),
-        )
+    def _done(self, view: str) -> tuple[ColumnElement[bool], ...]:
+        """Runs of a view that have a cut-off, as only those have that succeeded: what three of the indexes hold."""
+        return RunRow.project == self._project, RunRow.view == view, RunRow.cutoff.is_not(None)
 
 
 def _is_free(row: RunRow, at: datetime) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from tidemill.errors import ConfigurationError
 
-HEAD = "0002"
+HEAD = "0003"
 ALEMBIC = threading.Lock()
 """Held around every use of Alembic in this process, MLflow's too: its `context` and `op` are globals of a module, and
 two threads that migrate two databases take them from each other."""

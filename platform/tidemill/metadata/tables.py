@@ -3,12 +3,18 @@ PostgreSQL compare them alike and nothing is lost to a driver's idea of a time z
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Index, Integer, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
     pass
+
+
+def _index_of_done(name: str, *columns: str) -> Index:
+    """An index of the runs that have a cut-off alone: what else is asked of the ledger is never tempted to use it."""
+    has_cutoff = text("cutoff IS NOT NULL")
+    return Index(name, *columns, sqlite_where=has_cutoff, postgresql_where=has_cutoff)
 
 
 class CatalogRow(Base):
@@ -35,7 +41,11 @@ class RunRow(Base):
     __tablename__ = "runs"
     __table_args__ = (
         UniqueConstraint("project", "view", "interval_start", "interval_end", "attempt"),
-        Index("runs_by_view", "project", "view", "state", "finished_at"),
+        Index("runs_by_view", "project", "view", "state", "id"),
+        Index("runs_by_state", "project", "state", "id"),
+        _index_of_done("runs_by_end", "project", "view", "interval_end", "id"),
+        _index_of_done("runs_by_cutoff", "project", "view", "cutoff", "interval_end", "id"),
+        _index_of_done("runs_by_finish", "project", "view", "finished_at", "id", "cutoff"),
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
