@@ -117,6 +117,13 @@ def longest_window(view: View) -> int:
     return max(micros(item.window) for item in view.aggregations)
 
 
+def of_nothing(function: AggregationFunction, dtype: ValueType) -> float | None:
+    """The declared value of a window without events."""
+    if function is not AggregationFunction.COUNT:
+        return None
+    return 0.0 if dtype in {ValueType.DOUBLE, ValueType.FLOAT} else 0
+
+
 def check_windowed(view: View) -> None:
     """Raise DefinitionError for an aggregation that cannot mean anything, naming it and what to change."""
     for item in view.aggregations:

@@ -32,7 +32,8 @@ Glance = Callable[[bytes], list[Any] | None]
 MORE = object()
 """What the parser answers while a reply is incomplete."""
 
-_CHUNK, _SMALL_CHUNK = 65_536, 8_192
+CHUNK, SMALL_CHUNK = 65_536, 8_192
+"""Bytes taken from the socket at once, of which there is no more than is needed where little is expected."""
 
 
 class Connection:
@@ -87,11 +88,14 @@ class Connection:
             if listener is not None:
                 listener.take(found)
 
-    def ask(self, packed: bytes, replies: int, glance: Glance | None) -> tuple[bool, list[Any]]:
-        """`exchange` of little, in as few steps as it takes: True and what the glance saw, or False and the replies."""
+    def ask(
+        self, packed: bytes, replies: int, glance: Glance | None, expected: int = SMALL_CHUNK
+    ) -> tuple[bool, list[Any]]:
+        """`exchange` of little, in as few steps as it takes: True and what the glance saw, or False and the replies.
+        It is shown no more than the `expected` bytes."""
         try:
             self.socket.sendall(packed)
-            data = self.socket.recv(_SMALL_CHUNK)
+            data = self.socket.recv(expected)
         except BlockingIOError:
             raise TimeoutError from None
         if glance is not None:
@@ -116,7 +120,7 @@ class Connection:
 
     def _read(self) -> bytes:
         try:
-            data = self.socket.recv(_CHUNK)
+            data = self.socket.recv(CHUNK)
         except BlockingIOError:
             raise TimeoutError from None
         if not data:

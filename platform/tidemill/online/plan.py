@@ -174,7 +174,9 @@ class ReadPlan:
         return self._answer(request, self._finish(request, replies, arrays=arrays), replies, at)
 
     def judge(self, rows: Rows, row: Sequence[Any], at: int) -> OnlineResult:
-        """The same for one row of which a glance has seen all values."""
+        """The same for one row of which a glance has seen all values, or all logs of tiles."""
+        if self._windows:
+            return self._answer(Request(rows), [], [bytes(log) for log in row], at)
         return self._answer(Request(rows), [group.columns_of(row) for group in self._groups], [], at)
 
     def _answer(

@@ -17,7 +17,7 @@ import redis
 
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.online.confirmation import Confirmation
-from tidemill.online.connection import Connection, Glance, Listener
+from tidemill.online.connection import SMALL_CHUNK, Connection, Glance, Listener
 from tidemill.online.courtesy import Courtesy, ReadsOf
 from tidemill.online.redis_address import connect
 from tidemill.online.redis_refusals import ClusterError, RedisReplyError, accepted, gone, too_slow
@@ -75,9 +75,11 @@ class RespClient:
         except (redis.RedisError, OSError) as error:
             raise gone(error) from error
 
-    def ask(self, packed: bytes, replies: int, glance: Glance | None = None) -> tuple[bool, list[Any]]:
+    def ask(
+        self, packed: bytes, replies: int, glance: Glance | None = None, expected: int = SMALL_CHUNK
+    ) -> tuple[bool, list[Any]]:
         """`execute` for one small read, with as few steps as it takes: True and what the glance made of the answer, or
-        False and the replies.
+        False and the replies. The answer is mostly within the `expected` bytes.
 
         The connection that was used last is used again; where there is none, or it is dead, `execute` takes over.
         """
@@ -88,7 +90,7 @@ class RespClient:
         except IndexError:  # another thread was quicker
             return False, self.execute(packed, replies)
         try:
-            found = connection.ask(packed, replies, glance)
+            found = connection.ask(packed, replies, glance, expected)
         except TimeoutError as error:
             connection.close()
             raise too_slow(self._timeout) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from tidemill.definitions.types import ValueType
 from tidemill.online.codec import WrongValueError
+from tidemill.online.connection import SMALL_CHUNK
 from tidemill.online.hash_groups import HashGroup
 from tidemill.online.key_columns import Row
 from tidemill.online.result import OnlineResult
@@ -20,8 +21,11 @@ class SingleRow:
     the view's features; views are numbered through the groups.
 
     `commands(row)` gives as many commands as `replies` for a row, None where a key is null; it raises InputError like
-    `ReadPlan.prepare`. `glance` mostly understands the answer without a parser, where it is one reply.
+    `ReadPlan.prepare`. `glance` mostly understands the answer without a parser, where it is one reply, and within the
+    `expected` bytes.
     """
+
+    expected = SMALL_CHUNK
 
     def __init__(
         self, groups: Sequence[HashGroup], places: Sequence[tuple[str, int, int]], dtypes: Mapping[str, ValueType]

@@ -204,7 +204,7 @@ class OnlineStore:
         self, plan: ReadPlan, single: SingleRow | WindowRow, rows: Rows, packed: bytes, at: datetime | None
     ) -> OnlineResult:
         try:
-            seen, found = self.resp.ask(packed, single.replies, single.glance)
+            seen, found = self.resp.ask(packed, single.replies, single.glance, single.expected)
         except WrongKindError as error:
             request = plan.prepare(rows)
             return plan.decode(request, plan.without_refusals(request, error.replies), self._instant(at))

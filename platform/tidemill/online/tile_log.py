@@ -20,7 +20,9 @@ from functools import cached_property
 from itertools import accumulate
 
 from tidemill.definitions.catalog import View
-from tidemill.online.tile_layout import LEAST, WORD, TileLayout, layouts_of, view_prefix
+from tidemill.online.tile_layout import LEAST, NEWEST, WORD, TileLayout, layouts_of, view_prefix
+
+Bytes = bytes | memoryview
 
 _FORMAT = 2
 _NO_TILE = struct.pack("<q", LEAST)
@@ -64,18 +66,33 @@ class TileLog:
 
     def split(self, blob: bytes) -> list[bytes]:
         """Each hop's records in order of tile, one after the other; `?` for each where the value is no such log."""
+        records: list[Bytes] = []
+        if not self.take(blob, records, [], []):
+            return [_BROKEN] * len(self.layouts)
+        return [b"".join(both) for both in zip(records[::2], records[1::2], strict=True)]
+
+    def take(self, blob: Bytes, records: list[Bytes], sizes: list[int], events: list[int | None]) -> bool:
+        """Whether the value is such a log; then, of each hop, its older records and its newest one are added to
+        `records`, their number to `sizes`, and the newest event's time in the newest one to `events`."""
         start, end = self.header_bytes, len(blob)
         if end < start:
-            return [_BROKEN] * len(self.layouts)
-        front, found, stop, place = self._front.unpack_from(blob), [], start, len(self.layouts)
-        for hop, head, head_end, size in self._spans:
+            return False
+        front, stop, place = self._front.unpack_from(blob), start, 2 * len(self.layouts)
+        for tile, head, head_end, size in self._spans:
             count, room = front[place], front[place + 1]
             stop = start + count * size
             if not 0 <= count <= room or stop > end:
-                return [_BROKEN] * len(self.layouts)
-            found.append(blob[start:stop] + blob[head:head_end] if front[hop] != LEAST else b"")
+                return False
+            if front[tile] == LEAST:
+                records += (b"", b"")
+                sizes.append(0)
+                events.append(None)
+            else:
+                records += (blob[start:stop], blob[head:head_end])
+                sizes.append(count + 1)
+                events.append(front[tile + 1])
             start, place = start + room * size, place + 2
-        return found if stop == end else [_BROKEN] * len(self.layouts)
+        return stop == end
 
     def joined(self, logs: Sequence[bytes]) -> bytes:
         """The string of these records, the hops' as `split` gives them; the script of a push writes the same."""
@@ -104,13 +121,15 @@ class TileLog:
 
     @cached_property
     def _front(self) -> struct.Struct:
-        """The tile of each hop's newest record, then the counts."""
-        return struct.Struct("<" + "".join(f"q{size - WORD}x" for size in self._sizes) + f"{2 * len(self.layouts)}q")
+        """The tile of each hop's newest record and its newest event, then the counts."""
+        newest = "".join(f"q{(NEWEST - 1) * WORD}xq{size - (NEWEST + 1) * WORD}x" for size in self._sizes)
+        return struct.Struct(f"<{newest}{2 * len(self.layouts)}q")
 
     @cached_property
     def _spans(self) -> tuple[tuple[int, int, int, int], ...]:
-        """Of each hop its number, where its newest record begins and ends, and the size of a record."""
-        return tuple(zip(range(len(self._sizes)), self.heads[:-1], self.heads[1:], self._sizes, strict=True))
+        """Of each hop where its tile is in the front, where its newest record begins and ends, and a record's size."""
+        tiles = range(0, 2 * len(self._sizes), 2)
+        return tuple(zip(tiles, self.heads[:-1], self.heads[1:], self._sizes, strict=True))
 
     @cached_property
     def _counts(self) -> struct.Struct:

@@ -6,11 +6,11 @@ views and rows whose records are alike are reduced together, so that the cost of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ import numpy as np
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, View
 from tidemill.definitions.partials import Partials, declared, finish
 from tidemill.definitions.types import ValueType
-from tidemill.definitions.windows import longest_window, lower_bound, micros
-from tidemill.online.tile_layout import ColumnWords, TileLayout
+from tidemill.definitions.windows import longest_window, lower_bound, micros, of_nothing
+from tidemill.online.tile_layout import SINCE, ColumnWords, TileLayout
 from tidemill.online.tile_log import TileLog
 from tidemill.online.tile_reduce import Tiles, partials
 
@@ -67,10 +67,6 @@ class TilePlan:
         del projection
         return 1
 
-    def hops(self, projection: int) -> int:
-        """How many logs of records `split` makes of one key's value."""
-        return len(self._projections[projection].log.layouts)
-
     def keys(self, projection: int, entity_key: bytes) -> list[bytes]:
         """The Redis keys to GET for one row of this projection, given its entity's key (`KeyLayout.encode`)."""
         return [self._projections[projection].prefix + entity_key]
@@ -81,9 +77,9 @@ class TilePlan:
         head = found.heads_of.get(len(entity_key)) or found.add_head(len(entity_key))
         return head + entity_key + b"\r\n"
 
-    def split(self, projection: int) -> Callable[[bytes], list[bytes]]:
-        """What makes of one key's value the records of each hop of a projection's view, the longest hop first."""
-        return self._projections[projection].log.split
+    def log(self, projection: int) -> TileLog:
+        """How one key's value holds the records of each hop of a projection's view."""
+        return self._projections[projection].log
 
     def decode(self, blobs: Sequence[Sequence[bytes | None]], at: int) -> list[WindowColumns]:
         """The windows at instant `at` (int microseconds). `blobs[i]` are the replies of projection i, row by row."""
@@ -194,13 +190,13 @@ class TileGroup:
         found = (at - self._windows_of) // self._hops
         return found if len(repeats) == sum(repeats) == repeats.count(1) else np.repeat(found, repeats, axis=0)
 
-    def read_one(self, blobs: Sequence[bytes], at: int) -> tuple[list[list[Any]], list[int | None]] | None:
-        """One entity for each part: of each reading a value for each part, and the parts' newest events.
-
-        None where one of the blobs is no log.
-        """
+    def read_one(self, blobs: Sequence[bytes], at: int) -> list[Any] | None:
+        """One entity for each part: of each reading a value for each part. None where some record's time comes later
+        than others' of its tile."""
         tiles = Tiles(self.layout, blobs, (at - self._windows_of) // self._hops, at)
-        return None if tiles.broken else (_read_all(self, tiles, len(blobs)), tiles.newest())
+        if sum(tiles.sizes) * self.layout.record_bytes != sum(map(len, blobs)) or tiles.whole[:, SINCE].any():
+            return None
+        return list(chain.from_iterable(_read_all(self, tiles, len(blobs))))
 
 
 def _part(view: View, layout: TileLayout, mine: tuple[Aggregation, ...], hop: int, newest_of: int | None) -> _Part:
@@ -283,9 +279,9 @@ def _read_all(group: TileGroup, tiles: Tiles, size: int) -> list[list[Any]]:
     everyone = len(tiles.present) == size
     columns: list[list[Any]] = [[]] * len(group.readings)
     for (function, dtype, place), readings in group.finishes:
-        by_window = _finished(function, dtype, found[place], group.windows)
+        by_window, nothing = _finished(function, dtype, found[place], group.windows), of_nothing(function, dtype)
         for number, window in readings:
-            columns[number] = by_window[window] if everyone else _for_everyone(function, by_window[window], tiles, size)
+            columns[number] = by_window[window] if everyone else _for_everyone(nothing, by_window[window], tiles, size)
     return columns
 
 
@@ -304,9 +300,9 @@ def _finished(function: AggregationFunction, dtype: ValueType, found: Partials, 
     return by_window
 
 
-def _for_everyone(function: AggregationFunction, values: list[Any], tiles: Tiles, size: int) -> list[Any]:
+def _for_everyone(nothing: float | None, values: list[Any], tiles: Tiles, size: int) -> list[Any]:
     """Values of present entities among those of all; of an entity without tiles as of an empty window."""
-    answer = [0 if function is AggregationFunction.COUNT else None] * size
+    answer: list[Any] = [nothing] * size
     for number, value in zip(tiles.present, values, strict=True):
         answer[number] = value
     return answer

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from tidemill.definitions.catalog import AggregationFunction, Projection, StalePolicy, View
+from tidemill.definitions.catalog import Projection, StalePolicy, View
+from tidemill.definitions.windows import of_nothing
 from tidemill.errors import StaleFeaturesError
 from tidemill.online.result import Column, RowStates, Status, listed
 
@@ -31,8 +32,8 @@ class ViewRead:
         self.name, self.view, self.start = projection.name, view, 0
         self.features = projection.features
         self.ttl = 0 if view.is_windowed else view.ttl // _MICROSECOND
-        counted = {item.name for item in view.aggregations if item.function is AggregationFunction.COUNT}
-        self.nothing = [0 if name in counted else None for name in self.features]
+        nothing = {item.name: of_nothing(item.function, view.feature(item.name).dtype) for item in view.aggregations}
+        self.nothing = [nothing.get(name) for name in self.features]
 
     @property
     def oldest_allowed(self) -> int | None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from operator import itemgetter
 from typing import Any
 
 from tidemill.definitions.catalog import View
 from tidemill.definitions.types import ValueType
+from tidemill.online.connection import CHUNK
 from tidemill.online.key_columns import KeyColumns, Row
 from tidemill.online.result import OnlineResult
 from tidemill.online.row_columns import columns_of_row
+from tidemill.online.tile_log import Bytes
+from tidemill.online.tile_row import row_reader
 from tidemill.online.tiles import TileGroup, TilePlan
+
+_BULK = ord("$")
 
 
 class WindowRow:
-    """Decodes one row of windows. `places` gives for each column of the answer its name, its view and its place among
+    """Reads one row of windows. `places` gives for each column of the answer its name, its view and its place among
     the features asked of that view."""
+
+    expected = CHUNK
 
     def __init__(
         self,
@@ -29,20 +35,21 @@ class WindowRow:
         self._tiles, self._keys, self._dtypes = tiles, keys, dtypes
         self._names = tuple(name for name, _, _ in places)
         self._owners = [view for _, view, _ in places]
-        self.replies, self.glance = len(keys), None
-        firsts = [0, *accumulate(tiles.hops(number) for number in range(len(keys)))]
-        self._groups = [
-            (group, itemgetter(*(firsts[part.projection] + part.hop for part in group.parts), firsts[0]))
-            for group in tiles.groups
+        self.replies = len(keys)
+        logs = [tiles.log(number) for number in range(len(keys))]
+        self._takes = [log.take for log in logs]
+        firsts = [0, *accumulate(len(log.layouts) for log in logs)]
+        self._readers = [
+            row_reader(group, [firsts[part.projection] + part.hop for part in group.parts]) for group in tiles.groups
         ]
-        self._splits = [tiles.split(number) for number in range(len(keys))]
         starts = [0, *accumulate(len(group.readings) * len(group.parts) for group in tiles.groups)]
         slots: list[int] = []  # where each column's value is among those of all groups, reading by reading
         for _, view, column in places:
             group, reading, part = _place(tiles.groups, view, tiles.features(view)[column])
             slots.append(starts[group] + reading * len(tiles.groups[group].parts) + part)
         self._columns = columns_of_row(self._names, slots, starts[-1])
-        self._times = [_newest(tiles.groups, view) for view in range(len(keys))]
+        newest = [_newest(tiles.groups, view) for view in range(len(keys))]
+        self._times = [(firsts[view] + part.hop, part.newest_of, part) for view, part in enumerate(newest)]
 
     @classmethod
     def where_it_fits(
@@ -67,28 +74,43 @@ class WindowRow:
             out.append(self._tiles.commands(place, columns.head + part + columns.tail))
         return b"".join(out)
 
-    def decode(self, replies: Sequence[Any], at: int, *, seen: bool = False) -> OnlineResult | None:
-        """The answer; None where an entity has no tiles, or something that is none, which takes the long way. There is
-        no glance at tiles."""
-        if seen or len(replies) != self.replies or set(map(type, replies)) != {bytes}:
-            return None
-        logs: list[bytes] = []
-        for split, blob in zip(self._splits, replies, strict=True):
-            logs += split(blob)
-        row, newest = [], []
-        for group, pick in self._groups:
-            found = group.read_one(pick(logs)[:-1], at)
-            if found is None:
+    def glance(self, data: bytes) -> list[Any] | None:
+        """The logs in an answer that has come whole, without a copy; None where a key has none."""
+        start, logs, view = 0, [], memoryview(data)
+        for _ in self._takes:
+            stop = data.find(b"\r\n", start)
+            if stop < 0 or data[start] != _BULK:
                 return None
-            for values in found[0]:
-                row += values
-            newest.append(found[1])
+            size, start = int(data[start + 1 : stop]), stop + 2
+            if size < 0:
+                return None
+            logs.append(view[start : start + size])
+            start += size + 2
+        return logs if start == len(data) else None
+
+    def decode(self, replies: Sequence[Any], at: int, *, seen: bool = False) -> OnlineResult | None:
+        """The answer from the replies, or from what a glance has seen; None where an entity has no tiles, or something
+        that is none, which takes the long way."""
+        if not seen and (len(replies) != self.replies or set(map(type, replies)) != {bytes}):
+            return None
+        records: list[Bytes] = []
+        sizes: list[int] = []
+        events: list[int | None] = []
+        for take, blob in zip(self._takes, replies, strict=True):
+            if not take(blob, records, sizes, events):
+                return None
+        row: list[Any] = []
+        for reader in self._readers:
+            values = reader.read(records, sizes, at)
+            if values is None:
+                return None
+            row += values
         moments = []
-        for group, part, window, read in self._times:
-            event = newest[group][part]
+        for place, window, part in self._times:
+            event = events[place]
             if event is None:
                 return None
-            if event < at - window and event < read.oldest_newest(at):
+            if event < at - window and event < part.oldest_newest(at):
                 event = None
             moments.append(event)
         return OnlineResult(
@@ -111,11 +133,8 @@ def _place(groups: Sequence[TileGroup], view: int, feature: str) -> tuple[int, i
     )
 
 
-def _newest(groups: Sequence[TileGroup], view: int) -> tuple[int, int, int, Any]:
-    """The part that tells a view's event time, and the window in which it does."""
+def _newest(groups: Sequence[TileGroup], view: int) -> Any:
+    """The part that tells a view's event time."""
     return next(
-        (number, place, part.newest_of, part)
-        for number, group in enumerate(groups)
-        for place, part in enumerate(group.parts)
-        if part.projection == view and part.newest_of is not None
+        part for group in groups for part in group.parts if part.projection == view and part.newest_of is not None
     )
