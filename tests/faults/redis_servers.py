@@ -37,11 +37,16 @@ class Server:
         self.folder.mkdir(exist_ok=True)
         base = ["--port", str(self.port), "--dir", str(self.folder), "--appendonly", "yes", "--save", ""]
         self.process = _launch([find_server(), *base, *self.options, *more], self.folder)
-        wait_until(self.answers)
+        wait_until(lambda: self._lives() and self.answers())
         return self
 
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port, socket_timeout=PATIENCE)
+
+    def _lives(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        return True
 
     def answers(self) -> bool:
         try:

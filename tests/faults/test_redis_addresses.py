@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
 sys.path.insert(0, str(Path(__file__).parent))
 
+from ports import free_port
 from redis_servers import Server, running, tls_door, watched
 from small_live import FEATURES, PREDICT, PUSH, ROW, live, open_with_redis, pushed, weather
 from small_model import promote
@@ -25,6 +26,7 @@ from tidemill.online.resp import RespClient, Script
 from tidemill.project import Project
 
 PASSWORD = "p@ss:w/rd %"  # noqa: S105 - of a server that lives for a test
+BUS = 10_000  # how far above its port a member of a cluster listens for the others
 ENCODED = "p%40ss%3Aw%2Frd%20%25"
 
 
@@ -125,7 +127,8 @@ def test_a_user_needs_the_rights_that_are_asked_for_and_no_others(server: Server
 
 
 def test_a_member_of_a_cluster_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with running(Server(folder=tmp_path / "redis", options=("--cluster-enabled", "yes"))) as server:
+    member = Server(folder=tmp_path / "redis", options=("--cluster-enabled", "yes"), port=free_port(and_above=BUS))
+    with running(member) as server:
         project = opened(tmp_path, f"redis://127.0.0.1:{server.port}/0")
         for slots in ((), range(16_384)):
             with server.client() as client:

@@ -13,15 +13,16 @@ _given: dict[int, socket.socket] = {}
 """What was given, and by which socket this process holds it: UDP has ports of its own, of which nobody asks any."""
 
 
-def free_port() -> int:
+def free_port(*, and_above: int = 0) -> int:
     """A port of 127.0.0.1 on which nobody listens, and which no connection is given before a server listens there.
 
     The system picks the ports of outgoing connections from a range of its own. One that it calls free is soon taken
     by a connection of another test, of which some open thousands; so this one is from below that range. No other
-    process of tests is given it while this one lives.
+    process of tests is given it while this one lives. With `and_above` the same goes for the port that far above,
+    as a member of a Redis Cluster has one for its bus.
     """
-    for port in _chance.sample(range(_FIRST, _below_connections()), 1_000):
-        if port not in _given and _is_free(port) and _claim(port):
+    for port in _chance.sample(range(_FIRST, _below_connections() - and_above), 1_000):
+        if all(_is_free(each) and _claim(each) for each in {port, port + and_above}):
             return port
     raise AssertionError("None of a thousand ports is free.")
 
@@ -44,6 +45,8 @@ def _is_free(port: int) -> bool:
 
 
 def _claim(port: int) -> bool:
+    if port in _given:
+        return False
     claim = socket.socket(type=socket.SOCK_DGRAM)
     try:
         claim.bind(("127.0.0.1", port))
