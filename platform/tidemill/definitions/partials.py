@@ -13,13 +13,20 @@ import numpy as np
 from tidemill.definitions.catalog import AggregationFunction
 from tidemill.definitions.types import ValueType
 
+ADDED = frozenset({AggregationFunction.SUM, AggregationFunction.MEAN, AggregationFunction.VAR, AggregationFunction.STD})
+"""What takes the total of its values."""
+LOW = 0xFFFF_FFFF
+WIDE = -(2**63)
+"""Stands for a sum of whole numbers that 64 bits do not hold."""
+
 
 @dataclass(kw_only=True)
 class Partials:
     """What is known of one column in n windows, an array of length n each; None where nobody asked.
 
     Where `count` is 0 the other arrays hold anything. `spread` is the sum of squared deviations from the mean.
-    `first` and `last` are values in order of (event time, known time, position). `distinct` is an estimate.
+    `first` and `last` are values in order of (event time, known time, position). `distinct` is an estimate. `unfit` is
+    true where a whole `total` is more than 64 bits hold.
     """
 
     count: np.ndarray
@@ -30,6 +37,7 @@ class Partials:
     first: np.ndarray | None = None
     last: np.ndarray | None = None
     distinct: np.ndarray | None = None
+    unfit: np.ndarray | None = None
 
 
 def finish(function: AggregationFunction, partials: Partials) -> tuple[np.ndarray, np.ndarray]:
@@ -37,8 +45,16 @@ def finish(function: AggregationFunction, partials: Partials) -> tuple[np.ndarra
 
     Of an empty window the count is 0 and everything else null. `var` and `std` are those of a sample (divisor n - 1),
     as in Polars, pandas, DuckDB and Spark, and so null for fewer than two values. A NaN among the values makes every
-    function of them but the counts NaN (first and last only where it stands there).
+    function of them but the counts NaN (first and last only where it stands there). What takes a sum that does not fit
+    is null.
     """
+    values, present = _finished(function, partials)
+    if partials.unfit is not None and function in ADDED:
+        present = present & ~partials.unfit
+    return values, present
+
+
+def _finished(function: AggregationFunction, partials: Partials) -> tuple[np.ndarray, np.ndarray]:
     count = partials.count
     if function is AggregationFunction.COUNT:
         return count, np.ones(len(count), dtype=bool)
@@ -65,12 +81,33 @@ def declared(values: np.ndarray, dtype: ValueType) -> np.ndarray:
     return values.astype(_MACHINE[dtype], copy=False)
 
 
+def held(values: np.ndarray, dtype: ValueType) -> np.ndarray | None:
+    """Which whole values the declared type can hold; None where that is all of them."""
+    bounds = _BOUNDS.get(dtype)
+    if bounds is None or len(values) == 0 or (values.min() >= bounds[0] and values.max() <= bounds[1]):
+        return None
+    return (values >= bounds[0]) & (values <= bounds[1])
+
+
+def joined(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of whole numbers from the sums of their halves (`value >> 32` and `value & LOW`), and which do not fit into
+    64 bits: these are anything. The least of all numbers stands for one that does not fit, and so does not fit itself.
+    """
+    total = (high << 32) + low
+    carried = high + (low >> 32)
+    return total, (carried < -(2**31)) | (carried >= 2**31) | (total == WIDE)
+
+
 _MACHINE = {
     ValueType.INT32: np.int32,
     ValueType.INT64: np.int64,
     ValueType.UNIX_TIMESTAMP: np.int64,
     ValueType.DOUBLE: np.float64,
     ValueType.FLOAT: np.float32,
+}
+_BOUNDS = {
+    ValueType.INT32: (-(2**31), 2**31 - 1),
+    ValueType.UNIX_TIMESTAMP: (-62_135_596_800_000_000, 253_402_300_799_999_999),  # the years 1 to 9999
 }
 
 

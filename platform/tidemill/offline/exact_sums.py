@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tidemill.definitions.partials import LOW, joined
+
 _WORD = 62
 _MANTISSA = 53
 _SAMPLE = 1_000
@@ -24,25 +26,21 @@ _STEEP = 1_000
 class Limbs:
     """How the values of one column are split: the scales of its limbs, highest first, and how many bits each takes.
 
-    Without scales the column is whole as it is. With `odd` three more numbers count what no whole number stands for:
-    NaN, infinity, and minus infinity.
+    Without scales the column is whole as it is, in `halves` where its sums may be more than 64 bits hold. With
+    `odd` three more numbers count what no whole number stands for: NaN, infinity, and minus infinity.
     """
 
     scales: tuple[int, ...]
     bits: int
     odd: bool
+    halves: bool = False
 
     @classmethod
     def of(cls, values: np.ndarray, *, terms: int) -> Limbs:
-        """Fit for sums of up to `terms` of these values, int64 or float64.
-
-        Raises OverflowError where sums of int64 may not fit into 64 bits.
-        """
+        """Fit for sums of up to `terms` of these values, int64 or float64."""
         if values.dtype == np.int64:
             largest_whole = max(-int(values.min(initial=0)), int(values.max(initial=0)))
-            if largest_whole * terms >= 1 << 63:
-                raise OverflowError(f"{terms} values of up to {largest_whole} may add up to more than 64 bits hold")
-            return cls(scales=(), bits=_WORD, odd=False)
+            return cls(scales=(), bits=_WORD, odd=False, halves=largest_whole * terms >= 1 << 63)
         size = np.abs(values)
         largest = float(size.max(initial=0.0))
         odd = not np.isfinite(largest)
@@ -61,12 +59,12 @@ class Limbs:
     @property
     def width(self) -> int:
         """How many int64 numbers a sum has."""
-        return max(len(self.scales), 1) + 3 * self.odd
+        return max(len(self.scales), 1 + self.halves) + 3 * self.odd
 
     def split(self, values: np.ndarray) -> Iterator[np.ndarray]:
         """The values' numbers, int64 and as long as they, one kind after the other."""
         if not self.scales:
-            yield values
+            yield from (values >> 32, values & LOW) if self.halves else (values,)
             return
         rest = values
         if self.odd:
@@ -84,7 +82,7 @@ class Limbs:
     def joined(self, sums: Sequence[np.ndarray]) -> np.ndarray:
         """Sums of the numbers as values: int64 where the column is whole, else the nearest float64."""
         if not self.scales:
-            return sums[0]
+            return joined(*sums)[0] if self.halves else sums[0]
         total = sums[0].astype(np.float64) if len(self.scales) == 1 else self._rounded(sums[: len(self.scales)])
         if len(self.scales) == 1 and self.scales[0]:
             total = _times_power(total, self.scales[0])
@@ -94,6 +92,10 @@ class Limbs:
             total[below > 0] = -np.inf
             total[(nan > 0) | ((above > 0) & (below > 0))] = np.nan
         return total
+
+    def unfit(self, sums: Sequence[np.ndarray]) -> np.ndarray | None:
+        """Which sums of whole numbers do not fit into 64 bits; None where it is certain that all do."""
+        return joined(*sums)[1] if self.halves else None
 
     def _rounded(self, sums: Sequence[np.ndarray]) -> np.ndarray:
         digits = self._carried(sums)

@@ -103,7 +103,8 @@ class OfflineStore:
 
         `at` and `cutoff` are int64 microseconds; `keys` has the view's join keys. Columns: the features, and
         `__event_time` (null where nothing was found). With `known`, windows still end at `cutoff`, while events known
-        later than `known` are left out; a plain view then takes the earlier of the two as its cut-off.
+        later than `known` are left out; a plain view then takes the earlier of the two as its cut-off. Whole numbers
+        over windows that their type cannot hold are null, as they are online.
         """
         found = self.catalog.view(view)
         wanted = found.features if features is None else tuple(found.feature(name) for name in features)
@@ -111,7 +112,7 @@ class OfflineStore:
         rows = len(at)
         at, cutoff = np.asarray(at), np.asarray(cutoff)
         if found.is_windowed:
-            return self._windows(found, asked, cutoff, "us", wanted, filter_known, known=known)
+            return self._windows(found, asked, cutoff, "us", wanted, filter_known, known=known, refuse=False)
         cutoff = cutoff if known is None else np.minimum(cutoff, known)
         values = self._values(found, asked, rows, at, cutoff, "us", wanted, filter_known)
         return self._as_kept_online(values, found, wanted)
@@ -306,6 +307,7 @@ class OfflineStore:
         *,
         known: Instants | None = None,
         room: int | None = None,
+        refuse: bool = True,
     ) -> pl.DataFrame:
         from tidemill.offline.window_answers import answer_windows
 
@@ -313,7 +315,15 @@ class OfflineStore:
         names = [feature.name for feature in features]
         try:
             return answer_windows(
-                events, keys, upto, unit, features=names, filter_known=filter_known, known=known, room=room
+                events,
+                keys,
+                upto,
+                unit,
+                features=names,
+                filter_known=filter_known,
+                known=known,
+                room=room,
+                refuse=refuse,
             )
         except KeyTypeError as error:
             raise key_error(error, view=view.name, keys=view.join_keys, types=events.key_types) from None

@@ -34,6 +34,7 @@ class Asked:
     upto: Instants
     known: Instants
     unit: Unit
+    refuse: bool
 
     def take(self, rows: np.ndarray) -> Asked:
         return replace(self, keys=self.keys[rows], upto=self.upto[rows], known=self.known[rows])
@@ -49,6 +50,7 @@ def answer_windows(
     filter_known: bool = True,
     known: Instants | None = None,
     room: int | None = None,
+    refuse: bool = True,
 ) -> pl.DataFrame:
     """The features of each row of keys, and `__event_time`. Instants are in `unit`.
 
@@ -60,6 +62,7 @@ def answer_windows(
         filter_known: leave out what was not known by `known`.
         known: what had been learned by then counts; `upto` unless given.
         room: how many bytes the events may take; all are held at once without.
+        refuse: see `window_values`.
 
     Raises KeyTypeError where a key is of another type than declared, SourceError where a file is damaged.
     """
@@ -71,6 +74,7 @@ def answer_windows(
         upto=upto,
         known=learned if filter_known else np.full(len(upto), FOREVER, np.int64),
         unit=exact,
+        refuse=refuse,
     )
     between = span_of(events.view, upto, exact)
     shares = _shares(events, between, asked, room)
@@ -100,6 +104,7 @@ def _answer(events: Events, scanned: Sequence[pl.LazyFrame], asked: Asked, featu
         features=features,
         with_event_time=True,
         unit=asked.unit,
+        refuse=asked.refuse,
         **events.times,
     )
 

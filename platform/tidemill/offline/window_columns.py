@@ -14,7 +14,6 @@ from tidemill.definitions.distinct import REGISTERS, estimate, registers_of
 from tidemill.definitions.measures import measures
 from tidemill.definitions.partials import Partials
 from tidemill.definitions.windows import ColumnNeeds
-from tidemill.errors import InputError
 from tidemill.offline.exact_sums import Limbs
 from tidemill.offline.side_by_side import side_by_side
 from tidemill.offline.slices import Moments, Slices, extremes, moments, pairs, runs, totals
@@ -86,20 +85,10 @@ def partials_of(
     limbs = None
     if column.needs.total and column.values is not None:
         terms = sum(max((int((one.unsure - one.lo).max(initial=0)) for one in reach), default=0) for reach in slices)
-        limbs = _limbs(column.needs.column, column.values, terms)
+        limbs = Limbs.of(column.values, terms=terms)
     work = [partial(_partials_of_share, column, limbs, one, windows) for one in _shares(classes, slices, labels)]
     found = side_by_side(work, size=sum(len(timeline.packed) for timeline in classes))
     return [_joined([of_share[number] for of_share in found]) for number in range(len(windows))]
-
-
-def _limbs(column: str, values: np.ndarray, terms: int) -> Limbs:
-    try:
-        return Limbs.of(values, terms=terms)
-    except OverflowError as error:
-        raise InputError(
-            f"A window takes a sum or a mean of column {column!r}, of which {error}.",
-            hint="Declare its sum, min, max, first and last as DOUBLE (Float64), or scale the source.",
-        ) from None
 
 
 def _shares(classes: list[Timeline], slices: list[list[Reach]], labels: Labels) -> Iterator[_Share]:
@@ -213,6 +202,7 @@ class _Sums:
         return Partials(
             count=self.count,
             total=None if self.limbs is None else self.limbs.joined(self.total),
+            unfit=None if self.limbs is None else self.limbs.unfit(self.total),
             lowest=self.lowest,
             highest=self.highest,
             spread=None if self.moments is None else self.moments.spread,
@@ -263,6 +253,8 @@ def _add_unsure(found: _Sums, part: _Part, slices: Slices, known_upto: np.ndarra
         first, last = part.rank[positions[starts]], part.rank[positions[starts + count - 1]]
         found.merge(mine, count, lowest, highest, first, last)
         if found.moments is not None and values is not None:
+            if found.limbs is not None and found.limbs.halves:
+                values = values.astype(np.float64)
             mean = np.add.reduceat(values, starts) / count
             with np.errstate(invalid="ignore", over="ignore"):
                 spread = np.add.reduceat((values - np.repeat(mean, count)) ** 2, starts)

@@ -16,7 +16,7 @@ import polars as pl
 
 from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, View
-from tidemill.definitions.partials import Partials, declared, finish
+from tidemill.definitions.partials import ADDED, Partials, declared, finish, held
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import FAR_FUTURE, FAR_PAST, longest_window, lower_bound, micros, needs_of
 from tidemill.errors import InputError
@@ -47,6 +47,7 @@ def window_values(
     with_event_time: bool = False,
     features: Sequence[str] | None = None,
     unit: Unit = "us",
+    refuse: bool = True,
 ) -> pl.DataFrame:
     """The view's features for every row of `keys`, in its order, in the declared types.
 
@@ -64,9 +65,10 @@ def window_values(
         with_event_time: add `__event_time`, the newest event that counted in the longest window.
         features: only these, in this order; all of the view's unless given.
         unit: of `upto` and `known_upto`, in which events are compared with them; at least as fine as the events'.
+        refuse: whether a number that its declared type cannot hold is refused; it is null otherwise, as it is online.
 
     Raises:
-        SourceError: a column is missing. InputError: a column cannot be aggregated as declared.
+        SourceError: a column is missing. InputError: a column cannot be aggregated as declared, or a number is refused.
     """
     wanted = _aggregations(view, features)
     code, distinct = _code_keys(keys, view.join_keys, len(upto))
@@ -76,7 +78,7 @@ def window_values(
     longest = _longest_with_hop(view, unit) if with_event_time else None
     windows = [_window(item, unit) for item in wanted] + ([] if longest is None else [longest])
     slices = _slices(history, labels, list(dict.fromkeys(windows)))
-    found = _evaluate(view, history, labels, wanted, slices, len(upto))
+    found = _evaluate(view, history, labels, wanted, slices, len(upto), refuse=refuse)
     if longest is not None:
         found.append(_event_times(history, labels, slices[longest], len(upto)))
     return pl.DataFrame(found) if found else pl.DataFrame(height=len(upto))
@@ -265,7 +267,14 @@ def _slices(history: _History, labels: Labels, windows: list[_Window]) -> _Slice
 
 
 def _evaluate(
-    view: View, history: _History, labels: Labels, wanted: tuple[Aggregation, ...], slices: _Slices, size: int
+    view: View,
+    history: _History,
+    labels: Labels,
+    wanted: tuple[Aggregation, ...],
+    slices: _Slices,
+    size: int,
+    *,
+    refuse: bool,
 ) -> list[pl.Series]:
     found: dict[str, pl.Series] = {}
     for needs in needs_of(view, wanted):
@@ -277,15 +286,22 @@ def _evaluate(
         partials = dict(zip(used, by_window, strict=True))
         for item in mine:
             its_partials = partials[_window(item, history.unit)]
-            found[item.name] = _feature(item, view.feature(item.name).dtype, its_partials, labels, size)
+            if refuse:
+                _refuse_unfit(item, its_partials)
+            found[item.name] = _feature(item, view.feature(item.name).dtype, its_partials, labels, size, refuse=refuse)
     return [found[item.name] for item in wanted]
 
 
-def _feature(item: Aggregation, dtype: ValueType, partials: Partials, labels: Labels, size: int) -> pl.Series:
+def _feature(
+    item: Aggregation, dtype: ValueType, partials: Partials, labels: Labels, size: int, *, refuse: bool
+) -> pl.Series:
     """One feature in the rows' order."""
     values, present = finish(item.function, partials)
-    if dtype is ValueType.INT32:
-        _refuse_wide(item, values[present])
+    fits = held(values, dtype)
+    if fits is not None:
+        if refuse:
+            _refuse_wide(item, dtype, values[present & ~fits])
+        present = present & fits
     values = declared(values, dtype)
     in_rows = np.zeros(size, dtype=values.dtype)
     in_rows[labels.order] = values
@@ -294,12 +310,19 @@ def _feature(item: Aggregation, dtype: ValueType, partials: Partials, labels: La
     return _series(item.name, in_rows, is_null, dtype)
 
 
-def _refuse_wide(item: Aggregation, values: np.ndarray) -> None:
-    narrow = np.iinfo(np.int32)
-    wide = values[(values < narrow.min) | (values > narrow.max)]
+def _refuse_unfit(item: Aggregation, partials: Partials) -> None:
+    if item.function in ADDED and partials.unfit is not None and bool(partials.unfit.any()):
+        raise InputError(
+            f"{item.name!r} adds up column {item.column!r} to more than 64 bits hold for a row.",
+            hint="Declare the sum, min, max, first and last of it as DOUBLE (Float64), or scale the source.",
+        )
+
+
+def _refuse_wide(item: Aggregation, dtype: ValueType, wide: np.ndarray) -> None:
     if len(wide):
         raise InputError(
-            f"{item.name!r} is {wide[0]} for a row, but is declared INT32.", hint="Declare it INT64 (Int64), and apply."
+            f"{item.name!r} is {wide[0]} for a row, but is declared {dtype.name}.",
+            hint="Declare it INT64 (Int64), and apply.",
         )
 
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workshop import EPOCH, MICROS, Workshop, at
 
+from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Schedule, Source, View
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError, SourceError, SpineError
@@ -360,8 +361,8 @@ def test_shares_of_the_keys_answer_what_all_at_once_do(
 @pytest.mark.parametrize(
     ("function", "dtype", "values", "message"),
     [
-        (F.SUM, ValueType.INT64, [2**62, 2**62], "may add up to more than 64 bits hold.*Declare its sum"),
-        (F.SUM, ValueType.INT64, [-(2**63), -1], "may add up to more than 64 bits hold"),
+        (F.SUM, ValueType.INT64, [2**62, 2**62], "adds up column 'x' to more than 64 bits hold.*Declare the sum"),
+        (F.SUM, ValueType.INT64, [-(2**63), -1], "adds up column 'x' to more than 64 bits hold"),
         (F.SUM, ValueType.INT32, [2**31 - 1, 1], "'wide' is 2147483648 for a row, but is declared INT32"),
         (F.MAX, ValueType.INT32, [2**40, 1], "'wide' is 1099511627776 for a row, but is declared INT32"),
     ],
@@ -373,15 +374,35 @@ def test_a_whole_number_that_does_not_fit_is_refused_and_never_wrapped(
     workshop.view("v", source, {"wide": dtype}, aggregations=(window("wide", function),))
     with pytest.raises(InputError, match=message):
         workshop.collect("v:wide", asked((1, 1)))
+    now = np.array([to_micros(at(1))])
+    assert workshop.store.values_at("v", pl.DataFrame({"id": [1]}), now, now)["wide"].to_list() == [None]
 
 
-def test_whole_numbers_up_to_the_last_are_added_exactly(workshop: Workshop):
-    source = workshop.source("s", {"id": [1, 1], "event": [at(0), at(0)], "x": [2**62, 2**62 - 1]})
-    parts = (window("total", F.SUM), window("top", F.MAX, hours=2))
-    workshop.view("v", source, {"total": ValueType.DOUBLE, "top": ValueType.INT64}, aggregations=parts)
-    with pytest.raises(InputError, match="may add up to more"):
-        workshop.collect("v:total", asked((1, 1)))
-    assert workshop.collect("v:top", asked((1, 1)))["top"].to_list() == [2**62]
+@pytest.mark.parametrize(
+    ("values", "total"),
+    [
+        ([2**62, 2**62 - 1], 2**63 - 1),
+        ([-(2**62), -(2**62), 1], -(2**63) + 1),
+        ([2**63 - 1, -(2**63 - 1), 2**63 - 1, -5], 2**63 - 6),
+    ],
+)
+def test_whole_numbers_up_to_the_last_are_added_exactly(workshop: Workshop, values: list[int], total: int):
+    source = workshop.source("s", {"id": [1] * len(values), "event": [at(0)] * len(values), "x": values})
+    parts = (window("total", F.SUM), window("top", F.MAX, hours=2), window("mean", F.MEAN))
+    types = {"total": ValueType.INT64, "top": ValueType.INT64, "mean": ValueType.DOUBLE}
+    workshop.view("v", source, types, aggregations=parts)
+    found = workshop.collect(["v:total", "v:top", "v:mean"], asked((1, 1))).select("total", "top", "mean").row(0)
+    assert found == (total, max(values), pytest.approx(total / len(values)))
+
+
+def test_only_the_rows_whose_sum_does_not_fit_are_null_where_nothing_is_refused(workshop: Workshop):
+    rows = {"id": [1, 1, 2], "event": [at(0), at(2), at(0)], "x": [2**62, 2**62, 7]}
+    parts = (window("total", F.SUM, hours=5), window("mean", F.MEAN, hours=5), window("n", F.COUNT, hours=5))
+    types = {"total": ValueType.INT64, "mean": ValueType.DOUBLE, "n": ValueType.INT64}
+    workshop.view("v", workshop.source("s", rows), types, aggregations=parts)
+    asking = np.array([to_micros(at(1)), to_micros(at(3)), to_micros(at(3))])
+    found = workshop.store.values_at("v", pl.DataFrame({"id": [1, 1, 2]}), asking, asking)
+    assert found.select("total", "mean", "n").rows() == [(2**62, 2.0**62, 1), (None, None, 2), (7, 7.0, 1)]
 
 
 @pytest.mark.parametrize("function", [F.COUNT, F.COUNT_DISTINCT])
