@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 
 from tidemill.definitions.catalog import Catalog, View
-from tidemill.online.columns import Piece, chosen, constant, key_pieces, total_length
+from tidemill.online.columns import key_pieces
 from tidemill.online.keys import key_layout
+from tidemill.online.pieces import Piece, chosen, constant, total_length
 
 _END = constant(b"\r\n")
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tidemill.online.columns import Narrow
+from tidemill.online.pieces import Narrow
 
 LONGEST = 4_095
 """Bytes that a row may have."""

@@ -18,21 +18,11 @@ import polars as pl
 
 from tidemill.definitions.catalog import Catalog, View
 from tidemill.online.bulk_strings import bulk, key_bulk_pieces
-from tidemill.online.columns import (
-    Narrow,
-    Piece,
-    chosen,
-    closed_up,
-    constant,
-    feature_pieces,
-    fill_matrix,
-    numbers,
-    timestamps,
-    total_length,
-)
+from tidemill.online.columns import feature_pieces, timestamps
 from tidemill.online.crc64 import LONGEST, checksums
 from tidemill.online.keys import hash_field, known_field, packed_field, time_field
 from tidemill.online.packed import PackedSchema, packed_pieces
+from tidemill.online.pieces import Narrow, Piece, chosen, closed_up, constant, fill_matrix, numbers, total_length
 from tidemill.online.resp import Sendable
 
 FIXED_END = 39

@@ -22,17 +22,9 @@ import polars as pl
 from tidemill.definitions.catalog import Feature, View
 from tidemill.definitions.types import ValueType
 from tidemill.online.codec import encode_value
-from tidemill.online.columns import (
-    Long,
-    Piece,
-    as_declared,
-    constant,
-    filled,
-    micros_of,
-    numbers,
-    plain_texts,
-    total_length,
-)
+from tidemill.online.columns import plain_texts
+from tidemill.online.declared import as_declared, filled, micros_of
+from tidemill.online.pieces import Long, Piece, constant, numbers, total_length
 
 FIXED_WIDTH = {
     ValueType.INT32: "<i4",

@@ -30,12 +30,14 @@ import polars as pl
 from tidemill.definitions.catalog import Catalog, View
 from tidemill.errors import InputError
 from tidemill.online.bulk_strings import key_bulk_pieces
-from tidemill.online.columns import Piece, as_declared, feature_pieces, join_rows, micros_of, numbers, timestamps
+from tidemill.online.columns import feature_pieces, timestamps
 from tidemill.online.courtesy import nothing_read
 from tidemill.online.creation import creations, definition_piece, images
+from tidemill.online.declared import as_declared, micros_of
 from tidemill.online.keys import key_layout
 from tidemill.online.newest_wins import compare_script, reads_of_compare, reads_of_replace, replace_script
 from tidemill.online.packed import packed_pieces
+from tidemill.online.pieces import Piece, join_rows, numbers
 from tidemill.online.resp import RedisReplyError, RespClient, Script
 from tidemill.online.script_batches import with_blob, with_strings
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError
 from tidemill.online.codec import encode_timestamp, encode_value
-from tidemill.online.columns import feature_pieces, join_rows, key_pieces, timestamps
+from tidemill.online.columns import feature_pieces, key_pieces, timestamps
 from tidemill.online.keys import KeyLayout
+from tidemill.online.pieces import join_rows
 
 INSTANTS = st.integers(-10_000_000_000, 10_000_000_000).map(
     lambda seconds: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)

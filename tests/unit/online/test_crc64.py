@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.online.columns import Narrow, chosen, constant, fill_matrix, numbers
 from tidemill.online.crc64 import checksums
+from tidemill.online.pieces import Narrow, chosen, constant, fill_matrix, numbers
 
 
 def checksum_of(pieces: list[Narrow], rows: int) -> list[int]:

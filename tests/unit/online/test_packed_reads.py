@@ -11,9 +11,9 @@ import pytest
 from tidemill.definitions.catalog import Feature, View
 from tidemill.definitions.types import ValueType
 from tidemill.online.codec import WrongValueError
-from tidemill.online.columns import join_rows
 from tidemill.online.packed import packed_pieces
 from tidemill.online.packed_reads import PackedDecoder, PackedReader
+from tidemill.online.pieces import join_rows
 from tidemill.online.value_memo import WrongValues
 
 T0 = datetime(2024, 5, 1, tzinfo=UTC)
