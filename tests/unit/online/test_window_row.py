@@ -27,7 +27,7 @@ PLAIN = [
     (F.MIN, "seats", V.INT64), (F.MAX, "seats", V.DOUBLE),
 ]  # fmt: skip
 OTHERS = [
-    (F.STD, "delay", V.DOUBLE), (F.LAST, "delay", V.DOUBLE), (F.FIRST, "seats", V.INT64), (F.SUM, "seats", V.INT32),
+    (F.STD, "delay", V.DOUBLE), (F.LAST, "delay", V.DOUBLE), (F.FIRST, "seats", V.INT64), (F.COUNT, "seats", V.INT32),
     (F.MEAN, "delay", V.FLOAT), (F.COUNT_DISTINCT, "dest", V.INT64), (F.LAST, "event", V.UNIX_TIMESTAMP),
 ]  # fmt: skip
 
