@@ -270,6 +270,8 @@ class ReadPlan:
         """A window without events is an answer too: its count is 0, though no entity was found."""
         if answer.broken:
             self._wrong.add(f"{view.name}:tiles", WrongValueError("the bytes are no tiles"))
+        for name in answer.wrong:
+            self._wrong.add(f"{view.name}:{name}", WrongValueError("its type cannot hold the number"))
         states = RowStates(event_times=answer.event_times)
         if not all(answer.found):
             states.base = [Status.PRESENT if found else Status.NOT_FOUND for found in answer.found]

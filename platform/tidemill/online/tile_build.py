@@ -10,6 +10,7 @@ import polars as pl
 
 from tidemill.definitions.distinct import REGISTERS, registers_of
 from tidemill.definitions.measures import measures
+from tidemill.definitions.partials import LOW, WIDE, joined
 from tidemill.definitions.windows import ColumnNeeds
 from tidemill.online.tile_layout import GREATEST, LEAST, NEWEST, SINCE, TILE, ColumnWords, TileLayout
 
@@ -201,12 +202,20 @@ def _fill_numbers(
     if column.total is None:
         return
     with np.errstate(invalid="ignore", over="ignore"):
-        total = np.add.reduceat(values, starts)
+        total = _totals(values, starts)
         numbers[mine, column.total] = total
         if column.spread is not None:
             count = words[mine, column.count]
             apart = values - np.repeat(total / count, count)
             words.view(np.float64)[mine, column.spread] = np.add.reduceat(apart * apart, starts)
+
+
+def _totals(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Sums of stretches of values; WIDE where a sum of whole ones is more than 64 bits hold."""
+    if values.dtype != np.int64 or max(-int(values.min()), int(values.max())) * len(values) < -WIDE:
+        return np.add.reduceat(values, starts)
+    total, unfit = joined(np.add.reduceat(values >> 32, starts), np.add.reduceat(values & LOW, starts))
+    return np.where(unfit, WIDE, total)
 
 
 def _fill_ends(

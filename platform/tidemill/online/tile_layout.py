@@ -8,7 +8,8 @@ Redis string (see `tile_log`), so that a read is one GET. A record is a row of l
 
 `since` is 0, or the instant from which on the record's events count (they came before their time, within the push
 horizon); such a record is merged into its tile's once its time has come. `newest` is the newest event time in it.
-Where a column has no value in a tile, each word holds the identity of its merge (0, +inf, ...).
+Where a column has no value in a tile, each word holds the identity of its merge (0, +inf, ...). A whole sum that 64
+bits do not hold is the least of all numbers, whatever is added to it.
 """
 
 from __future__ import annotations

@@ -4,16 +4,19 @@ local function make_others(views, now)
 local unpack_, pack, sub, floor, call = struct.unpack, struct.pack, string.sub, math.floor, redis.call
 local HALF = 4503599627370496
 local ZERO, NO_TILE = string.rep('\0', 8), string.rep('\0', 7) .. '\128'
+local WIDE = NO_TILE
 
--- Lua's numbers hold 53 bits: larger sums are added by halves, with the carry.
+-- Lua's numbers hold 53 bits: larger sums are added by halves, with the carry. The least of all numbers stands for a sum
+-- that 64 bits do not hold, and stays what it is.
 local function add64(a, b, at)
   local x, y = unpack_('<i8', a, at), unpack_('<i8', b, at)
   if x < HALF and x > -HALF and y < HALF and y > -HALF then return pack('<i8', x + y) end
+  if sub(a, at, at + 7) == WIDE or sub(b, at, at + 7) == WIDE then return WIDE end
   local low = unpack_('<I4', a, at) + unpack_('<I4', b, at)
-  local high = unpack_('<I4', a, at + 4) + unpack_('<I4', b, at + 4)
+  local high = unpack_('<i4', a, at + 4) + unpack_('<i4', b, at + 4)
   if low >= 4294967296 then low = low - 4294967296; high = high + 1 end
-  if high >= 4294967296 then high = high - 4294967296 end
-  return pack('<I4I4', low, high)
+  if high >= 2147483648 or high < -2147483648 then return WIDE end
+  return pack('<I4i4', low, high)
 end
 
 local function less64(a, b, at)

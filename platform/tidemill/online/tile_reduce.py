@@ -14,7 +14,7 @@ import numpy as np
 
 from tidemill.definitions.catalog import AggregationFunction
 from tidemill.definitions.distinct import REGISTERS, estimate
-from tidemill.definitions.partials import Partials
+from tidemill.definitions.partials import ADDED, LOW, WIDE, Partials, joined
 from tidemill.online.tile_layout import (
     GREATEST,
     LEAST,
@@ -30,9 +30,6 @@ _STRETCH = 44
 """Bits for the number of a tile: enough until the year 2500 for a hop of a millisecond, the shortest there is."""
 _NEVER = -(2**63)
 _WORD, _REAL = np.dtype("<i8"), np.dtype("<f8")
-_ADDED = frozenset(
-    {AggregationFunction.SUM, AggregationFunction.MEAN, AggregationFunction.VAR, AggregationFunction.STD}
-)
 
 
 class Tiles:
@@ -103,6 +100,14 @@ class Tiles:
     def whole_sum(self, word: int) -> np.ndarray:
         return self.reduced(self.whole[:, word], np.add, 0)
 
+    def total(self, word: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Sums of whole values, and which are more than 64 bits hold; None where none can be."""
+        words = self.whole[:, word]
+        if adds_up(words):
+            return self.whole_sum(word), None
+        total, unfit = joined(self.reduced(words >> 32, np.add, 0), self.reduced(words & LOW, np.add, 0))
+        return total, unfit | self.reduced(words == WIDE, np.logical_or, False)
+
     def real_sum(self, word: int) -> np.ndarray:
         return self.reduced(self.real[:, word], np.add, 0.0)
 
@@ -139,6 +144,12 @@ class Tiles:
         return np.ascontiguousarray(words[seen]), left[some].tolist(), oldest[some]
 
 
+def adds_up(words: np.ndarray) -> bool:
+    """Whether 64 bits certainly hold every sum of some of these whole numbers, of which there is at least one."""
+    most = GREATEST // len(words)
+    return bool(np.maximum.reduce(words) <= most and np.minimum.reduce(words) >= -most)
+
+
 @lru_cache(maxsize=64)
 def _stretches(entities: int) -> np.ndarray:
     return np.arange(entities) << _STRETCH
@@ -149,8 +160,8 @@ def partials(tiles: Tiles, column: ColumnWords, asked: frozenset[AggregationFunc
     function, needs = AggregationFunction, column.needs
     numbers = tiles.whole if needs.whole else tiles.real
     found = Partials(count=tiles.whole_sum(column.count))
-    if column.total is not None and asked & _ADDED:
-        found.total = tiles.whole_sum(column.total) if needs.whole else tiles.real_sum(column.total)
+    if column.total is not None and asked & ADDED:
+        found.total, found.unfit = tiles.total(column.total) if needs.whole else (tiles.real_sum(column.total), None)
     if column.lowest is not None and function.MIN in asked:
         found.lowest = tiles.reduced(numbers[:, column.lowest], np.minimum, GREATEST if needs.whole else np.inf)
     if column.highest is not None and function.MAX in asked:

@@ -7,7 +7,7 @@ views and rows whose records are alike are reduced together, so that the cost of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import chain, islice
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, View
-from tidemill.definitions.partials import Partials, declared, finish
+from tidemill.definitions.partials import ADDED, Partials, declared, finish, held
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import longest_window, lower_bound, micros, of_nothing
 from tidemill.online.tile_layout import SINCE, ColumnWords, TileLayout
@@ -36,7 +36,7 @@ class WindowColumns:
     an empty window. `found` says whether the entity has any tile. `event_times` are those of the newest event in the
     view's longest window, int microseconds. `as_of` is the instant for which the row is exact: that of the read, or of
     the newest event where a pusher's clock is ahead of the reader's. `broken` counts Redis values that are no tiles;
-    they are read as not found.
+    they are read as not found. `wrong` names features of which some number was more than its type holds, and is None.
     """
 
     values: dict[str, list[Any]]
@@ -44,6 +44,7 @@ class WindowColumns:
     event_times: list[int | None]
     as_of: list[int]
     broken: int = 0
+    wrong: list[str] = field(default_factory=list)
 
 
 class TilePlan:
@@ -192,11 +193,12 @@ class TileGroup:
 
     def read_one(self, blobs: Sequence[bytes], at: int) -> list[Any] | None:
         """One entity for each part: of each reading a value for each part. None where some record's time comes later
-        than others' of its tile."""
+        than others' of its tile, or a number is more than its type holds."""
         tiles = Tiles(self.layout, blobs, (at - self._windows_of) // self._hops, at)
         if sum(tiles.sizes) * self.layout.record_bytes != sum(map(len, blobs)) or tiles.whole[:, SINCE].any():
             return None
-        return list(chain.from_iterable(_read_all(self, tiles, len(blobs))))
+        columns, wrong = _read_all(self, tiles, len(blobs))
+        return None if wrong else list(chain.from_iterable(columns))
 
 
 def _part(view: View, layout: TileLayout, mine: tuple[Aggregation, ...], hop: int, newest_of: int | None) -> _Part:
@@ -241,13 +243,14 @@ def _decode_group(
         flat += logs[part.projection][part.hop]
     repeats = [sizes[part.projection] for part in group.parts]
     tiles = Tiles(group.layout, flat, group.oldest(repeats, at), at)
-    columns = _read_all(group, tiles, len(flat))
+    columns, wrong = _read_all(group, tiles, len(flat))
     newest = tiles.newest()
     start = 0
     for part, size in zip(group.parts, repeats, strict=True):
         answer, stop = answers[part.projection], start + size
         for name, values in zip(part.names, columns, strict=True):
             answer.values[name] = values[start:stop]
+        answer.wrong += [part.names[number] for number, rows in wrong if any(start <= row < stop for row in rows)]
         _hand_out_times(part, newest[start:stop], at, answer)
         start = stop
     for number in tiles.broken:
@@ -273,21 +276,34 @@ def _owner(group: TileGroup, repeats: Sequence[int], answers: Sequence[WindowCol
     return answers[next(islice(owners, number, None)).projection]
 
 
-def _read_all(group: TileGroup, tiles: Tiles, size: int) -> list[list[Any]]:
-    """Every reading's values for all entities."""
+def _read_all(group: TileGroup, tiles: Tiles, size: int) -> tuple[list[list[Any]], list[tuple[int, set[int]]]]:
+    """Every reading's values for all entities; and by number the readings of which some value is more than its type
+    holds, with these entities."""
     found = {column.count: partials(tiles, column, asked) for column, asked in group.asked}
     everyone = len(tiles.present) == size
     columns: list[list[Any]] = [[]] * len(group.readings)
+    wrong: list[tuple[int, set[int]]] = []
     for (function, dtype, place), readings in group.finishes:
-        by_window, nothing = _finished(function, dtype, found[place], group.windows), of_nothing(function, dtype)
+        by_window, unfit = _finished(function, dtype, found[place], group.windows)
+        nothing = of_nothing(function, dtype)
         for number, window in readings:
             columns[number] = by_window[window] if everyone else _for_everyone(nothing, by_window[window], tiles, size)
-    return columns
+            if unfit is not None and (rows := np.flatnonzero(unfit[:, window]).tolist()):
+                wrong.append((number, {tiles.present[row] for row in rows}))
+    return columns, wrong
 
 
-def _finished(function: AggregationFunction, dtype: ValueType, found: Partials, windows: int) -> list[list[Any]]:
-    """Python values of the present entities, a list for each window."""
+def _finished(
+    function: AggregationFunction, dtype: ValueType, found: Partials, windows: int
+) -> tuple[list[list[Any]], np.ndarray | None]:
+    """Python values of the present entities, a list for each window; and (entities, windows), which are more than the
+    type holds, and therefore None."""
     values, present = finish(function, found)
+    fits = held(values, dtype)
+    unfit = found.unfit if function in ADDED else None
+    if fits is not None:
+        wide, present = present & ~fits, present & fits
+        unfit = wide if unfit is None else unfit | wide
     by_window = declared(values, dtype).reshape(-1, windows).T.tolist()
     if b"\0" in present.tobytes():
         theres = present.reshape(-1, windows).T.tolist()
@@ -296,8 +312,8 @@ def _finished(function: AggregationFunction, dtype: ValueType, found: Partials, 
             for both in zip(by_window, theres, strict=True)
         ]
     if dtype is ValueType.UNIX_TIMESTAMP:
-        return [[None if v is None else _EPOCH + timedelta(microseconds=v) for v in one] for one in by_window]
-    return by_window
+        by_window = [[None if v is None else _EPOCH + timedelta(microseconds=v) for v in one] for one in by_window]
+    return by_window, None if unfit is None else unfit.reshape(-1, windows)
 
 
 def _for_everyone(nothing: float | None, values: list[Any], tiles: Tiles, size: int) -> list[Any]:

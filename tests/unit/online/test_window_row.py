@@ -71,7 +71,7 @@ def events(count: int = 600) -> pl.DataFrame:
             "dest": random.choice([f"D{number}" for number in range(9)], count),
             "event": pl.Series(moment).cast(pl.Datetime("us", "UTC")),
             "delay": pl.Series(random.normal(0, 30, count)).scatter(range(0, count, 9), None).scatter(40, float("nan")),
-            "seats": pl.Series(random.integers(-(2**30), 2**30, count)).scatter(range(0, count, 7), None),
+            "seats": pl.Series(random.integers(-(2**20), 2**20, count)).scatter(range(0, count, 7), None),
             "flight_id": [str(number) for number in range(count)],
         }
     )
