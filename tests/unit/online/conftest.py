@@ -12,6 +12,7 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parent))  # what several files share is imported by name
 
+from push_parts import project_at
 from store_parts import T0
 
 from tidemill.clock import ManualClock
@@ -36,6 +37,12 @@ def address(redis_server: EmbeddedRedis) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushall()
     return url
+
+
+@pytest.fixture
+def project(address: str, tmp_path: Path) -> Any:
+    """The parts of a project to push to: see `push_parts`."""
+    return project_at(address, tmp_path)
 
 
 @pytest.fixture
