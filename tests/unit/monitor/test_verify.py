@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tidemill.definitions import Catalog, Feature, Projection, RequestField, Service, ValueType
-from tidemill.definitions.catalog import OnDemandInput, OnDemandView
+from tidemill.definitions.catalog import Aggregation, AggregationFunction, OnDemandInput, OnDemandView
 from tidemill.definitions.code import reference_to
 from tidemill.errors import NotDefinedError
 from tidemill.extract.intervals import Interval
@@ -303,3 +303,30 @@ def test_predictions_later_than_what_history_has_of_a_pushed_view_wait(airports:
     (note,) = report.notes
     assert "1 predictions are not compared yet" in note
     assert "Extract it until" in note
+
+
+def test_a_sum_that_did_not_fit_was_rightly_served_as_null(
+    make_airports: Callable[[Catalog], Any], catalog: Catalog, minutes: Minutes
+) -> None:
+    functions = {"temp": AggregationFunction.MEAN, "gusts": AggregationFunction.SUM}
+    windows = replace(
+        catalog.view("weather"),
+        ttl=timedelta(0),
+        schedule=None,
+        stream="delays_stream",
+        aggregations=tuple(
+            Aggregation(name=name, function=function, column=name, window=timedelta(hours=1), hop=timedelta(minutes=5))
+            for name, function in functions.items()
+        ),
+    )
+    airports = make_airports(replace(catalog, views=(windows, catalog.view("delays"))))
+    for number in range(2):
+        airports.history.add("measured", key="JFK", at=minutes(number), temp=4.0, gusts=2**62)
+    airports.history.add("delayed", key="JFK", at=minutes(0), delay=1.0)
+    airports.serve(minutes(0), temp=4.0, gusts=2**62, delay=1.0)
+    airports.serve(minutes(10), temp=4.0, gusts=None, delay=1.0, statuses={"gusts": "NULL_VALUE"})
+    report = verify(airports.project)
+    assert (report.equal, report.compared) == (6, 6)
+    airports.serve(minutes(11), temp=4.0, gusts=-(2**63), delay=1.0)
+    report = verify(airports.project, start=minutes(11))
+    assert (only(report, "gusts"), only(report, "temp")) == (Outcome.UNEXPLAINED, Outcome.EQUAL)
