@@ -20,13 +20,12 @@ from tidemill.definitions.catalog import AggregationFunction
 from tidemill.definitions.types import ValueType
 from tidemill.online.tile_layout import SINCE
 from tidemill.online.tile_log import Bytes
+from tidemill.online.tile_reduce import adds_up
 from tidemill.online.tiles import TileGroup
 
 _WORD, _REAL = np.dtype("<i8"), np.dtype("<f8")
 _FUNCTION = AggregationFunction
 _COMBINES = {_FUNCTION.MIN: np.minimum, _FUNCTION.MAX: np.maximum}
-_FAR = 2**40
-"""Whole totals up to here fit into 64 bits together, however many tiles; beyond, the long way knows what to do."""
 _PLAIN = frozenset({_FUNCTION.COUNT, _FUNCTION.SUM, _FUNCTION.MEAN, *_COMBINES})
 _AS_STORED = frozenset({ValueType.INT64, ValueType.DOUBLE})
 
@@ -61,11 +60,12 @@ class QuickGroup:
         self._words, self._nothing = layout.words, bytes(layout.record_bytes)
         self._records = itemgetter(*(number for place in places for number in (2 * place, 2 * place + 1)))
         self._sizes = itemgetter(*places, places[0])
-        edges = [[(window, part.layout.hop) for window in part.windows] for part in group.parts]
-        self._edges = list(dict.fromkeys(edge for of_part in edges for edge in of_part))
-        self._numbers = [[self._edges.index(edge) for edge in of_part] for of_part in edges]
-        self._oldest: tuple[list[int], list[list[int]]] = ([], [])
-        self._windows = len(group.parts[0].windows)
+        edges = [(window, part.layout.hop) for part in group.parts for window in part.windows]
+        self._edges = list(dict.fromkeys(edges))
+        self._numbers = [self._edges.index(edge) for edge in edges]
+        self._oldest: tuple[list[int], list[int]] = ([], [])
+        self._windows = group.windows
+        self._slots = _slots_of(len(group.parts), group.windows)
         kinds = list(dict.fromkeys((one.function, one.column.count, one.dtype) for one in group.readings))
         columns = {one.column.count: one.column for one in group.readings}
         self._counts = list(columns)
@@ -83,14 +83,14 @@ class QuickGroup:
         whole = np.frombuffer(joined, _WORD).reshape(-1, self._words)
         if np.count_nonzero(whole[:, SINCE]):
             return None
-        slots = self._slots(memoryview(joined).cast("q")[:: self._words], sizes, at)
+        slots = self._slots(memoryview(joined).cast("q")[:: self._words], self._sizes(sizes), self._bounds(at))
         counts = [np.add.reduceat(whole[:, word], slots)[::2].tolist() for word in self._counts]
         values = []
         for place, word, combine, is_whole, finish in self._kinds:
             count = found = counts[place]
             if combine is not None:
                 words = (whole if is_whole else whole.view(_REAL))[:, word]
-                if is_whole and combine is np.add and _is_far(words):
+                if is_whole and combine is np.add and not adds_up(words):
                     return None
                 found = combine.reduceat(words, slots)[::2].tolist()
             values.append(finish(found, count))
@@ -99,31 +99,38 @@ class QuickGroup:
             row += values[kind][window :: self._windows]
         return row
 
-    def _slots(self, tiles: Sequence[int], sizes: Sequence[int], at: int) -> np.ndarray:
-        """The first record and the end of each part in each window; of an empty one the record that stands for
-        nothing, which is the last."""
-        slots: list[int] = []
-        start, nothing = 0, len(tiles) - 1
-        for size, bounds in zip(self._sizes(sizes), self._bounds(at), strict=False):
-            end = start + size
-            for oldest in bounds:
-                first = bisect_left(tiles, oldest, start, end)
-                slots += (nothing if first == end else first, end)
-            start = end
-        return np.array(slots, dtype=np.intp)
-
-    def _bounds(self, at: int) -> list[list[int]]:
-        """The first tile that counts, of each part in each window."""
+    def _bounds(self, at: int) -> list[int]:
+        """The first tile that counts, of each part in each window, one after the other."""
         edges = [(at - window) // hop for window, hop in self._edges]
         known, bounds = self._oldest
         if edges != known:
-            bounds = [[edges[number] for number in numbers] for numbers in self._numbers]
+            bounds = [edges[number] for number in self._numbers]
             self._oldest = (edges, bounds)  # both at once, since other threads read them
         return bounds
 
 
-def _is_far(totals: np.ndarray) -> bool:
-    return bool(np.maximum.reduce(totals) > _FAR or np.minimum.reduce(totals) < -_FAR)
+def _slots_of(parts: int, windows: int) -> Callable[[Sequence[int], Sequence[int], Sequence[int]], np.ndarray]:
+    """A function of the tiles of all parts, their numbers of records and the first tile that counts in each window: the
+    first record and the end of each part in each window; of an empty one the record that stands for nothing, which is
+    the last. Written out, like `columns_of_row`, since the loop would take longer than the search."""
+    lines = [
+        "def slots(tiles, sizes, bounds):",
+        f"    {''.join(f's{part}, ' for part in range(parts))}*_ = sizes",
+        f"    {''.join(f'b{slot}, ' for slot in range(parts * windows))}*_ = bounds",
+        "    nothing = len(tiles) - 1",
+        "    start = 0",
+    ]
+    found: list[str] = []
+    for part in range(parts):
+        lines.append(f"    end{part} = start + s{part}")
+        for slot in range(part * windows, (part + 1) * windows):
+            lines.append(f"    f{slot} = bisect_left(tiles, b{slot}, start, end{part})")
+            found.append(f"nothing if f{slot} == end{part} else f{slot}, end{part}")
+        lines.append(f"    start = end{part}")
+    lines.append(f"    return array([{', '.join(found)}], intp)")
+    names: dict[str, Any] = {"bisect_left": bisect_left, "array": np.array, "intp": np.intp}
+    exec("\n".join(lines), names)  # noqa: S102 - of nothing but numbers
+    return names["slots"]
 
 
 def _partial(function: AggregationFunction, column: Any) -> tuple[int, np.ufunc | None, bool]:
