@@ -12,11 +12,12 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parent))  # what several files share is imported by name
 
-from push_parts import project_at
+from push_parts import OpenProject, parts_of_project
 from store_parts import T0
 
 from tidemill.clock import ManualClock
 from tidemill.definitions import Catalog
+from tidemill.definitions.catalog import View
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.store import OnlineStore
 from tidemill.settings import Settings
@@ -40,9 +41,24 @@ def address(redis_server: EmbeddedRedis) -> str:
 
 
 @pytest.fixture
-def project(address: str, tmp_path: Path) -> Any:
-    """The parts of a project to push to: see `push_parts`."""
-    return project_at(address, tmp_path)
+def project_at(address: str, tmp_path: Path) -> Iterator[OpenProject]:
+    """Opens projects to push to, on that Redis and in the test's folder unless told otherwise: see `push_parts`."""
+    opened: list[Any] = []
+    here = address
+
+    def open_project(*views: View, name: str = "flights", address: str | None = None, root: Path | None = None) -> Any:
+        opened.append(parts_of_project(address or here, root or tmp_path, *views, name=name))
+        return opened[-1]
+
+    yield open_project
+    for project in opened:
+        project.online.close()
+
+
+@pytest.fixture
+def project(project_at: OpenProject) -> Any:
+    """The parts of a project to push to."""
+    return project_at()
 
 
 @pytest.fixture

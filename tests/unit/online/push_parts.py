@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 from tidemill.clock import ManualClock, to_micros
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
@@ -50,8 +50,15 @@ def catalog_of(*views: View, project: str = "flights") -> Catalog:
     )
 
 
-def project_at(address: str, root: Path, *views: View, name: str = "flights") -> Any:
-    """A project's parts as `push` uses them."""
+class OpenProject(Protocol):
+    """The fixture `project_at`: opens a project's parts as `push` uses them, and closes them after the test."""
+
+    def __call__(
+        self, *views: View, name: str = "flights", address: str | None = None, root: Path | None = None
+    ) -> Any: ...
+
+
+def parts_of_project(address: str, root: Path, *views: View, name: str) -> Any:
     catalog = catalog_of(*(views or (delays(),)), project=name)
     settings = Settings()
     online = OnlineStore(

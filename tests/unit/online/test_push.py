@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from push_parts import HOUR, NOW, departure, project_at, window
+from push_parts import HOUR, NOW, OpenProject, departure, window
 
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.online.embedded import EmbeddedRedis
@@ -77,9 +77,9 @@ def test_events_that_are_always_a_little_early_do_not_pile_up(project: Any) -> N
 
 
 def test_a_push_to_both_can_be_repeated_after_a_crash_between_them(
-    project: Any, own_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    project: Any, project_at: OpenProject, own_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = project_at(own_server.ensure_started(), project.offline.root)
+    gone = project_at(address=own_server.ensure_started())
     own_server.stop()
     with pytest.raises(OnlineStoreUnavailableError):
         push(gone, "departed", [departure(1)], to="both", at=NOW)
@@ -95,9 +95,9 @@ def test_a_push_to_history_alone_leaves_the_online_store_alone(project: Any) -> 
     assert project.online.resp.call("DBSIZE") == 0
 
 
-def test_events_pushed_at_once_from_several_threads_are_all_counted_once(project: Any, address: str) -> None:
+def test_events_pushed_at_once_from_several_threads_are_all_counted_once(project: Any, project_at: OpenProject) -> None:
     events = [departure(number, minutes=number % 55) for number in range(400)]
-    stores = [project_at(address, project.offline.root).online for _ in range(4)]
+    stores = [project_at().online for _ in range(4)]
     threads = [
         threading.Thread(target=lambda store=store: [write_events(store, "departed", [e], NOW) for e in events[::4]])
         for store in stores

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from push_parts import NOW, delays, departure, project_at, window
+from push_parts import NOW, OpenProject, delays, departure, window
 
 from tidemill.clock import to_micros
 from tidemill.errors import ConflictError
@@ -45,8 +45,8 @@ def test_rebuilding_from_history_equals_having_streamed_byte_for_byte(project: A
     assert push(project, "departed", events[-60:], at=NOW).accepted == 0
 
 
-def test_a_project_never_touches_another_whose_name_ends_alike(address: str, tmp_path: Path) -> None:
-    prod, mine = (project_at(address, tmp_path / name, name=name) for name in ("prod", "my_prod"))
+def test_a_project_never_touches_another_whose_name_ends_alike(project_at: OpenProject, tmp_path: Path) -> None:
+    prod, mine = (project_at(name=name, root=tmp_path / name) for name in ("prod", "my_prod"))
     for project in (prod, mine):
         push(project, "departed", [departure(1)], at=NOW)
     assert delete_all_tiles(prod.online) == 3  # a tile, and where its event's id is remembered
@@ -54,8 +54,8 @@ def test_a_project_never_touches_another_whose_name_ends_alike(address: str, tmp
     assert window(mine) == (1, 1)
 
 
-def test_deleting_a_view_leaves_the_others(address: str, tmp_path: Path) -> None:
-    project = project_at(address, tmp_path, delays(), delays("origin_delays_2"))
+def test_deleting_a_view_leaves_the_others(project_at: OpenProject) -> None:
+    project = project_at(delays(), delays("origin_delays_2"))
     push(project, "departed", [departure(1)], at=NOW)
     assert delete_tiles(project.online, "origin_delays") == 1
     assert window(project) == (0, None)
@@ -75,9 +75,9 @@ def test_a_value_that_is_no_tile_is_read_as_not_found_and_replaced_by_the_next_p
 
 @pytest.mark.parametrize("many", [1, 40])
 def test_a_key_that_is_somebody_else_s_stops_a_push_before_any_of_its_events_counts_as_seen(
-    address: str, tmp_path: Path, many: int
+    project_at: OpenProject, many: int
 ) -> None:
-    project = project_at(address, tmp_path, delays(), delays("origin_delays_2"))
+    project = project_at(delays(), delays("origin_delays_2"))
     push(project, "departed", [departure(0)], at=NOW)
     key = project.online.resp.call("KEYS", "tm:{flights}:w:origin_delays_2:*")[0]
     project.online.resp.pipeline([("DEL", key), ("SADD", key, "theirs")])

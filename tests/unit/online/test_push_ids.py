@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from push_parts import HOUR, NOW, delays, departure, project_at, window
+from push_parts import HOUR, NOW, OpenProject, delays, departure, window
 
 from tidemill.online.push import push
 
@@ -18,8 +17,8 @@ def test_a_repeated_event_id_changes_nothing(project: Any) -> None:
     assert window(project) == (3, 6)
 
 
-def test_the_same_event_counts_once_in_every_view_of_its_stream(address: str, tmp_path: Path) -> None:
-    project = project_at(address, tmp_path, delays(), delays("carrier_delays", key="carrier"))
+def test_the_same_event_counts_once_in_every_view_of_its_stream(project_at: OpenProject) -> None:
+    project = project_at(delays(), delays("carrier_delays", key="carrier"))
     for _ in range(2):
         push(project, "departed", [departure(1)], at=NOW)
     assert window(project) == (1, 1)
@@ -46,12 +45,12 @@ def test_event_ids_are_forgotten_in_time(project: Any) -> None:
     assert all(25 * 3_600 < project.online.resp.call("TTL", name) < 50 * 3_600 for name in sets())
 
 
-def test_a_longer_window_that_is_added_forgets_no_event(address: str, tmp_path: Path) -> None:
-    before = project_at(address, tmp_path)
+def test_a_longer_window_that_is_added_forgets_no_event(project_at: OpenProject) -> None:
+    before = project_at()
     push(before, "departed", [departure(1)], at=NOW)
     week = delays("origin_delays_7d")
     longer = replace(week, aggregations=tuple(replace(item, window=168 * HOUR, hop=HOUR) for item in week.aggregations))
-    after = project_at(address, tmp_path, delays(), longer)
+    after = project_at(delays(), longer)
     again = push(after, "departed", [departure(1), departure(2)], at=NOW)
     assert (again.accepted, again.duplicates) == (1, 1)
     assert push(before, "departed", [departure(2)], at=NOW).duplicates == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,13 +77,14 @@ def events() -> pl.DataFrame:
 
 
 @pytest.fixture
-def store(address: str) -> OnlineStore:
+def store(address: str) -> Iterator[OnlineStore]:
     store = OnlineStore(
         address=address, project="flights", catalog=CATALOG, settings=Settings(), root=Path(),
         clock=ManualClock(NOW),
     )  # fmt: skip
     write_events(store, "departed", events(), NOW)
-    return store
+    yield store
+    store.close()
 
 
 def entity_key(view: View, row: tuple) -> bytes:
