@@ -92,11 +92,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
-def open_store(address: str, project: str) -> OnlineStore:
-    return OnlineStore(
-        address=address, project=project, catalog=catalog(project), settings=Settings(), root=Path(),
-        clock=ManualClock(NOW),
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def stores(server: str) -> Iterator[Callable[[str], OnlineStore]]:
+    """The store of a project of that name."""
+    opened: dict[str, OnlineStore] = {}
+
+    def store_of(project: str) -> OnlineStore:
+        if project not in opened:
+            opened[project] = OnlineStore(
+                address=server, project=project, catalog=catalog(project), settings=Settings(), root=Path(),
+                clock=ManualClock(NOW),
+            )  # fmt: skip
+        return opened[project]
+
+    yield store_of
+    for store in opened.values():
+        store.close()
 
 
 def write_the_long_way(store: OnlineStore, rows: list[dict[str, Any]], at: datetime) -> tuple[int, int]:
@@ -184,9 +195,9 @@ def pushes(draw: st.DrawFn) -> list[tuple[datetime, list[dict[str, Any]]]]:
 @settings(max_examples=30)
 @given(life=pushes(), form=st.sampled_from(["dicts", "frame", "texts"]))
 def test_tiles_and_answers_are_those_of_the_long_way(
-    server: str, life: list[tuple[datetime, list[dict[str, Any]]]], form: str
+    stores: Callable[[str], OnlineStore], life: list[tuple[datetime, list[dict[str, Any]]]], form: str
 ) -> None:
-    few, many = open_store(server, "few"), open_store(server, "many")
+    few, many = stores("few"), stores("many")
     few.resp.call("FLUSHALL")
     for at, rows in life:
         answer = write_events(few, "departed", given_as(form, rows), at)
@@ -271,8 +282,10 @@ ODD = (
 )
 @example(changes=[{"flight": {}}])
 @example(changes=[{"origin": {"a": 1}}, {"origin": {}}])
-def test_whatever_json_comes_is_taken_or_refused_with_a_reason(server: str, changes: list[dict[str, Any]]) -> None:
-    store = open_store(server, "odd")
+def test_whatever_json_comes_is_taken_or_refused_with_a_reason(
+    stores: Callable[[str], OnlineStore], changes: list[dict[str, Any]]
+) -> None:
+    store = stores("odd")
     rows = [usual(number) | change for number, change in enumerate([{}, *changes])]
     with contextlib.suppress(InputError):
         answer = write_events(store, "departed", rows, NOW)
@@ -297,8 +310,8 @@ def test_a_sketch_or_a_plain_view_on_the_stream_takes_the_long_way() -> None:
         assert FewRowsCheck.where_it_fits(other, "departed") is None
 
 
-def test_a_repeat_is_told_whichever_way_it_comes(server: str) -> None:
-    store = open_store(server, "twice")
+def test_a_repeat_is_told_whichever_way_it_comes(stores: Callable[[str], OnlineStore]) -> None:
+    store = stores("twice")
     store.resp.call("FLUSHALL")
     several = [usual(number) for number in range(MOST + 5)]
     first: PushResult = write_events(store, "departed", several[:3], NOW)

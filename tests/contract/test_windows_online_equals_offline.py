@@ -95,11 +95,8 @@ CATALOG = Catalog(
 class World:
     """An online store and a history that were told the same events."""
 
-    def __init__(self, address: str) -> None:
-        self.store = OnlineStore(
-            address=address, project="flights", catalog=CATALOG, settings=Settings(), root=Path(),
-            clock=ManualClock(START),
-        )  # fmt: skip
+    def __init__(self, store: OnlineStore) -> None:
+        self.store = store
         self.history: list[dict] = []
 
     def push(self, events: list[dict], at: int) -> Any:
@@ -151,20 +148,25 @@ def instant(at: int) -> datetime:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineStore]:
     server = EmbeddedRedis(Path(tmp_path_factory.mktemp("windows")) / "redis", maxmemory="256mb")
-    yield server.ensure_started()
+    store = OnlineStore(
+        address=server.ensure_started(), project="flights", catalog=CATALOG, settings=Settings(), root=Path(),
+        clock=ManualClock(START),
+    )  # fmt: skip
+    yield store
+    store.close()
     server.stop()
 
 
 @pytest.fixture
-def world(server: str) -> World:
-    return fresh_world(server)
+def world(store: OnlineStore) -> World:
+    return fresh_world(store)
 
 
-def fresh_world(address: str) -> World:
-    world = World(address)
-    world.store.resp.call("FLUSHALL")
+def fresh_world(store: OnlineStore) -> World:
+    world = World(store)
+    store.resp.call("FLUSHALL")
     return world
 
 
@@ -210,9 +212,9 @@ def lives(draw: st.DrawFn) -> list[tuple[int, list[dict]]]:
 @settings(max_examples=40)
 @given(life=lives(), later=st.sampled_from([0, 1, 3, 5_000_000, 5 * MINUTE, 15 * MINUTE, 13 * 60 * MINUTE, 2**40]))
 def test_windows_agree_after_every_push_and_slide_on_without_events(
-    server: str, life: list[tuple[int, list[dict]]], later: int
+    store: OnlineStore, life: list[tuple[int, list[dict]]], later: int
 ) -> None:
-    world = fresh_world(server)
+    world = fresh_world(store)
     for at, events in life:
         world.history += events
         world.push(events, at)
@@ -223,8 +225,10 @@ def test_windows_agree_after_every_push_and_slide_on_without_events(
 
 @settings(max_examples=20)
 @given(life=lives())
-def test_rebuilding_gives_the_same_windows_as_having_streamed(server: str, life: list[tuple[int, list[dict]]]) -> None:
-    world = fresh_world(server)
+def test_rebuilding_gives_the_same_windows_as_having_streamed(
+    store: OnlineStore, life: list[tuple[int, list[dict]]]
+) -> None:
+    world = fresh_world(store)
     for _, events in life:
         world.history += events
     at = life[-1][0] + 5_000_000

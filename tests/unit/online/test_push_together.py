@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -149,7 +149,7 @@ def counted(name: str, key: str, event_id: str | None) -> View:
 
 
 @pytest.fixture
-def store(address: str, tmp_path: Path) -> OnlineStore:
+def store(address: str, tmp_path: Path) -> Iterator[OnlineStore]:
     catalog = Catalog(
         project="together",
         entities=tuple(Entity(name=name, join_key=name, dtype=ValueType.STRING) for name in ("origin", "carrier")),
@@ -157,10 +157,12 @@ def store(address: str, tmp_path: Path) -> OnlineStore:
         streams=(Stream(name="departed", kind="push", source="departures"),),
         views=(counted("origins", "origin", "id"), counted("carriers", "carrier", "id")),
     )
-    return OnlineStore(
+    store = OnlineStore(
         address=address, project="together", catalog=catalog, settings=Settings(redis_timeout=30), root=tmp_path,
         clock=ManualClock(NOW),
     )  # fmt: skip
+    yield store
+    store.close()
 
 
 def departure(number: int, **others: Any) -> dict[str, Any]:
