@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from tidemill.clock import Clock, SimulatedClock
 from tidemill.errors import NotAppliedError
 from tidemill.metadata.catalogs import AppliedCatalog, CatalogRepository
 from tidemill.metadata.database import Database
+from tidemill.parts import part, take_out
 from tidemill.settings import Settings, read_project_file, read_settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Project:
-    """Definitions, stores and state of one project folder. Not thread-safe while it is being closed."""
+    """Definitions, stores and state of one project folder. Threads may share it, but not while it is being closed."""
 
     def __init__(self, root: Path, *, settings: Settings, name: str, clock: Clock | None = None) -> None:
         self.root = root
@@ -45,26 +45,26 @@ class Project:
         """The folder of the embedded parts: databases, Redis, models, prediction log."""
         return self.root / self.settings.state
 
-    @cached_property
+    @part
     def database(self) -> Database:
         if self.settings.metadata_url is not None:
             return Database(self.settings.metadata_url.get_secret_value())
         return Database.embedded(self.state)
 
-    @cached_property
+    @part
     def catalogs(self) -> CatalogRepository:
         return CatalogRepository(self.database, self.name)
 
     @property
     def applied(self) -> AppliedCatalog:
         """The catalog in force with its version. Raises NotAppliedError before the first apply."""
-        if self._applied is None:
-            self._applied = self.catalogs.newest()
-        if self._applied is None:
+        found = self._applied or self.catalogs.newest()
+        if found is None:
             raise NotAppliedError(
                 f"Project {self.name!r} has no applied definitions yet.", hint="Run `tidemill apply` first."
             )
-        return self._applied
+        self._applied = found  # another thread's `reload` may forget it at any moment
+        return found
 
     @property
     def catalog(self) -> Catalog:
@@ -78,25 +78,25 @@ class Project:
         if self._applied is not None and self.catalogs.newest_version() == self._applied.version:
             return False
         self._applied = None
-        for part in ("offline", "online"):
-            old = self.__dict__.pop(part, None)
+        for name in ("offline", "online"):
+            old = take_out(self, name)
             if close:
                 _close(old)
         return True
 
-    @cached_property
+    @part
     def ledger(self) -> Ledger:
         from tidemill.materialize.ledger import Ledger
 
         return Ledger(self.database, self.name)
 
-    @cached_property
+    @part
     def offline(self) -> OfflineStore:
         from tidemill.offline.store import OfflineStore
 
         return OfflineStore(root=self.root, catalog=self.catalog, ledger=self.ledger, settings=self.settings)
 
-    @cached_property
+    @part
     def online(self) -> OnlineStore:
         from tidemill.online.store import OnlineStore
 
@@ -109,19 +109,19 @@ class Project:
             clock=self.clock,
         )
 
-    @cached_property
+    @part
     def deployments(self) -> DeploymentRepository:
         from tidemill.models.deployments import DeploymentRepository
 
         return DeploymentRepository(self.database, self.name)
 
-    @cached_property
+    @part
     def predictions(self) -> PredictionLog:
         from tidemill.predictions.log import PredictionLog
 
         return PredictionLog(self.state / "predictions")
 
-    @cached_property
+    @part
     def materializer(self) -> Materializer:
         from tidemill.materialize.run import Materializer
 
@@ -157,9 +157,8 @@ class Project:
         return self.materializer.materialize(until=until or at, views=views, at=at)
 
     def close(self) -> None:
-        for part in ("online", "predictions", "database"):
-            if part in self.__dict__:
-                _close(self.__dict__.pop(part))
+        for name in ("online", "predictions", "database"):
+            _close(take_out(self, name))
 
 
 def open_project(root: str | Path = ".", *, clock: Clock | None = None, settings: Settings | None = None) -> Project:
@@ -169,7 +168,7 @@ def open_project(root: str | Path = ".", *, clock: Clock | None = None, settings
     return Project(folder, settings=settings or read_settings(folder), name=name, clock=clock)
 
 
-def _close(part: Any) -> None:
-    close = getattr(part, "close", None)
+def _close(made: Any) -> None:
+    close = getattr(made, "close", None)
     if close is not None:
         close()
