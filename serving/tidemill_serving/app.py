@@ -27,6 +27,7 @@ from tidemill_serving.state import ServingState
 
 _log = logging.getLogger("tidemill.serving")
 _CLIENT_GONE = 499  # as nginx counts it
+_FEW_OBJECTS = 50_000
 
 
 class TidemillApi(FastAPI):
@@ -72,7 +73,7 @@ def create_app(project: Project, *, dashboard: bool = False) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Answer at once; be ready when the catalog and the models are loaded, which the background thread does."""
     state: ServingState = app.state.serving
-    state.on_change(_freeze_garbage)
+    state.on_change(_freeze_libraries)
     state.start()
     try:
         yield
@@ -81,9 +82,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         gc.unfreeze()  # a process that goes on without us gets its memory back
 
 
-def _freeze_garbage() -> None:
-    """What was just built lives long: the collector need not look at it again, which halves the slowest answers."""
+def _freeze_libraries() -> None:
+    """What start-up built stays for good: the collector need not look at it again, which halves the slowest answers.
+
+    A catalog or a model is replaced one day, and what refers to itself is freed only if it is not frozen. A few
+    thousand objects are looked at in a millisecond, so they are left as they are. Where more has come (a library that
+    the first model needs), all is looked at once, for as long as that takes, and frozen anew.
+    """
     gc.collect()
+    if len(gc.get_objects(generation=2)) <= _FEW_OBJECTS:
+        return
+    if gc.get_freeze_count() > 0:
+        gc.unfreeze()
+        gc.collect()
     gc.freeze()
 
 

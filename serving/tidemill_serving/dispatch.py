@@ -54,11 +54,13 @@ class HotRoutes:
         catalog = self._state.snapshot.catalog
         table: dict[str, tuple[str, Answer]] = {}
         for model in catalog.models:
-            predict = self._models.setdefault(model.name, PredictEndpoint(self._state, model.name))
-            table[f"/v1/models/{model.name}/predict"] = ("/v1/models/{model}/predict", predict.answer)
+            if model.name not in self._models:
+                self._models[model.name] = PredictEndpoint(self._state, model.name)
+            table[f"/v1/models/{model.name}/predict"] = ("/v1/models/{model}/predict", self._models[model.name].answer)
         for service in catalog.services:
-            features = self._services.setdefault(service.name, FeatureEndpoint(self._state, service.name))
-            table[f"/v1/features/{service.name}"] = ("/v1/features/{service}", features.answer)
+            if service.name not in self._services:
+                self._services[service.name] = FeatureEndpoint(self._state, service.name)
+            table[f"/v1/features/{service.name}"] = ("/v1/features/{service}", self._services[service.name].answer)
         for stream in catalog.streams:
             if stream.name not in self._streams:
                 self._streams[stream.name] = PushEndpoint(self._state, stream.name)
