@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import polars as pl
 import pytest
+
+from tidemill.definitions.catalog import Catalog, Source
+from tidemill.extract import extract
+from tidemill.project import open_project
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "extract-your-data.md"
 _BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -52,18 +62,24 @@ def test_the_bad_order_is_shown_with_its_reason(followed):
     assert len(list((folder / ".tidemill" / "quarantine" / "orders").iterdir())) == 1
 
 
+def untitled_blocks() -> list[str]:
+    return [body for language, title, body in _BLOCK.findall(PAGE.read_text()) if language == "python" and not title]
+
+
+def contract() -> str:
+    found = re.search(r"^ORDERS = .*?^\)$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[0]
+
+
 def test_the_other_readers_are_called_as_the_page_says(tmp_path):
     """The readers' own lines, on files of this machine in place of the bucket."""
-    lines = next(
-        body for language, title, body in _BLOCK.findall(PAGE.read_text()) if language == "python" and not title
-    )
+    lines, _ = untitled_blocks()
     (tmp_path / "exports").mkdir()
     (tmp_path / "exports" / "orders-1.csv").write_text(
         "order_id;customer;amount;placed_at\n1;ada;2.5;2024-03-01 10:00\n"
     )
     csv, parquet = lines.strip().splitlines()
-    contract = re.search(r"^ORDERS = .*?^\)$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert contract is not None
     names: dict[str, object] = {}
     code = f"""
 from datetime import datetime, UTC
@@ -71,7 +87,7 @@ from pathlib import Path
 from tidemill.extract import Column, Contract, read_csv, read_parquet
 from tidemill.extract.readers import reading_below
 start, end = datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 3, 2, tzinfo=UTC)
-{contract[0]}
+{contract()}
 with reading_below(Path({str(tmp_path)!r})):
     first = {csv}.collect()
     first.write_parquet({str(tmp_path / "orders.parquet")!r})
@@ -83,3 +99,55 @@ with reading_below(Path({str(tmp_path)!r})):
     assert isinstance(second, pl.DataFrame)
     assert first.equals(second)
     assert first.height == 1
+
+
+class _Shop(BaseHTTPRequestHandler):
+    """Two pages of one order each, as the page's shop has them."""
+
+    def do_GET(self) -> None:
+        first = self.path.startswith("/orders?from=2024-03-01T00:00:00+00:00")
+        order = (
+            {"order_id": 1, "customer": "ada", "amount": 2.5}
+            if first
+            else {"order_id": 2, "amount": 5, "customer": None}
+        )
+        answer = {
+            "orders": [{**order, "placed_at": "2024-03-01T10:00:00"}],
+            "next": "/page/2" if first else None,
+        }
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the standard library
+        """Say nothing."""
+
+
+@pytest.fixture
+def shop() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Shop)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_rows_that_come_page_by_page_are_yielded_as_the_page_says(tmp_path, shop):
+    _, body = untitled_blocks()
+    head = (
+        "from datetime import datetime\nimport httpx\nimport polars as pl\n"
+        f"from tidemill.extract import Column, Contract, extracts\n{contract()}\n"
+    )
+    (tmp_path / "feature_store.yaml").write_text("project: shop\n")
+    (tmp_path / "extract.py").write_text(head + body.replace("https://shop.example.com", shop))
+    start = datetime(2024, 3, 1, tzinfo=UTC)
+    with closing(open_project(tmp_path)) as project:
+        source = Source(name="orders", path="data/orders", timestamp_field="placed_at")
+        project.catalogs.add(Catalog(project="shop", sources=(source,)), at=start)
+        (report,) = extract(project, start=start, end=start + timedelta(days=1))
+    assert (report.rows, report.reasons) == (1, (("customer is null", 1),))
+    assert pl.read_parquet(tmp_path / "data" / "orders").get_column("amount").to_list() == [2.5]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from tidemill.errors import SourceError, TidemillError
+from tidemill.extract.frames import Shape, gathered
 from tidemill.extract.readers import reading_below
-from tidemill.extract.validation import REASON, Checked, check, check_volume, conform
+from tidemill.extract.validation import REASON, Checked, check, check_volume
 
 if TYPE_CHECKING:
     from tidemill.definitions.catalog import Source
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
     from tidemill.extract.intervals import Interval
 
 
-def call(extraction: Extraction, source: Source, interval: Interval, *, root: Path) -> Checked:
+_ENDS = (Exception, SystemExit, pl.exceptions.PanicException)
+"""What a function of the user's may end with: neither `sys.exit()` nor a panic in Polars is the end of a worker."""
+
+
+def call(
+    extraction: Extraction, source: Source, interval: Interval, *, root: Path, shape: Shape | None = None
+) -> Checked:
     """The rows of an interval, good and bad. Paths that the extraction's readers are given are relative to `root`.
 
-    Raises SourceError where the extraction fails, breaks its contract as a whole or gives rows of another interval.
+    `shape` is what landed before: it gives columns without a value their types. Raises SourceError where the extraction
+    fails, breaks its contract as a whole or gives rows of another interval.
     """
-    frame = _frame(extraction, interval, root)
+    frame = _frame(extraction, interval, root, shape)
     known = source.known_field or source.timestamp_field
-    if extraction.contract is not None:
-        frame = conform(frame, extraction.contract, source.name)
     for column in (source.timestamp_field, known):
         _check_instants(frame, column, source.name)
     if not extraction.once:
@@ -33,13 +39,14 @@ def call(extraction: Extraction, source: Source, interval: Interval, *, root: Pa
     return _checked(frame, extraction, interval, (source.timestamp_field, known))
 
 
-def _frame(extraction: Extraction, interval: Interval, root: Path) -> pl.DataFrame:
+def _frame(extraction: Extraction, interval: Interval, root: Path, shape: Shape | None) -> pl.DataFrame:
     with reading_below(root):
         try:
-            return _as_polars(extraction.function(interval.start, interval.end), extraction.source)
+            found = extraction.function(interval.start, interval.end)
+            return gathered(found, extraction.contract, extraction.source, shape=shape)
         except TidemillError:
             raise
-        except Exception as error:
+        except _ENDS as error:
             raise SourceError(
                 f"The extraction of {extraction.source!r} failed for {interval.start} to {interval.end}: "
                 f"{type(error).__name__}: {error}"
@@ -56,20 +63,15 @@ def _checked(frame: pl.DataFrame, extraction: Extraction, interval: Interval, ti
     return check(frame, extraction.contract, required=times)
 
 
-def _as_polars(frame: Any, name: str) -> pl.DataFrame:
-    if isinstance(frame, pl.LazyFrame):
-        frame = frame.collect()
-    found = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
-    if not found.width:
-        raise SourceError(f"The extraction of {name!r} returned a frame without columns.")
-    return found
-
-
 def _check_instants(frame: pl.DataFrame, column: str, name: str) -> None:
     dtype = frame.schema.get(column)
     if not isinstance(dtype, pl.Datetime):
         found = f"is {dtype}" if dtype is not None else f"is missing; there are {', '.join(frame.columns)}"
-        raise SourceError(f"The column {column!r} extracted for {name!r} {found}; expected instants in UTC.")
+        unknown = dtype is not None and dtype == pl.Null
+        raise SourceError(
+            f"The column {column!r} extracted for {name!r} {found}; expected instants in UTC.",
+            hint="It has no value to tell its type by: name it in a contract." if unknown else None,
+        )
 
 
 def _check_complete(frame: pl.DataFrame, column: str, name: str) -> None:

@@ -84,7 +84,7 @@ class Contract:
     """What every interval of a source must look like.
 
     Args:
-        columns: the columns that must be there. Others may be there too.
+        columns: the columns that must be there, as a `Column` or just its type. Others may be there too.
         unique: columns that together name a row; within an interval the first such row is kept and the others are bad.
             Between intervals a row may come again, as a correction that became known later.
         rows: the least and the greatest number of rows in `per`. A longer interval may hold as many times more as it
@@ -93,7 +93,7 @@ class Contract:
         most_bad: the share of rows that may be bad, rounded up to whole rows. Beyond it the run stops.
     """
 
-    columns: Mapping[str, Column]
+    columns: Mapping[str, Any]
     unique: tuple[str, ...] = ()
     rows: tuple[int, int | None] = (0, None)
     per: str | timedelta = "1d"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from inspect import isasyncgenfunction, iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ ExtractFunction = Callable[[datetime, datetime], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """A function (start, end) -> frame that gives the rows of `source` which became known in `[start, end)`.
+    """A function (start, end) -> frame or frames that gives the rows of `source` which became known in `[start, end)`.
 
     `once` says that the source does not change with time: its rows land a single time, whatever the interval.
     `contract` is what every interval must look like; None takes any frame that has the source's times.
@@ -38,11 +39,15 @@ def extracts(
     """Declare that a function extracts a source.
 
     The function takes `start` and `end` (UTC) and returns a frame (Polars, pandas or Arrow) of the rows that became
-    known in `[start, end)`. Called again with the same interval it must give the same rows. Every frame is checked
-    against the `contract` before it lands: see `Contract`.
+    known in `[start, end)`, or yields such frames, page by page. Called again with the same interval it must give the
+    same rows. They are checked against the `contract` before they land, all of them or none: see `Contract`.
     """
 
     def mark(function: ExtractFunction) -> ExtractFunction:
+        if iscoroutinefunction(function) or isasyncgenfunction(function):
+            raise DefinitionError(
+                f"The extraction of {source!r} is asynchronous.", hint="Write `def`, and call `asyncio.run` in it."
+            )
         setattr(function, _MARK, Extraction(source=source, function=function, once=once, contract=contract))
         return function
 
@@ -73,7 +78,8 @@ def _imported(file: Path, root: Path) -> Any:
         return import_file(file, root)
     except Exception as error:
         raise DefinitionError(
-            f"{file} cannot be imported: {type(error).__name__}: {error}", hint="Mend it; it is looked at again."
+            f"{file} cannot be imported: {type(error).__name__}: {str(error).rstrip('.')}.",
+            hint="Mend it; it is looked at again.",
         ) from error
 
 

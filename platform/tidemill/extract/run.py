@@ -16,7 +16,7 @@ from tidemill.errors import InputError, NotDefinedError
 from tidemill.extract.calling import call
 from tidemill.extract.declare import Extraction, extractions_of
 from tidemill.extract.intervals import Interval, landed, missing, split
-from tidemill.extract.landing import alone, check_shape, shape_of, sweep, write_atomically
+from tidemill.extract.landing import alone, check_shape, known_types, shape_of, sweep, write_atomically
 from tidemill.extract.quarantine import Quarantine
 from tidemill.extract.validation import check_share
 
@@ -147,14 +147,14 @@ class _Landing:
 
     def _land(self, gap: Interval, name: str) -> None:
         """Bad rows first, good rows last: the landed file is what says that the interval is done."""
-        found = call(self._extraction, self._source, gap, root=self._root)
+        found = call(self._extraction, self._source, gap, root=self._root, shape=self._shape)
         if file := self._quarantine.keep(self._source.name, name, found.bad):
             self.files.append(file)
         if self._extraction.contract is not None:
             check_share(found, self._extraction.contract, self._source.name, kept=file)
         check_shape(found.good, self._shape, self._source.name)
         write_atomically(_in_order(found.good, self._source.timestamp_field), self._folder / name)
-        self._shape = dict(found.good.schema)
+        self._shape = known_types(dict(found.good.schema), self._shape)
         self.rows += found.good.height
         self.quarantined += found.bad.height
         self.reasons.update(dict(found.reasons()))

@@ -44,9 +44,10 @@ def count_reasons(bad: pl.DataFrame) -> list[tuple[str, int]]:
 def conform(frame: pl.DataFrame, contract: Contract, source: str) -> pl.DataFrame:
     """The frame in the contract's types, where nothing can get lost on the way.
 
-    Conversions that are made: a wider integer or float, a whole-numbered column to float where every value is exact,
-    another unit of an instant that keeps its value, an instant without a zone as UTC, a column without any value to
-    any type. Raises SourceError for a missing column or any other type.
+    Conversions that are made: a wider integer or float, a whole-numbered column to float where every value is exact and
+    back (pandas has fractions where a number is missing), another unit of an instant that keeps its value, an instant
+    without a zone as UTC, a date as its midnight in UTC, categories to text, a column without any value to any type.
+    Raises SourceError for a missing column or any other type.
     """
     missing = [name for name in contract.columns if name not in frame.columns]
     if missing:
@@ -123,13 +124,27 @@ def _converted(values: pl.Series, dtype: pl.DataType, source: str) -> pl.Series:
         return pl.Series(values.name, [None] * len(values), dtype=dtype)
     if isinstance(dtype, pl.Datetime) and isinstance(values.dtype, pl.Datetime):
         return _instants(values, dtype, source)
-    if (dtype.is_integer() and values.dtype.is_integer()) or (dtype.is_float() and values.dtype.is_numeric()):
+    if isinstance(dtype, pl.Datetime) and values.dtype == pl.Date:
+        return _instants(values.cast(pl.Datetime("us")), dtype, source)
+    if dtype == pl.String and isinstance(values.dtype, pl.Categorical | pl.Enum):
+        return values.cast(dtype)
+    if _are_numbers(values, dtype):
         converted = values.cast(dtype, strict=False)
         if converted.cast(values.dtype, strict=False).equals(values, null_equal=True):
             return converted
     raise SourceError(
         f"The column {values.name!r} extracted for {source!r} is {values.dtype}; its contract says {dtype}.",
         hint="Give the reader schema=CONTRACT.schema, convert it in the extraction, or change the contract.",
+    )
+
+
+def _are_numbers(values: pl.Series, dtype: pl.DataType) -> bool:
+    if dtype.is_float():
+        return values.dtype.is_numeric()
+    # Of fractions beyond this some whole numbers are missing: what stands there may have been another.
+    exact = 2 ** (24 if values.dtype == pl.Float32 else 53)
+    return dtype.is_integer() and (
+        values.dtype.is_integer() or (values.dtype.is_float() and bool((values.abs() <= exact).all()))
     )
 
 
