@@ -83,6 +83,10 @@ class Watched:
         with redis.Redis(port=self.sentinel_port, decode_responses=True) as sentinel:
             return len(sentinel.sentinel_slaves("tide"))
 
+    def clients_of_sentinel(self) -> int:
+        with redis.Redis(port=self.sentinel_port) as sentinel:
+            return sentinel.info("clients")["connected_clients"]
+
 
 @contextmanager
 def watched(folder: Path, *, replicas: int) -> Iterator[Watched]:

@@ -221,6 +221,16 @@ def test_a_failover_loses_nothing_that_was_acknowledged_and_is_recovered_from(tm
         project.close()
 
 
+def test_sentinels_are_left_as_soon_as_they_have_said_where_the_master_is(tmp_path: Path) -> None:
+    with watched(tmp_path, replicas=1) as redis_servers:
+        project = opened(tmp_path, redis_servers.address)
+        with served(project) as client:
+            wait_until(lambda: client.post(PUSH, json={"rows": [pushed("JFK", 1.5)]}).status_code == 200)
+            assert client.post(FEATURES, json={"rows": [ROW]}).status_code == 200
+            wait_until(lambda: redis_servers.clients_of_sentinel() == 1)  # who asks
+        project.close()
+
+
 def test_without_enough_replicas_behind_sentinel_a_write_is_not_acknowledged(tmp_path: Path) -> None:
     with watched(tmp_path, replicas=1) as redis_servers:
         project = opened(tmp_path, redis_servers.address, redis_timeout=4.0)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import hiredis
 import redis
 
+from tidemill.online.redis_address import leave_sentinels
 from tidemill.online.redis_refusals import ConnectionLostError
 
 
@@ -44,7 +45,10 @@ class Connection:
 
     def __init__(self, factory: redis.Redis) -> None:
         self._origin: Any = factory.connection_pool.make_connection()
-        self._origin.connect()
+        try:
+            self._origin.connect()
+        finally:
+            leave_sentinels(factory)
         self.socket: socket.socket = self._origin._sock
         self._reader = hiredis.Reader(notEnoughData=MORE)
         self.limit(self.socket.gettimeout() or 0.0)

@@ -58,6 +58,14 @@ def connect(address: str, *, timeout: float) -> redis.Redis:
         raise ConfigurationError(f"This is not the address of a Redis: {error}.", hint=_EXPECTED) from None
 
 
+def leave_sentinels(client: redis.Redis) -> None:
+    """Close what the Sentinels were asked through. They are asked again only for another connection, and redis-py would
+    keep theirs open for as long as the client lives."""
+    asked = getattr(client.connection_pool, "sentinel_manager", None)
+    for sentinel in asked.sentinels if asked is not None else ():
+        sentinel.connection_pool.disconnect(inuse_connections=False)  # other threads may be asking
+
+
 def _refuse_broken_login(address: str) -> None:
     """A password with a `/`, `#` or `?` of its own ends the host's part of a URL early: its beginning would be taken
     for a port, and be shown."""
