@@ -38,7 +38,12 @@ class RecordedCutoffs:
             parts.append(found.select(pl.lit(view).alias("view"), "finished_at", "cutoff"))
         return cls(frame=pl.concat(parts))
 
-    def cutoffs(self, view: str) -> tuple[np.ndarray, np.ndarray]:
+    def cutoffs(
+        self,
+        view: str,
+        *,
+        between: tuple[int, int] | None = None,  # noqa: ARG002 - all of them tell it as well
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `Ledger.cutoffs`."""
         found = self.frame.filter(pl.col("view") == view)
         return found["finished_at"].to_numpy(), found["cutoff"].to_numpy()

@@ -7,30 +7,27 @@ holder renews; the interval of a holder that died is taken over, with the progre
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, CursorResult, Select, Subquery, Update, func, select, union_all, update
+from sqlalchemy import CursorResult, Select, Subquery, Update, func, select, union_all, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from tidemill.clock import to_micros
 from tidemill.errors import ConflictError, InputError, UnavailableError
+from tidemill.materialize.held import FORGOTTEN, LEASE, SKEW, forgotten_up_to, held, newest_cutoff, newest_end
 from tidemill.materialize.holders import is_dead, this_worker
 from tidemill.materialize.records import Claim, Run, as_claim, as_run, instant_of, micros_of
 from tidemill.metadata.database import Database
 from tidemill.metadata.reports import ReportRepository
-from tidemill.metadata.tables import ReportRow, RunRow
+from tidemill.metadata.tables import RunRow
 
 __all__ = ["LEASE", "Claim", "Ledger", "Run", "this_worker"]
 
 _log = logging.getLogger(__name__)
-
-LEASE = timedelta(minutes=10)
-"""How long a silent worker keeps its interval. A worker known to be dead loses it at once."""
 
 CLAIMED, SUCCEEDED, FAILED = "claimed", "succeeded", "failed"
 _STATES = (CLAIMED, SUCCEEDED, FAILED)
@@ -38,9 +35,6 @@ _IN_LINE = frozenset({"scheduled", "extract", "retrain"})
 """Kinds of work whose intervals follow one another, so that two that begin alike would do the same work twice."""
 _DONE_ANEW = frozenset({"extract", "retrain", "rebuild"})
 """Kinds of work that nobody continues: the next run does all of it, so a dead holder's row is ended by then."""
-_FORGOTTEN = "forgotten"
-_SKEW = timedelta(hours=1)
-"""How far the clocks of workers may differ. A run from further ahead was made by a clock that was wrong."""
 
 
 class Ledger:
@@ -80,8 +74,8 @@ class Ledger:
             with self._database.writing() as session:
                 self._one_at_a_time(session, view)
                 attempts = self._attempts(session, view, interval)
-                counted_from = self._forgotten_up_to(session, view)
-                if not again and any(row.state == SUCCEEDED and row.id > counted_from for row in attempts):
+                counted_from = forgotten_up_to(session, self._project, view)
+                if not again and any(_is_done(row, at, counted_from) for row in attempts):
                     return None
                 held = next((row for row in attempts if row.state == CLAIMED), None)
                 if held is not None:
@@ -179,30 +173,30 @@ class Ledger:
         """
         with self._database.reading() as session:
             newest = session.scalar(select(func.max(RunRow.id)).where(RunRow.project == self._project)) or 0
-        ReportRepository(self._database, self._project).add(_FORGOTTEN, view, {"up_to": newest}, at=at)
+        ReportRepository(self._database, self._project).add(FORGOTTEN, view, {"up_to": newest}, at=at)
 
     def last_cutoff(self, view: str, *, by: datetime | None = None) -> datetime | None:
         """What the online store holds everything up to, or None if no run has succeeded.
 
-        `by` (now) leaves out runs from further ahead than clocks may differ: they saw less than they say.
+        Runs of a clock that was ahead saw less than they say, and are left out: those that began further ahead of `by`
+        (now) than clocks may differ, and those that began so much later than one that was claimed after them.
         """
-        return self._newest(RunRow.cutoff, view, by)
+        with self._database.reading() as session:
+            return newest_cutoff(session, self._project, view, by=by)
 
     def last_end(self, view: str, *, by: datetime | None = None) -> datetime | None:
         """The end of the latest interval that is done. The cut-off lies before it where a source reached less far."""
-        return self._newest(RunRow.interval_end, view, by)
+        with self._database.reading() as session:
+            return newest_end(session, self._project, view, by=by)
 
-    def cutoffs(self, view: str) -> tuple[np.ndarray, np.ndarray]:
+    def cutoffs(self, view: str, *, between: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """When runs had finished and what the store held from then on, as int64 microseconds, in order of finishing.
 
-        The cut-off never falls: a backfill of the past takes nothing away.
+        `between` two instants (microseconds, both included) only those that tell what it held then, which takes as long
+        as there are runs between them. The cut-off never falls: a backfill of the past takes nothing away.
         """
         with self._database.reading() as session:
-            query = select(RunRow.finished_at, RunRow.cutoff).where(*self._done(view))
-            rows = session.execute(query.order_by(RunRow.finished_at, RunRow.id)).all()
-        finished = np.array([row[0] for row in rows], dtype=np.int64)
-        cutoff = np.array([row[1] for row in rows], dtype=np.int64)
-        return finished, np.maximum.accumulate(cutoff) if len(cutoff) else cutoff
+            return held(session, self._project, view, between=between)
 
     def runs(self, view: str | None = None, *, limit: int = 100, state: str | None = None) -> list[Run]:
         """The newest runs first."""
@@ -246,22 +240,6 @@ class Ledger:
             query = query.where(RunRow.view == view)
         return query.order_by(RunRow.id.desc()).limit(limit).subquery()
 
-    def _newest(self, column: Any, view: str, by: datetime | None) -> datetime | None:
-        with self._database.reading() as session:
-            query = select(func.max(column)).where(*self._done(view), RunRow.id > self._forgotten_up_to(session, view))
-            if by is not None:
-                query = query.where(RunRow.interval_end <= to_micros(by + _SKEW))
-            newest = session.scalar(query)
-        return None if newest is None else instant_of(newest)
-
-    def _forgotten_up_to(self, session: Session, view: str) -> int:
-        """The id of the last run whose work the online store no longer holds; 0 where it holds all."""
-        query = select(ReportRow.body).where(
-            ReportRow.project == self._project, ReportRow.kind == _FORGOTTEN, ReportRow.subject == view
-        )
-        newest = session.scalar(query.order_by(ReportRow.id.desc()).limit(1))
-        return 0 if newest is None else int(json.loads(newest)["up_to"])
-
     def _one_at_a_time(self, session: Session, view: str) -> None:
         """Claims of one view one after the other. SQLite's writers are; PostgreSQL's do not see each other's rows."""
         if session.get_bind().dialect.name == "postgresql":
@@ -274,9 +252,7 @@ class Ledger:
             RunRow.interval_start == row.interval_start, RunRow.state.in_((CLAIMED, SUCCEEDED))
         )
         return any(
-            other.id > counted_from and other.interval_end <= to_micros(at + _SKEW)
-            if other.state == SUCCEEDED
-            else not _is_free(other, at)
+            _is_done(other, at, counted_from) if other.state == SUCCEEDED else not _is_free(other, at)
             for other in session.scalars(query)
         )
 
@@ -332,9 +308,10 @@ class Ledger:
                 hint="Nothing is lost: that worker ends it. Give the runs a longer lease if this worker was only slow.",
             )
 
-    def _done(self, view: str) -> tuple[ColumnElement[bool], ...]:
-        """Runs of a view that have a cut-off, as only those have that succeeded: what three of the indexes hold."""
-        return RunRow.project == self._project, RunRow.view == view, RunRow.cutoff.is_not(None)
+
+def _is_done(row: RunRow, at: datetime, counted_from: int) -> bool:
+    """Whether the store holds what a run did, and no clock was ahead that made it."""
+    return row.state == SUCCEEDED and row.id > counted_from and row.started_at <= to_micros(at + SKEW)
 
 
 def _is_free(row: RunRow, at: datetime) -> bool:

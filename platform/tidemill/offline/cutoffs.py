@@ -25,7 +25,7 @@ def served_cutoffs(view: View, at: Instants, ledger: Ledger | None) -> Instants:
 
     if ledger is None:
         return newest_ticks(view.schedule, at)
-    finished, cutoff = ledger.cutoffs(view.name)
+    finished, cutoff = ledger.cutoffs(view.name, between=(int(at.min()), int(at.max())))
     if not len(finished):
         return newest_ticks(view.schedule, at)
     recorded = np.searchsorted(finished, at, side="right") - 1

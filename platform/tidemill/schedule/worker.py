@@ -76,6 +76,7 @@ class Worker:
         self._done: dict[str, datetime] = {}
         self._failures: dict[tuple[str, datetime], _Failures] = {}
         self._compact_next = datetime.min.replace(tzinfo=UTC)
+        self._looked_at = datetime.min.replace(tzinfo=UTC)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -94,6 +95,7 @@ class Worker:
         A task waits for those it depends on. Raises UnavailableError where the metadata database does not answer.
         """
         at = as_utc(at)
+        self._notice_clock_set_back(at)
         candidates = [task for task in self.tasks if self._may_be_due(task, at)]
         if not candidates:
             return []
@@ -113,6 +115,7 @@ class Worker:
             try:
                 if self._project.reload():
                     self._tasks = None
+                    self._done.clear()  # what is defined anew is to be loaded again
                 for report in self.run_due(self._project.clock.now()):
                     if on_report is not None:
                         on_report(report)
@@ -143,6 +146,12 @@ class Worker:
         due = [task for task in self.tasks if self._due(task, at)]
         found = {task.name: tuple(self._held_up_by(task, at)) for task in due}
         return {name: others for name, others in found.items() if others}
+
+    def _notice_clock_set_back(self, at: datetime) -> None:
+        """What was done by a clock that was ahead may be due again: the ledger knows."""
+        if at < self._looked_at:
+            self._done.clear()
+        self._looked_at = at
 
     def _may_be_due(self, task: Task, at: datetime) -> bool:
         """Whether a tick has passed since this worker last saw the task done; costs no query."""

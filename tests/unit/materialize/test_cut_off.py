@@ -178,3 +178,27 @@ def test_a_clock_that_was_ahead_for_a_while_keeps_no_later_row_out(project: Proj
     assert run_due(project, Worker(project), T0 + 3 * HOUR + 5 * MINUTE) == ["weather succeeded"]
     assert served(project) == {minute: 120.0 + minute for minute in range(60)}
     assert run_due(project, Worker(project), T0 + 3 * HOUR + 6 * MINUTE) == []
+
+
+@pytest.mark.parametrize("ahead", [HOUR, 5 * HOUR, 30 * HOUR])
+def test_what_arrives_until_time_comes_to_where_a_clock_had_been_is_loaded(project: Project, ahead: timedelta) -> None:
+    """The run of a clock that was ahead had seen nothing of what has happened since, whatever it says."""
+    (project.root / "extract.py").unlink()
+    (project.root / "data").mkdir()
+    worker, landed = Worker(project), []
+
+    def look(now: datetime, clock: datetime) -> None:
+        origin = f"H{len(landed)}"
+        frame = pl.DataFrame({"at": [now - MINUTE], "origin": [origin], "temp": [1.0]})
+        frame.write_parquet(project.root / "data" / f"{origin}.parquet")
+        landed.append(origin)
+        run_due(project, worker, clock)
+
+    for hour in range(40):
+        now = T0 + hour * HOUR + 5 * MINUTE
+        look(now, now)
+        if hour == 2:
+            look(now + 15 * MINUTE, now + 15 * MINUTE + ahead)
+    found = project.online.read_features(["weather:temp"], [{"origin": origin} for origin in landed])
+    assert dict(zip(landed, found.values["temp"], strict=True)) == dict.fromkeys(landed, 1.0)
+    assert project.ledger.last_cutoff("weather") == now

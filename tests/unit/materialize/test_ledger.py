@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -113,6 +114,24 @@ def test_the_cut_off_never_falls_and_is_ordered_by_finishing(ledger: Ledger):
     assert finished.tolist() == [to_micros(T0 + n * HOUR) for n in (2, 3, 4)]
     assert cutoffs.tolist() == [to_micros(T0 + n * HOUR) for n in (2, 2, 4)]
     assert ledger.last_cutoff("weather") == T0 + 4 * HOUR
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_was_held_between_two_instants_is_told_by_the_runs_that_decide_it(ledger: Ledger, seed: int):
+    """Backfills of the past, runs that end in another order than they began, and one of a clock that was far ahead."""
+    chance = random.Random(seed)
+    for number in range(40):
+        ended = T0 + chance.randrange(200) * HOUR / 10
+        seen = ended - chance.choice([0, 0, 1, 30]) * HOUR / 10
+        finish(ledger, "weather", T0 - number * HOUR, seen + (99 * HOUR if number == 7 else 0 * HOUR), ended)
+    finished, cutoffs = ledger.cutoffs("weather")
+    assert len(finished) == 39, "no run has seen what comes days after its end"
+    for _ in range(20):
+        first, last = sorted(to_micros(T0 + chance.randrange(-20, 250) * HOUR / 10) for _ in range(2))
+        fewer, held = ledger.cutoffs("weather", between=(first, last))
+        assert len(fewer) <= 1 + ((finished > first) & (finished <= last)).sum()
+        for at in (first, (first + last) // 2, last):
+            assert held[fewer <= at][-1:].tolist() == cutoffs[finished <= at][-1:].tolist()
 
 
 def test_a_view_that_never_ran_has_no_cut_off(ledger: Ledger):

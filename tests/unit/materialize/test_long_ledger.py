@@ -53,6 +53,10 @@ def do_next(ledger: Ledger, now: datetime) -> None:
     ledger.succeed(claim, cutoff=now, rows_read=1, rows_written=1, rows_skipped=0, at=now + MINUTE)
 
 
+def last_minutes(now: datetime) -> tuple[int, int]:
+    return to_micros(now - 9 * MINUTE), to_micros(now + 9 * MINUTE)
+
+
 QUESTIONS: dict[str, Callable[[Ledger, datetime], object]] = {
     "the end of what is done": lambda ledger, now: ledger.last_end("weather", by=now),
     "the cut-off": lambda ledger, now: ledger.last_cutoff("weather", by=now),
@@ -61,6 +65,8 @@ QUESTIONS: dict[str, Callable[[Ledger, datetime], object]] = {
     "the newest runs of all": lambda ledger, _: ledger.runs(limit=3),
     "the newest successes of all": lambda ledger, _: ledger.runs(limit=3, state="succeeded"),
     "what is at work": lambda ledger, now: ledger.unfinished("weather", at=now),
+    "what was held in the last minutes": lambda ledger, now: ledger.cutoffs("weather", between=last_minutes(now)),
+    "what was held in the first minutes": lambda ledger, _: ledger.cutoffs("weather", between=last_minutes(T0)),
     "an interval to do": do_next,
 }
 

@@ -25,7 +25,7 @@ class RecordedRuns:
     def __init__(self, **views: list[tuple[datetime, datetime]]) -> None:
         self._views = views
 
-    def cutoffs(self, view: str) -> tuple[np.ndarray, np.ndarray]:
+    def cutoffs(self, view: str, *, between: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG002
         rows = self._views.get(view, [])
         to = [np.array([int(item[side].timestamp() * 1e6) for item in rows], np.int64) for side in (0, 1)]
         return to[0], to[1]
