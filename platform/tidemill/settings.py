@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     )
     memory_limit: str | None = Field(None, description="memory offline work may take, e.g. 2gb; default unlimited")
     push_horizon: str = Field("5s", description="how far ahead of the clock a pushed event may lie")
+    quarantine_keep: str | None = Field(
+        None, description="how long rows that broke a contract are kept, e.g. 90d; default until they are cleared"
+    )
     consume: dict[str, SecretStr] = Field(
         {}, description="logs from which `tidemill up` pushes events: a stream's name and the address of its log"
     )

@@ -58,7 +58,10 @@ def test_the_good_orders_land_once(followed):
 def test_the_bad_order_is_shown_with_its_reason(followed):
     folder, printed = followed
     assert "1 rows in quarantine: amount is less than 0" in printed
-    assert "amount is less than 0" in printed.rsplit("__reason", 1)[1]
+    listed, shown = printed.split("In quarantine", 1)[1].split("orders, in quarantine", 1)
+    assert "amount is less than 0" in listed
+    assert "-7.5" in shown
+    assert "amount is less than 0" in shown
     assert len(list((folder / ".tidemill" / "quarantine" / "orders").iterdir())) == 1
 
 

@@ -17,6 +17,7 @@ from tidemill.cli.options import (
     open_for_command,
     output,
 )
+from tidemill.cli.quarantine import quarantine_app
 from tidemill.cli.rows import typed_row
 from tidemill.errors import InputError
 
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command()(backfill)
     app.command()(push)
     app.command()(leaks)
+    app.add_typer(quarantine_app, name="quarantine")
     app.add_typer(features_app, name="features")
     app.add_typer(dataset_app, name="dataset")
 
@@ -76,7 +78,9 @@ def extract(
     )
     for report in reports:
         for reason, rows in report.reasons:
-            out.say(f"{report.source}: {rows:,} rows in quarantine: {reason}")
+            out.say(f"{report.source}: {rows:,} rows in quarantine: {reason}", plain=True)
+    if any(report.quarantined for report in reports):
+        out.say("`tidemill quarantine` shows, explains and clears them.")
     out.result(reports)
 
 

@@ -24,31 +24,35 @@ class Output:
     """What a command says. With `as_json` only `result` prints, once, as one JSON document on standard output.
 
     `say` is for people and goes to standard output, or nowhere in JSON mode; `warn` always goes to standard error.
+    Only what is said may have marks in it such as `[bold]`, unless it is `plain`: what data or an error holds is shown
+    as it is.
     """
 
     as_json: bool = False
 
-    def say(self, text: str = "") -> None:
+    def say(self, text: str = "", *, plain: bool = False) -> None:
         if not self.as_json:
-            _console().print(text, highlight=False, soft_wrap=True)
+            _console().print(text, highlight=False, soft_wrap=True, markup=not plain)
 
     def warn(self, text: str) -> None:
-        _console(error=True).print(f"[yellow]{text}[/yellow]", highlight=False, soft_wrap=True)
+        _console(error=True).print(text, style="yellow", highlight=False, soft_wrap=True, markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Numbers are right-aligned; None is shown as a dash."""
         if self.as_json:
             return
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=title, title_justify="left", header_style="bold", show_header=any(columns))
+        heading = Text(title, style="table.title")
+        table = Table(title=heading, title_justify="left", header_style="bold", show_header=any(columns))
         rows = [tuple(row) for row in rows]
         for place, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[place], int | float | type(None)) for row in rows)
             # A name that is cut off could not be typed again.
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+            table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(_cell(value) for value in row))
+            table.add_row(*(Text(_cell(value)) for value in row))
         _console().print(table)
 
     def result(self, document: Any) -> None:

@@ -2,7 +2,7 @@
 
 from tidemill.extract.contract import Column, Contract
 from tidemill.extract.declare import Extraction, extracts
-from tidemill.extract.quarantine import Quarantine
+from tidemill.extract.quarantine import Fault, Quarantine, Quarantined
 from tidemill.extract.readers import read_csv, read_parquet, read_sql
 from tidemill.extract.run import ExtractReport, extract, fetch
 
@@ -11,7 +11,9 @@ __all__ = [
     "Contract",
     "ExtractReport",
     "Extraction",
+    "Fault",
     "Quarantine",
+    "Quarantined",
     "extract",
     "extracts",
     "fetch",

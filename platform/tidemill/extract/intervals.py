@@ -43,8 +43,14 @@ def split(start: datetime, end: datetime, every: timedelta) -> Iterator[Interval
 
 def landed(folder: Path) -> list[Interval]:
     """The intervals whose files lie in a folder, ascending."""
-    found = (_FILE.fullmatch(file.name) for file in folder.glob("*.parquet"))
-    return sorted(Interval(_moment(match[1]), _moment(match[2])) for match in found if match)
+    found = (interval_of(file.name) for file in folder.glob("*.parquet"))
+    return sorted(interval for interval in found if interval is not None)
+
+
+def interval_of(name: str) -> Interval | None:
+    """The interval whose rows a file of this name holds, or None for any other file."""
+    match = _FILE.fullmatch(name)
+    return Interval(_moment(match[1]), _moment(match[2])) if match else None
 
 
 def history_until(root: Path, source: Source) -> datetime | None:

@@ -17,7 +17,7 @@ from tidemill.extract.calling import call
 from tidemill.extract.declare import Extraction, extractions_of
 from tidemill.extract.intervals import Interval, landed, missing, split
 from tidemill.extract.landing import alone, check_shape, known_types, shape_of, sweep, write_atomically
-from tidemill.extract.quarantine import Quarantine
+from tidemill.extract.quarantine import Quarantine, folder_name
 from tidemill.extract.validation import check_share
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def extract(
     sources: Sequence[str] | None = None,
     every: str | timedelta = "1d",
     progress: Callable[[float], None] | None = None,
+    at: datetime | None = None,
 ) -> list[ExtractReport]:
     """Land what became known in `[start, end)`, one file for each interval of length `every` and each source.
 
@@ -64,7 +65,8 @@ def extract(
     number of times, gives the same rows. `progress` is told the share of the work done since it was last told.
 
     Rows that break the source's contract go to quarantine; a contract broken as a whole stops the run at that
-    interval: what landed before stays, and the next run goes on from there.
+    interval: what landed before stays, and the next run goes on from there. What has been in the sources' quarantine
+    longer than the project's `quarantine_keep`, seen from `at` (now), is deleted.
 
     Raises NotDefinedError for a source that nothing extracts, SourceError for a broken contract, a frame of another
     shape than the source's or an extraction that failed, InputError for an interval that ends before it starts,
@@ -79,7 +81,9 @@ def extract(
         if progress is not None:
             progress(share)
 
-    return [_extract_source(project, extraction, intervals, advance) for extraction in chosen]
+    keep, now = project.settings.quarantine_keep, at or project.clock.now()
+    expired = None if keep is None else now - parse_duration(keep)
+    return [_extract_source(project, extraction, intervals, advance, expired) for extraction in chosen]
 
 
 def fetch(project: Project, source: str, *, start: datetime, end: datetime) -> pl.DataFrame:
@@ -103,14 +107,19 @@ def _chosen(project: Project, sources: Sequence[str] | None) -> list[Extraction]
 
 
 def _extract_source(
-    project: Project, extraction: Extraction, intervals: list[Interval], advance: Callable[[], None]
+    project: Project,
+    extraction: Extraction,
+    intervals: list[Interval],
+    advance: Callable[[], None],
+    expired: datetime | None,
 ) -> ExtractReport:
     began, source = perf_counter(), project.catalog.source(extraction.source)
-    with alone(project.state / "locks" / f"extract-{source.name}.lock", f"extracting {source.name!r}"):
+    with alone(project.state / "locks" / f"extract-{folder_name(source.name)}.lock", f"extracting {source.name!r}"):
         done = _Landing(project, extraction, source)
         for interval in intervals:
             done.take(interval)
             advance()
+        done.tidy(expired)
     return ExtractReport(
         source=source.name,
         start=intervals[0].start,
@@ -144,6 +153,12 @@ class _Landing:
         self.skipped += not gaps
         for gap, name in gaps:
             self._land(gap, name)
+
+    def tidy(self, expired: datetime | None) -> None:
+        """Delete from quarantine what has been judged anew since, and what has been there since before `expired`."""
+        self._quarantine.drop_superseded(self._source.name, landed(self._folder))
+        if expired is not None:
+            self._quarantine.expire(self._source.name, before=expired)
 
     def _land(self, gap: Interval, name: str) -> None:
         """Bad rows first, good rows last: the landed file is what says that the interval is done."""
