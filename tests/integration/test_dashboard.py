@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 PAGES = {
     "": ("shop", "simulated clock", "Parity", "version 2", "Redis answers."),
     "features": ("visits", "mean_visit", "Look up an entity", "How long a customer stayed <b>lately</b>."),
-    "models": ("late", "champion", "Roll back to version 1", "Promote version 1"),
+    "models": ("late", "champion", "Roll back to version 1", "Tested on"),
     "monitoring": ("Parity", "0 unexplained", "Drift", "Predictions and outcomes"),
     "runs": ("Timeline", "succeeded", "Newest runs"),
 }
@@ -56,7 +56,23 @@ def test_every_page_says_what_there_is(shop, page):
 
 
 def test_a_page_that_does_not_exist_is_no_page(shop):
-    assert httpx.get(f"{shop[1]}/dashboard/nowhere", timeout=PATIENCE).status_code == 404
+    answer = httpx.get(f"{shop[1]}/dashboard/nowhere", timeout=PATIENCE)
+    assert answer.status_code == 404
+    assert "There is nothing at <code>/dashboard/nowhere</code>" in answer.text
+    assert "href='/dashboard/models'" in answer.text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_says_whose_it_is_and_what_time_it_is_there(shop, page):
+    text = html.unescape(httpx.get(f"{shop[1]}/dashboard/{page}", timeout=PATIENCE).text)
+    assert "1 Feb 2024, 00:00 UTC" in text
+    assert "simulated" in text
+
+
+def test_no_button_offers_twice_what_comes_to_the_same(shop):
+    text = httpx.get(f"{shop[1]}/dashboard/models", timeout=PATIENCE).text
+    assert "Roll back to version 1" in text
+    assert "Promote version 1" not in text
 
 
 def test_the_pages_do_not_get_in_the_way_of_predictions(shop):
@@ -106,13 +122,17 @@ if chromium() is not None:
         tab.open(f"{shop[1]}/dashboard/features")
         tab.until("document.querySelector('input[name=customer]')")
         tab.until("window.socket && window.socket.connected")
+        assert tab.evaluate("document.querySelector('input[name=customer]').placeholder") == "a whole number"
+        tab.click("Look up")
+        tab.until("document.querySelector('.trouble')")
+        assert "Nothing is filled in." in tab.text()
         tab.fill("customer", "7")
         tab.click("Look up")
         tab.until("document.body.innerText.includes('PRESENT')")
         tab.fill("customer", "x")
         tab.click("Look up")
         tab.until("document.querySelector('.trouble')")
-        assert "customer" in tab.evaluate("document.querySelector('.trouble').innerText")
+        assert "customer: '7x' is not a whole number." in tab.evaluate("document.querySelector('.trouble').innerText")
         assert tab.errors == []
 
     def test_a_champion_is_rolled_back_once_it_is_confirmed(shop, tab):
@@ -121,15 +141,18 @@ if chromium() is not None:
         tab.until("window.socket && window.socket.connected")
         tab.click("Roll back to version 1")
         tab.click("Cancel")
-        tab.until_gone("Yes, do it")
+        tab.until_gone("Cancel")
         assert project.deployments.current("late").version == 2
         tab.click("Roll back to version 1")
-        tab.click("Yes, do it")
+        assert (
+            "Version 1 of late, the champion before, will serve within a second, in place of version 2." in tab.text()
+        )
+        tab.click("Roll back")
         tab.until_said("went back to the champion before")
         assert project.deployments.current("late").version == 1
-        tab.until_gone("Yes, do it")
+        tab.until_gone("Cancel")
         tab.click("Promote version 2")
-        tab.click("Yes, do it")
+        tab.click("Promote")
         tab.until_said("Version 2 of late serves now")
         assert project.deployments.current("late").version == 2
 
@@ -142,6 +165,6 @@ if chromium() is not None:
                 login = base64.b64encode(f"me:{token}".encode()).decode()
                 tab.open(f"{address}/dashboard/models", headers={"Authorization": f"Basic {login}"})
                 tab.until("document.querySelector('.section')")
-                assert ("Promote version" in tab.text()) is allowed
+                assert ("Roll back to version" in tab.text()) is allowed
                 assert ("Sign in with the admin token" in tab.text()) is not allowed
         project.close()

@@ -94,9 +94,12 @@ def _not_worse(gate: Gate, value: float, champion: Opponent | None) -> Check:
     held, value = champion.metrics[gate.metric], champion.challenger[gate.metric]
     drop = loss_of_quality(gate.metric, held, value)
     passed = drop <= gate.value
-    relation = "is not worse than" if passed else "is worse than"
-    allowed = f" (by {drop:.4f}, allowed {gate.value:g})" if drop > 0 else ""
-    reason = f"{gate.metric} {value:.4f} {relation} champion version {champion.version}'s {held:.4f}{allowed}"
+    theirs = f"champion version {champion.version}'s {held:.4f} on the same rows"
+    if drop <= 0:
+        reason = f"{gate.metric} {value:.4f} is not worse than {theirs}"
+    else:
+        allowed = f"{'within' if passed else 'more than'} the {gate.value:g} allowed"
+        reason = f"{gate.metric} {value:.4f} is {drop:.2g} worse than {theirs}, {allowed}"
     return Check(gate=gate.kind, passed=passed, reason=reason)
 
 

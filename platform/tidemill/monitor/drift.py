@@ -119,4 +119,4 @@ def _verdict(index: float, chance: float, rows: int) -> Verdict:
 
 def _most_moved(baseline: Baseline, then: np.ndarray, now: np.ndarray) -> str:
     place = int(np.argmax(np.abs(now - then)))
-    return f"{(*baseline.labels, 'missing')[place]}: {then[place]:.1%} to {now[place]:.1%}"
+    return f"{now[place]:.1%} are {(*baseline.labels, 'missing')[place]}, {then[place]:.1%} were in training"

@@ -48,7 +48,7 @@ def of_drift(drift: Drift, *, prediction: bool = False) -> Iterator[Finding]:
     yield Finding(
         severity=Severity.WARNING if drifted else Severity.INFO,
         subject="predictions" if prediction else drift.name,
-        what=f"Moved away from the training data: PSI {drift.psi:.2f} over {drift.rows:,} rows ({drift.moved}).",
+        what=f"Moved away from the training data: {drift.moved} (PSI {drift.psi:.2f} over {drift.rows:,} rows).",
         advice="Look whether the source changed; if the world did, retrain." if drifted else "Keep an eye on it.",
     )
 

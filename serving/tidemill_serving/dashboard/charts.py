@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup
 
-from tidemill_serving.dashboard.markup import EMPTY, Tone, join
+from tidemill_serving.dashboard.markup import EMPTY, Part, Tone, join
 
 WIDTH = 640
 
@@ -27,7 +27,7 @@ class Share:
 class Bar:
     """One bar with its label before it and its number behind it."""
 
-    label: str
+    label: Part
     amount: float
     text: str
     tone: Tone = Tone.PLAIN
@@ -177,9 +177,11 @@ def reliability(bins: Sequence[tuple[float, float, int]], *, label: str, size: i
     honest = Markup("<line class='compare' x1='{:.1f}' y1='{:.1f}' x2='{:.1f}' y2='{:.1f}'/>").format(
         place(0), up(0), place(1), up(1)
     )
+    said = "across: predicted; up: came true; on the dashed line both are equal"
     return Markup(
-        "<figure class='plot square'><svg viewBox='0 0 {0} {0}' role='img' aria-label='{1}'>{2}{3}{4}{5}</svg></figure>"
-    ).format(size, label, frame, ticks, honest, points)
+        "<figure class='plot square'><svg viewBox='0 0 {0} {0}' role='img' aria-label='{1}'>{2}{3}{4}{5}</svg>"
+        "<figcaption>{6}</figcaption></figure>"
+    ).format(size, label, frame, ticks, honest, points, said)
 
 
 def timeline(spans: Sequence[Span], *, start: datetime, end: datetime, label: str) -> Markup:
@@ -241,7 +243,7 @@ def _curve(line: Line, place: int, axis: _TimeAxis, y) -> Markup:
             continue
         path.append(f"{'L' if pen_down else 'M'}{axis.at(at):.1f} {y(item):.1f}")
         pen_down = True
-        title = f"{line.name}: {item:.4g}, {at:%Y-%m-%d %H:%M}"
+        title = f"{line.name}: {item:.4g}, {at:%Y-%m-%d %H:%M} UTC"
         dots.append(
             Markup("<circle class='series-{}' cx='{:.1f}' cy='{:.1f}' r='3'><title>{}</title></circle>").format(
                 place % 5, axis.at(at), y(item), title

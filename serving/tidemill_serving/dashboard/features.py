@@ -10,7 +10,6 @@ from typing import Any
 from markupsafe import Markup
 
 from tidemill.definitions.catalog import Catalog, OnDemandView, View
-from tidemill.definitions.duration import format_duration
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError
 from tidemill.materialize.ledger import Run
@@ -32,6 +31,7 @@ from tidemill_serving.dashboard.markup import (
     join,
     lasting,
     moment,
+    named,
     page_head,
     table,
     trouble,
@@ -41,6 +41,15 @@ from tidemill_serving.dashboard.reading import Memory, Trouble, attempt
 from tidemill_serving.rows import RowField, RowSchema, row_schema, row_schema_of_features
 
 _RUNS = 24
+_KINDS = {
+    "plain": "The newest value of each entity is kept",
+    "windowed": "Aggregated over windows that slide with time and with every event",
+}
+_HOW = {
+    "pushed": "Written as events are pushed",
+    "scheduled": "Loaded by the schedule",
+    "on request": "Loaded when `tidemill materialize` is called",
+}
 _fresh: Memory[tuple[Freshness, ...]] = Memory(10)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TONES = {Status.PRESENT: Tone.GOOD, Status.NULL_VALUE: Tone.PLAIN, Status.OUTSIDE_MAX_AGE: Tone.WATCH}
@@ -94,10 +103,19 @@ def look_up(project: Project, question: str, texts: Mapping[str, str]) -> Online
     """The newest values for one entity. Raises InputError for text that is not of its field's type."""
     kind, _, name = question.partition(" ")
     schema = questions(project.catalog)[question]
+    if texts and not any(text.strip() for text in texts.values()):
+        raise InputError("Nothing is filled in.", hint="Name the entity: its keys, and what comes with a request.")
     row = schema.check([{field.name: _typed(field, texts.get(field.name, "")) for field in schema.fields}], limit=1)
     if kind == "service":
         return project.online.read(name, row)
     return project.online.read_features(_references(project.catalog.view(name)), row)
+
+
+def expected(dtype: ValueType) -> str:
+    """What is to be typed for a value of this type, in words."""
+    if dtype.is_numeric:
+        return "a whole number" if dtype.is_integer else "a number"
+    return {ValueType.BOOL: "true or false", ValueType.UNIX_TIMESTAMP: "2024-05-31T13:00:00Z"}.get(dtype, "text")
 
 
 def _references(view: View) -> list[str]:
@@ -117,7 +135,7 @@ def _typed(field: RowField, text: str) -> Any:
         if field.dtype is ValueType.BOOL:
             return {"true": True, "false": False}[text.lower()]
     except (ValueError, KeyError):
-        raise InputError(f"{field.name}: {text!r} is not of type {field.dtype.name}.") from None
+        raise InputError(f"{field.name}: {text!r} is not {expected(field.dtype)}.") from None
     return text
 
 
@@ -146,7 +164,7 @@ def render_result(result: OnlineResult) -> Markup:
         exact = "" if event is None else f"{_EPOCH + timedelta(microseconds=event):%Y-%m-%d %H:%M:%S} UTC"
         rows.append(
             (
-                name,
+                named(name),
                 value(result.values[name][0]),
                 chip(Status(status).name, _TONES.get(Status(status), Tone.BAD)) + stale,
                 Markup("<span title='{}'>{}</span>").format(exact, age),
@@ -157,7 +175,8 @@ def render_result(result: OnlineResult) -> Markup:
 
 def _view_card(facts: ViewFacts, now: datetime) -> Markup:
     view = facts.view
-    kind = "windowed" if view.is_windowed else "plain"
+    kind = _explained(_KINDS, "windowed" if view.is_windowed else "plain")
+    how = _explained(_HOW, "pushed" if view.is_pushed else "scheduled" if view.schedule else "on request")
     return card(
         view.name,
         Markup("<p class='soft'>{}</p>").format(view.description) if view.description else EMPTY,
@@ -165,18 +184,23 @@ def _view_card(facts: ViewFacts, now: datetime) -> Markup:
         definitions(_about(view, facts.fresh, now)),
         _run_strip(facts.runs),
         _feature_list([(feature.name, feature.dtype) for feature in view.features]),
-        note=join([chip(kind), chip("pushed" if view.is_pushed else "scheduled" if view.schedule else "on request")]),
+        note=join([kind, how]),
     )
+
+
+def _explained(meanings: Mapping[str, str], word: str) -> Markup:
+    return chip(word, title=meanings[word])
 
 
 def _about(view: View, fresh: Freshness | None, now: datetime) -> list[tuple[Markup | str, Markup | str]]:
     schedule = view.schedule
     about: list[tuple[Markup | str, Markup | str]] = [
-        ("keys", join([code(", ".join(view.join_keys) or "none")])),
-        ("ttl", format_duration(view.ttl) if view.ttl else "none"),
+        ("keys", code(", ".join(view.join_keys) or "none")),
+        ("valid for", f"{lasting(view.ttl)} after the event (ttl)" if view.ttl else "any age (no ttl)"),
     ]
     if schedule is not None:
-        about.append(("schedule", code(schedule.cron or f"every {format_duration(schedule.every or timedelta(0))}")))
+        clock = Markup("{} <span class='soft'>{}</span>").format(code(schedule.cron or ""), schedule.timezone)
+        about.append(("schedule", clock if schedule.cron else f"every {lasting(schedule.every)}"))
     if fresh is not None:
         about.append(
             ("newest event", Markup("{}, {}").format(moment(fresh.newest_event), ago(fresh.newest_event, now)))
@@ -208,11 +232,12 @@ def _run_strip(runs: tuple[Run, ...]) -> Markup:
     cells = join(
         Markup("<i class='{}' title='{}'></i>").format(
             tones.get(run.state, Tone.WATCH).value,
-            f"{run.state}, up to {run.end:%Y-%m-%d %H:%M}, {run.rows_written:,} rows",
+            f"{run.state}, up to {run.end:%Y-%m-%d %H:%M} UTC, {count(run.rows_written, 'row')}",
         )
         for run in reversed(runs)
     )
-    said = f"{count(len(runs), 'run')}: {sum(run.state == 'failed' for run in runs)} failed"
+    failed = sum(run.state == "failed" for run in runs)
+    said = f"{'the last ' * (len(runs) == _RUNS)}{count(len(runs), 'run')}, {failed or 'none'} failed"
     return Markup("<div class='strip' role='img' aria-label='{0}'>{1}<span>{0}</span></div>").format(said, cells)
 
 

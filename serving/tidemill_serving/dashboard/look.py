@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+from markupsafe import Markup
+
 # Before anything is painted: the theme that was chosen here, else the system's.
-HEAD = """
+_HEAD = Markup("""
 <script>
 (() => {
   const asked = localStorage.getItem('tidemill-theme');
@@ -24,10 +26,10 @@ HEAD = """
 </script>
 <meta name="color-scheme" content="light dark">
 <meta name="robots" content="noindex">
-"""
+""")
 
 # A mill wheel.
-ICON = (
+ICON = Markup(
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><g fill='none' stroke='#0f7a83' stroke-width='2.6'>"
     "<circle cx='16' cy='16' r='9.5'/><circle cx='16' cy='16' r='2'/>"
     "<path d='M16 2v12M16 18v12M2 16h12M18 16h12M6 6l8.5 8.5M17.5 17.5L26 26M26 6l-8.500 8.500M14.500 17.500L6 26'/>"
@@ -36,6 +38,7 @@ ICON = (
 
 
 @cache
-def style() -> str:
-    """The style sheet's text, read once."""
-    return files("tidemill_serving.dashboard").joinpath("style.css").read_text()
+def head() -> Markup:
+    """What every page has in its head: the theme and the style sheet, read once."""
+    style = files("tidemill_serving.dashboard").joinpath("style.css").read_text()
+    return Markup("{}<style>{}</style>").format(_HEAD, Markup(style))  # noqa: S704 - a file of ours

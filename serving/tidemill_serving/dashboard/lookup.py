@@ -54,5 +54,5 @@ def _form(project: Project, questions: dict[str, RowSchema]) -> None:
 
 
 def _input(field: RowField) -> ui.input:
-    hint = {"UNIX_TIMESTAMP": "2013-10-01T13:00:00Z"}.get(field.dtype.name, "")
-    return ui.input(field.name, placeholder=hint).props(f"outlined dense name={field.name}")
+    hint = features.expected(field.dtype)
+    return ui.input(field.name, placeholder=hint).props(f"outlined dense stack-label name={field.name}")

@@ -13,6 +13,9 @@ Part = Markup | str
 EMPTY = Markup("")
 NOTHING = "\u2013"
 """Stands where there is no value."""
+PATH = "/dashboard"
+"""Below which all pages are."""
+_METRICS = {"roc_auc": "ROC AUC", "brier": "Brier score"}
 
 
 class Tone(StrEnum):
@@ -112,9 +115,31 @@ def empty(what: str, why: str, command: str = "") -> Markup:
     return Markup("<div class='empty'><strong>{}</strong><p>{}</p>{}</div>").format(what, why, shown)
 
 
+def replaced(model: str, looked_at: int, serving: int) -> Markup:
+    """A check looked at a version that another has replaced since."""
+    return Markup(
+        "<p class='outdated'>This was said of version {}, which version {} has replaced since. Look at that one: {}</p>"
+    ).format(looked_at, serving, code(f"tidemill monitor {model}"))
+
+
 def trouble(text: str) -> Markup:
     """A part that could not be read; the rest of the page stands."""
     return Markup("<div class='trouble' role='alert'>{}</div>").format(text)
+
+
+def link(place: str, text: Part) -> Markup:
+    """A link to another page; `place` as in `/runs`."""
+    return Markup("<a href='{}{}'>{}</a>").format(PATH, place, text)
+
+
+def named(text: str) -> Markup:
+    """A name in a narrow column: it breaks after its underscores before it breaks anywhere else."""
+    return Markup("_<wbr>").join(text.split("_"))
+
+
+def metric_name(metric: str) -> str:
+    """`roc_auc` as people write it."""
+    return _METRICS.get(metric, metric.replace("_", " "))
 
 
 def code(text: str) -> Markup:
@@ -133,6 +158,17 @@ def moment(at: datetime | None, *, never: str = "never") -> Markup:
     return Markup("<time datetime='{}' title='{}'>{}</time>").format(
         at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S} UTC", f"{at:%-d %b %Y, %H:%M}"
     )
+
+
+def interval(start: datetime | None, end: datetime) -> Markup:
+    """From when to when, UTC; the day is told once where both are on the same."""
+    if start is None:
+        return Markup("<span class='interval'>{} \u2192 {}</span>").format("the beginning", moment(end))
+    same = start.date() == end.date()
+    until = Markup("<time datetime='{}' title='{}'>{}</time>").format(
+        end.isoformat(), f"{end:%Y-%m-%d %H:%M:%S} UTC", f"{end:%H:%M}"
+    )
+    return Markup("<span class='interval'>{} \u2192 {}</span>").format(moment(start), until if same else moment(end))
 
 
 def lasting(duration: timedelta | float | None) -> str:

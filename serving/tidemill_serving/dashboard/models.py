@@ -12,8 +12,7 @@ from markupsafe import Markup
 from tidemill.metadata.reports import ReportRepository, StoredReport
 from tidemill.models.artifact import read_manifest
 from tidemill.models.deployments import CHALLENGER, CHAMPION, Deployment, previous_champion
-from tidemill.models.manifest import Manifest
-from tidemill.monitor.metrics import loss_of_quality
+from tidemill.models.manifest import DatasetRecord, Manifest
 from tidemill.project import Project
 from tidemill_serving.dashboard import charts
 from tidemill_serving.dashboard.markup import (
@@ -29,6 +28,8 @@ from tidemill_serving.dashboard.markup import (
     empty,
     grid,
     join,
+    link,
+    metric_name,
     moment,
     page_head,
     stack,
@@ -130,7 +131,8 @@ def render_nothing(facts: ModelsFacts) -> Markup:
 
 def render_versions(facts: ModelFacts, now: datetime) -> Markup:
     """What a model is, and its versions."""
-    head = Markup("<h2 class='section'>{} <span class='soft'>reads {}</span></h2>").format(facts.name, facts.service)
+    reads = Markup("reads the service {}").format(link("/features", facts.service))
+    head = Markup("<h2 class='section'>{} <span class='soft'>{}</span></h2>").format(facts.name, reads)
     described = Markup("<p class='soft'>{}</p>").format(facts.description) if facts.description else EMPTY
     if not facts.versions:
         nothing = empty("No version yet", "Nothing has been trained.", f"tidemill train {facts.name}")
@@ -147,40 +149,42 @@ def render_history(facts: ModelFacts, now: datetime) -> Markup:
 
 
 def _version_table(facts: ModelFacts, now: datetime) -> Markup:
-    best = {metric: _best(facts, metric) for metric in facts.metrics}
     rows = []
     for item in facts.versions:
         named = join(chip(alias, Tone.GOOD if alias == CHAMPION else Tone.PLAIN) for alias in item.aliases)
         if item.manifest is None:
-            rows.append((f"{item.version}", named, trouble(item.problem), "", *("" for _ in facts.metrics)))
+            rows.append((f"{item.version}", named, trouble(item.problem), "", "", *("" for _ in facts.metrics)))
             continue
         dataset = item.manifest.dataset
         rows.append(
             (
                 f"{item.version}",
                 named,
-                Markup("{} <span class='soft'>{}</span>").format(moment(dataset.until), count(dataset.rows, "row")),
+                Markup("{}<br><span class='soft'>known until {}</span>").format(
+                    count(dataset.rows, "row"), moment(dataset.until)
+                ),
                 ago(item.manifest.trained_at, now),
-                *(_metric(item.manifest.metrics.get(metric), best[metric]) for metric in facts.metrics),
+                _tested(dataset),
+                *(_metric(item.manifest.metrics.get(metric)) for metric in facts.metrics),
             )
         )
-    heads = ("Version", "", "Data until", "Trained", *(metric.replace("_", " ") for metric in facts.metrics))
-    numbers = (0, *range(4, 4 + len(facts.metrics)))
-    note = "metrics of the test part, later than anything it was fitted on; the best is bold"
+    heads = ("Version", "", "Learned from", "Trained", "Tested on", *map(metric_name, facts.metrics))
+    numbers = (0, *range(5, 5 + len(facts.metrics)))
+    note = "Each is tested on days that it was not fitted on; compare figures of the same days only."
     return card(
         "Versions", table(heads, rows, numbers=numbers, label="Versions with their metrics"), note=note, wide=True
     )
 
 
-def _best(facts: ModelFacts, metric: str) -> float | None:
-    found = [v.manifest.metrics[metric] for v in facts.versions if v.manifest and metric in v.manifest.metrics]
-    return min(found, key=lambda value: loss_of_quality(metric, found[0], value), default=None)
+def _tested(dataset: DatasetRecord) -> Markup:
+    days = f"{dataset.test_start:%-d %b} \u2013 {dataset.until:%-d %b %Y}"
+    return Markup("<span class='interval'>{}</span><br><span class='soft'>{}</span>").format(
+        days, count(dataset.test_rows, "row")
+    )
 
 
-def _metric(found: float | None, best: float | None) -> Markup | str:
-    if found is None:
-        return NOTHING
-    return Markup("<strong>{:.4f}</strong>").format(found) if found == best else f"{found:.4f}"
+def _metric(found: float | None) -> str:
+    return NOTHING if found is None else f"{found:.4f}"
 
 
 def _history(facts: ModelFacts, now: datetime) -> Markup:
@@ -212,4 +216,5 @@ def _calibration(champion: VersionFacts | None) -> Markup:
         return EMPTY
     bins = [(item.predicted, item.observed, item.rows) for item in champion.manifest.calibration]
     label = "Calibration of the champion on its test part: predicted against observed"
-    return card("Champion's calibration", charts.reliability(bins, label=label), note="predicted →, came true ↑")
+    plot = charts.reliability(bins, label=label)
+    return card("Champion's calibration", plot, note="on its test days; a larger dot is more rows")

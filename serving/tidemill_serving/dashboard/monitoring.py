@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from tidemill_serving.dashboard.charts import Bar, Line, Share
 from tidemill_serving.dashboard.markup import (
     EMPTY,
     NOTHING,
+    Part,
     Tone,
     ago,
     card,
@@ -29,7 +30,10 @@ from tidemill_serving.dashboard.markup import (
     folded,
     grid,
     join,
+    metric_name,
+    named,
     page,
+    replaced,
     stack,
     table,
     trouble,
@@ -40,6 +44,11 @@ WINDOW = timedelta(days=7)
 _BINS = 10
 _MOST_FEATURES = 24
 _FINDINGS = 6
+_PSI_SHOWN = 1.0
+_PSI = (
+    "The population stability index (PSI) is 0 where nothing moved; from 0.1 on keep an eye on it, from 0.2 on it is "
+    "another population (the dashed lines). Bars end at 1."
+)
 _EXPLAINED = ("written_during_run", "late_data", "ttl", "type", "definition_changed")
 
 
@@ -64,6 +73,7 @@ class MonitoringFacts:
     models: tuple[str, ...]
     model: str | None
     metrics: tuple[str, ...] = ()
+    champion: int | None = None
     parity: StoredReport | None = None
     history: tuple[StoredReport, ...] = ()
     answered: tuple[Answered, ...] = ()
@@ -92,11 +102,17 @@ def gather(project: Project, model: str | None = None) -> MonitoringFacts:
         models=names,
         model=chosen,
         metrics=catalog.model(chosen).metrics,
+        champion=_champion(project, chosen),
         parity=parity,
         history=tuple(reversed(reports.list("monitor", chosen, limit=100))),
         answered=() if isinstance(answered, Trouble) else answered,
         trouble=answered.text if isinstance(answered, Trouble) else None,
     )
+
+
+def _champion(project: Project, model: str) -> int | None:
+    deployment = attempt(lambda: project.deployments.current(model))
+    return None if deployment is None or isinstance(deployment, Trouble) else deployment.version
 
 
 def _answered(project: Project, model: str, now: datetime) -> tuple[Answered, ...]:
@@ -130,6 +146,7 @@ def render(facts: MonitoringFacts) -> Markup:
         lead,
         _choice(facts),
         said,
+        _outdated(facts),
         _findings(facts),
         _parity(facts),
         grid(_drift(facts), stack(_performance(facts), _labels(facts))),
@@ -147,6 +164,14 @@ def _choice(facts: MonitoringFacts) -> Markup:
     return Markup("<nav class='tabs' aria-label='Models'>{}</nav>").format(links)
 
 
+def _outdated(facts: MonitoringFacts) -> Markup:
+    """Findings and drift are about the champion of their time."""
+    looked_at = facts.newest.body.get("drift", {}).get("version") if facts.newest else None
+    if facts.model is None or facts.champion is None or looked_at in (None, facts.champion):
+        return EMPTY
+    return replaced(facts.model, looked_at, facts.champion)
+
+
 def _findings(facts: MonitoringFacts) -> Markup:
     newest = facts.newest
     if newest is None:
@@ -156,7 +181,7 @@ def _findings(facts: MonitoringFacts) -> Markup:
         return card("Findings", empty("All well", "The last look found nothing to act on."), wide=True)
     items = [finding(item["severity"], item["subject"], item["what"], item["advice"]) for item in found]
     body = folded(items, _FINDINGS, "findings")
-    return card("Findings", body, note=ago(newest.made_at, facts.now), wide=True)
+    return card("Findings", body, note=f"looked {ago(newest.made_at, facts.now)}", wide=True)
 
 
 def _parity(facts: MonitoringFacts) -> Markup:
@@ -169,7 +194,7 @@ def _parity(facts: MonitoringFacts) -> Markup:
     )
     rows = [
         (
-            item["feature"],
+            named(item["feature"]),
             charts.stacked(_outcomes(item), label=f"Outcomes of {item['feature']}"),
             f"{item['compared']:,}",
             f"{item['equal'] / item['compared']:.2%}" if item["compared"] else NOTHING,
@@ -179,15 +204,29 @@ def _parity(facts: MonitoringFacts) -> Markup:
     ]
     heads = ("Feature", Markup("<span class='hidden'>Outcomes</span>"), "Compared", "Equal", "Unexplained")
     differences = body.get("differences", {})
-    summary = Markup("<p class='summary'>{} {} compared over {}. {}</p>").format(
+    summary = Markup("<p class='summary'>{} {} of {} recomputed from history and compared. {}</p>").format(
         _unexplained(differences.get("unexplained", 0), word=" unexplained"),
         count(body.get("compared", 0), "value"),
         count(body.get("predictions", 0), "prediction"),
         _reasons(differences),
     )
     notes = join(Markup("<p class='soft'>{}</p>").format(note) for note in body.get("notes", []))
-    shown = table(heads, rows, numbers=(2, 3, 4), label="Parity by feature")
+    differing = sum(item["equal"] < item["compared"] for item in features)
+    shown = _differing(heads, rows[:differing]) + _all_equal(heads, rows[differing:], every=not differing)
     return card("Parity", summary, shown, notes, note=f"checked {ago(facts.parity.made_at, facts.now)}", wide=True)
+
+
+def _differing(heads: Sequence[Part], rows: Sequence[Sequence[Part]]) -> Markup:
+    return table(heads, rows, numbers=(2, 3, 4), label="Parity of features that differ") if rows else EMPTY
+
+
+def _all_equal(heads: Sequence[Part], rows: Sequence[Sequence[Part]], *, every: bool) -> Markup:
+    """Features without a difference need no room until somebody asks for them."""
+    if not rows:
+        return EMPTY
+    which = f"{'All' if every else 'The other'} {count(len(rows), 'feature')}: every value equal"
+    body = table(heads, rows, numbers=(2, 3, 4), label="Parity of features that are equal")
+    return Markup("<details class='more'><summary>{}</summary>{}</details>").format(which, body)
 
 
 def _outcomes(item: dict[str, Any]) -> list[Share]:
@@ -218,22 +257,18 @@ def _drift(facts: MonitoringFacts) -> Markup:
         return card("Drift", empty("Nothing to compare yet", why, f"tidemill monitor {facts.model}"))
     prediction = [found["prediction"] | {"name": "predictions"}] if found.get("prediction") else []
     shown = [*prediction, *features[:_MOST_FEATURES]]
-    top = max(0.3, *(item["psi"] for item in shown))
+    top = min(max(0.3, *(item["psi"] for item in shown)), _PSI_SHOWN)
     marks = [(WATCH_PSI, "0.1: keep an eye on it"), (DRIFTED_PSI, "0.2: another population")]
-    left_out = (
-        f"{len(features) - _MOST_FEATURES} that moved less are not shown; " if len(features) > _MOST_FEATURES else ""
-    )
-    note = f"PSI of {count(found.get('rows', 0), 'vector')}; {left_out}dashed: 0.1 and 0.2"
-    label = "Population stability index by feature"
-    return card(
-        "Drift", charts.bars([_drift_bar(item) for item in shown], top=top, marks=marks, label=label), note=note
-    )
+    left_out = f"; {len(features) - _MOST_FEATURES} that moved less are not shown" * (len(features) > _MOST_FEATURES)
+    note = f"{count(found.get('rows', 0), 'prediction')} against version {found.get('version')}'s training{left_out}"
+    drawn = charts.bars([_drift_bar(item) for item in shown], top=top, marks=marks, label="PSI by feature")
+    return card("Drift", Markup("<p class='note'>{}</p>").format(_PSI), drawn, note=note)
 
 
 def _drift_bar(item: dict[str, Any]) -> Bar:
     tone = {"drifted": Tone.BAD, "watch": Tone.WATCH, "stable": Tone.GOOD}.get(item["verdict"], Tone.PLAIN)
     return Bar(
-        label=item["name"],
+        label=named(item["name"]),
         amount=item["psi"],
         text=f"{item['psi']:.3f}",
         tone=tone,
@@ -256,12 +291,12 @@ def _performance(facts: MonitoringFacts) -> Markup:
         )
         for item in newest
     ]
-    heads = ("Version", "Labelled", *(metric.replace("_", " ") for metric in facts.metrics))
+    heads = ("Version", "Outcomes", *map(metric_name, facts.metrics))
     numbers = tuple(range(len(heads)))
     shown = table(heads, rows, numbers=numbers, label="Performance by version, with the test metrics in training")
     many = any(len(line.points) > 1 for line in drawn)
     plot = charts.curves(drawn, label="Metrics over time, by report") if many else EMPTY
-    return card("Performance", plot, shown, note="now, and in training below it")
+    return card("Performance", plot, shown, note="live; below it, when tested in training")
 
 
 def _metric_line(history: Iterable[StoredReport], metric: str) -> Line:
@@ -270,7 +305,7 @@ def _metric_line(history: Iterable[StoredReport], metric: str) -> Line:
     for report in history:
         found = [item["metrics"].get(metric) for item in _versions(report)]
         points.append((report.made_at, next((value for value in found if value is not None), None)))
-    return Line(name=metric.replace("_", " "), points=points)
+    return Line(name=metric_name(metric), points=points)
 
 
 def _versions(report: StoredReport | None) -> list[dict[str, Any]]:
@@ -294,7 +329,7 @@ def _labels(facts: MonitoringFacts) -> Markup:
     if not bins:
         plot = empty("No outcome is known yet", "The plot follows as outcomes are extracted.")
     most = max(item.made for item in facts.answered)
-    spread = charts.bars(
+    spread = Markup("<h3>How many predictions there were</h3>") + charts.bars(
         [Bar(label=f"around {item.predicted:.0%}", amount=item.made, text=f"{item.made:,}") for item in facts.answered],
         top=most,
         label="Predictions by score",

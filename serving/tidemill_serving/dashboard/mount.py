@@ -5,31 +5,26 @@ Whatever reads or writes runs in a thread; the event loop, which also answers pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse
 from markupsafe import Markup
+from nicegui import app as pages
 from nicegui import run, ui
 
 from tidemill.errors import TidemillError
 from tidemill.project import Project
 from tidemill_serving.auth import Tokens
-from tidemill_serving.dashboard import features, look, models, monitoring, overview, runs
+from tidemill_serving.dashboard import features, frame, look, models, monitoring, overview, runs
 from tidemill_serving.dashboard.lookup import lookup_form
-from tidemill_serving.dashboard.markup import trouble
+from tidemill_serving.dashboard.markup import PATH, trouble
 from tidemill_serving.dashboard.promotion import champion_buttons
 from tidemill_serving.problems import UnauthorizedError
 
-PATH = "/dashboard"
 _EVERY = 15.0
-_PAGES = (
-    ("/", "Overview"),
-    ("/features", "Features"),
-    ("/models", "Models"),
-    ("/monitoring", "Monitoring"),
-    ("/runs", "Runs"),
-)
 
 T = TypeVar("T")
 
@@ -77,6 +72,10 @@ def _add_pages(project: Project, tokens: Tokens) -> None:
     async def runs_page() -> None:
         await _live("/runs", project, lambda: runs.render(runs.gather(project)))
 
+    @pages.get("/{elsewhere:path}", include_in_schema=False)
+    def nowhere(elsewhere: str) -> HTMLResponse:
+        return HTMLResponse(frame.nowhere(elsewhere, project.name), status_code=404)
+
 
 async def _models(project: Project, may_change: bool) -> None:
     @ui.refreshable
@@ -97,10 +96,11 @@ async def _models(project: Project, may_change: bool) -> None:
 
 async def _live(path: str, project: Project, make: Callable[[], Markup]) -> None:
     """A page that is read again every few seconds for as long as it is open."""
-    with _frame(path, project):
+    with _frame(path, project) as clock:
         shown = _show(await _read(make))
 
         async def again() -> None:
+            clock.set_content(_clock(project))
             fresh = str(await _read(make))
             if fresh != shown.content:
                 shown.set_content(fresh)
@@ -121,23 +121,21 @@ def _show(content: Markup) -> ui.html:
     return ui.html(content, sanitize=False)
 
 
-def _frame(path: str, project: Project) -> Any:
-    """The bar with the way to every page; what is made inside of it is the page's own."""
-    ui.add_head_html(look.HEAD + f"<style>{look.style()}</style>")
-    title = next(name for place, name in _PAGES if place == path)
-    ui.page_title(f"{title} · {project.name} · Tidemill")
-    links = Markup("").join(
-        Markup("<a href='{}{}'{}>{}</a>").format(
-            PATH, place, Markup(" aria-current='page'") if place == path else "", name
-        )
-        for place, name in _PAGES
-    )
-    bar = Markup(
-        "<a class='brand' href='{}/'>{}<span>Tidemill</span></a><nav aria-label='Pages'>{}</nav>"
-        "<button class='theme' onclick='tidemillTheme()' aria-label='Light or dark' title='Light or dark'>◐</button>"
-    ).format(PATH, Markup(look.ICON), links)  # noqa: S704 - our own drawing
-    ui.html(bar, sanitize=False, tag="header").classes("top")
-    return ui.element("div").classes("body")
+@contextmanager
+def _frame(path: str, project: Project) -> Iterator[ui.html]:
+    """The bar with the way to every page; what is made inside of it is the page's own. Yields the bar's clock."""
+    ui.add_head_html(look.head())
+    ui.page_title(frame.title_of(path, project.name))
+    with ui.element("header").classes("top"):
+        _show(frame.bar(path, project.name))
+        clock = _show(_clock(project))
+        _show(frame.THEME)
+    with ui.element("div").classes("body"):
+        yield clock
+
+
+def _clock(project: Project) -> Markup:
+    return frame.clock(project.clock.now(), simulated=bool(getattr(project.clock, "simulated", False)))
 
 
 def _is_admin(tokens: Tokens, request: Request) -> bool:

@@ -19,7 +19,6 @@ from tidemill_serving.dashboard.markup import (
     Tone,
     ago,
     card,
-    chip,
     code,
     count,
     dot,
@@ -27,7 +26,10 @@ from tidemill_serving.dashboard.markup import (
     finding,
     grid,
     join,
+    link,
+    metric_name,
     page,
+    replaced,
     table,
     tile,
     tiles,
@@ -35,6 +37,8 @@ from tidemill_serving.dashboard.markup import (
 from tidemill_serving.dashboard.reading import Memory, Trouble, attempt
 
 _DAY = timedelta(days=1)
+_FINDINGS = 4
+_MOST_FAILED = 1_000
 _predictions: Memory[tuple[int, ...]] = Memory(10)
 
 
@@ -80,6 +84,7 @@ def gather(project: Project) -> OverviewFacts:
     models = () if isinstance(catalog, Trouble) else catalog.models
     runs = attempt(lambda: project.ledger.runs(limit=200))
     known_runs = [] if isinstance(runs, Trouble) else runs
+    failed = attempt(lambda: project.ledger.runs(state="failed", limit=_MOST_FAILED))
     this_minute = (project.root, now.replace(second=0))
     predictions = attempt(lambda: _predictions.recall(this_minute, lambda: _by_hour(project, now)))
     parity = attempt(lambda: reports.newest("parity"))
@@ -92,7 +97,7 @@ def gather(project: Project) -> OverviewFacts:
         parity=None if isinstance(parity, Trouble) else parity,
         findings=_findings(reports, [model.name for model in models]),
         predictions=() if isinstance(predictions, Trouble) else predictions,
-        failed_runs=sum(run.state == "failed" and run.started_at > now - _DAY for run in known_runs),
+        failed_runs=0 if isinstance(failed, Trouble) else sum(run.started_at > now - _DAY for run in failed),
         steps=_steps(reports, known_runs, now, predictions),
     )
 
@@ -102,7 +107,7 @@ def _parts(project: Project, catalog: Any, runs: Any) -> tuple[PartHealth, ...]:
     found.append(_part("Online store", attempt(lambda: project.online.ping()), "Redis answers."))
     found.append(_part("Metadata", runs, "The database answers."))
     files = attempt(lambda: _newest_log(project))
-    text = "Nothing predicted yet." if files is None else f"{files} kept."
+    text = "Nothing predicted yet." if files is None else f"Kept in {files}."
     found.append(_part("Prediction log", files, text))
     return tuple(found)
 
@@ -110,7 +115,8 @@ def _parts(project: Project, catalog: Any, runs: Any) -> tuple[PartHealth, ...]:
 def _definitions(project: Project, catalog: Any) -> PartHealth:
     if isinstance(catalog, Trouble):
         return PartHealth(name="Definitions", tone=Tone.BAD, text=catalog.text)
-    shape = f"{count(len(catalog.views), 'view')}, {count(len(catalog.models), 'model')}"
+    views = len(catalog.views) + len(catalog.on_demand_views)
+    shape = f"{count(views, 'feature view')}, {count(len(catalog.models), 'model')}"
     return PartHealth(name="Definitions", tone=Tone.GOOD, text=f"Version {project.applied.version}: {shape}.")
 
 
@@ -122,7 +128,7 @@ def _part(name: str, found: Any, well: str) -> PartHealth:
 
 def _newest_log(project: Project) -> str | None:
     files = [file for file in project.predictions.folder.glob("**/*") if file.is_file()]
-    return count(len(files), "segment") if files else None
+    return count(len(files), "file") if files else None
 
 
 def _by_hour(project: Project, now: datetime) -> tuple[int, ...]:
@@ -146,7 +152,7 @@ def _champion(project: Project, model: str, metric: str) -> Champion:
 def _findings(reports: ReportRepository, models: list[str]) -> tuple[dict[str, Any], ...]:
     newest = [attempt(lambda model=model: reports.newest("monitor", model)) for model in models]
     return tuple(
-        item | {"model": report.subject, "at": report.made_at}
+        item | {"model": report.subject, "version": report.body.get("drift", {}).get("version")}
         for report in newest
         if isinstance(report, StoredReport)
         for item in report.body.get("findings", [])
@@ -160,11 +166,14 @@ def _steps(
         report = attempt(lambda: reports.newest(kind))
         return report.made_at if isinstance(report, StoredReport) else None
 
-    written = [run.finished_at for run in runs if run.state == "succeeded" and run.finished_at and run.cutoff]
+    done = [(run.kind, run.finished_at) for run in runs if run.state == "succeeded" and run.finished_at]
+    extracted = max((at for kind, at in done if kind == "extract"), default=None)
+    loaded = max((at for kind, at in done if kind not in ("extract", "retrain")), default=None)
     hours = () if isinstance(predictions, Trouble) else predictions
     last = next((hours_ago for hours_ago, number in enumerate(reversed(hours)) if number), None)
     return (
-        ("materialize", max(written, default=None)),
+        *([("extract", extracted)] if extracted else []),  # many a project's files come by themselves
+        ("materialize", loaded),
         ("train", made("training")),
         ("predict", None if last is None else now - timedelta(hours=last)),
         ("verify", made("parity")),
@@ -174,8 +183,7 @@ def _steps(
 
 
 def render(facts: OverviewFacts) -> Markup:
-    kind = chip("simulated clock", Tone.WATCH) if facts.simulated else chip("wall clock")
-    lead = Markup("It is <strong>{}</strong> UTC {}").format(f"{facts.now:%A, %-d %B %Y, %H:%M}", kind)
+    lead = Markup("It is <strong>{}</strong> UTC{}").format(f"{facts.now:%A, %-d %B %Y, %H:%M}", _which_clock(facts))
     return page(
         facts.project,
         lead,
@@ -185,18 +193,27 @@ def render(facts: OverviewFacts) -> Markup:
     )
 
 
+def _which_clock(facts: OverviewFacts) -> Markup:
+    if not facts.simulated:
+        return Markup(".")
+    return Markup(
+        " on a simulated clock, which stands still until it is set. Back to the present: <code>{}</code>"
+    ).format("tidemill clock release")
+
+
 def _tiles(facts: OverviewFacts) -> list[Markup]:
     number = sum(facts.predictions)
     found = [_parity_tile(facts)]
     found += [_champion_tile(champion) for champion in facts.champions]
     picture = charts.sparkline(facts.predictions, label="Predictions in each of the last 24 hours")
-    found.append(tile("Predictions, last 24 h", f"{number:,}", "" if number else "none yet", picture=picture))
+    said = "in each hour, the last one right" if number else "none in this time"
+    found.append(tile("Predictions, last 24 h", f"{number:,}", said, picture=picture))
     well = not facts.failed_runs
     found.append(
         tile(
             "Failed runs, last 24 h",
             f"{facts.failed_runs:,}",
-            "nothing to do" if well else "see Runs",
+            "nothing to do" if well else link("/runs", "why they failed"),
             tone=Tone.GOOD if well else Tone.BAD,
         )
     )
@@ -212,21 +229,23 @@ def _parity_tile(facts: OverviewFacts) -> Markup:
     share = f"{equal / compared:.2%}" if compared else NOTHING
     if compared and equal < compared and share == "100.00%":
         share = "> 99.99%"
-    detail = f"{unexplained:,} of {compared:,} values unexplained, {ago(facts.parity.made_at, facts.now)}"
+    detail = Markup("of {} recomputed from history are equal, {}; {}").format(
+        count(compared, "served value"),
+        link("/monitoring", f"{unexplained:,} unexplained"),
+        ago(facts.parity.made_at, facts.now),
+    )
     return tile("Parity", share, detail, tone=Tone.BAD if unexplained else Tone.GOOD)
 
 
 def _champion_tile(champion: Champion) -> Markup:
     if champion.deployment is None:
         command = code(f"tidemill train {champion.model}")
-        return tile(champion.model, NOTHING, Markup("no champion yet: {}").format(command), tone=Tone.WATCH)
-    score = "" if champion.score is None else f"{_metric_name(champion.metric)} {champion.score:.3f}, "
-    since = f"since {champion.deployment.changed_at:%-d %b, %H:%M}"
-    return tile(champion.model, f"version {champion.deployment.version}", score + since, tone=Tone.GOOD)
-
-
-def _metric_name(name: str) -> str:
-    return {"roc_auc": "ROC AUC"}.get(name, name.replace("_", " "))
+        said = Markup("no champion yet: {}").format(command)
+        return tile(f"Champion of {champion.model}", NOTHING, said, tone=Tone.WATCH)
+    score = "" if champion.score is None else f"{metric_name(champion.metric)} {champion.score:.3f} when tested, "
+    since = f"serves since {champion.deployment.changed_at:%-d %b %Y, %H:%M}"
+    version = link("/models", f"version {champion.deployment.version}")
+    return tile(f"Champion of {champion.model}", version, score + since, tone=Tone.GOOD)
 
 
 def _loop(facts: OverviewFacts) -> Markup:
@@ -246,9 +265,21 @@ def _attention(facts: OverviewFacts) -> Markup:
     elif not serious:
         body = empty("All well", "The last look at every model found nothing to act on.")
     else:
-        body = join(finding(item["severity"], item["subject"], item["what"], item["advice"]) for item in serious[:6])
-    more = f"{len(serious) - 6} more on Monitoring" if len(serious) > 6 else ""
+        shown = (finding(item["severity"], item["subject"], item["what"], item["advice"]) for item in serious)
+        body = _outdated(facts) + join(list(shown)[:_FINDINGS])
+    more = link("/monitoring", f"all {len(serious)}, on Monitoring") if len(serious) > _FINDINGS else ""
     return card("Needs attention", body, note=more)
+
+
+def _outdated(facts: OverviewFacts) -> Markup:
+    """Findings about a version that serves no more are told as such."""
+    serving = {item.model: item.deployment.version for item in facts.champions if item.deployment}
+    looked_at = {item["model"]: item["version"] for item in facts.findings}
+    return join(
+        replaced(model, looked_at[model], version)
+        for model, version in serving.items()
+        if looked_at.get(model) not in (None, version)
+    )
 
 
 def _health(facts: OverviewFacts) -> Markup:

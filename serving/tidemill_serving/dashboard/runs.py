@@ -19,8 +19,9 @@ from tidemill_serving.dashboard.markup import (
     chip,
     count,
     empty,
+    interval,
     lasting,
-    moment,
+    named,
     page,
     table,
     trouble,
@@ -29,15 +30,18 @@ from tidemill_serving.dashboard.reading import Trouble, attempt
 
 _SHOWN = 200
 _LISTED = 60
+_FAILED = 20
 _TONES = {"succeeded": Tone.GOOD, "failed": Tone.BAD}
+_STATES = {"claimed": "at work"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunsFacts:
-    """The newest runs first, and what waits in quarantine: source, reason, rows."""
+    """The newest runs first, the newest that failed, and what waits in quarantine: source, reason, rows."""
 
     now: datetime
     runs: tuple[Run, ...]
+    failed: tuple[Run, ...] = ()
     quarantined: tuple[tuple[str, str, int], ...] = ()
     trouble: str | None = None
 
@@ -45,13 +49,14 @@ class RunsFacts:
 def gather(project: Project) -> RunsFacts:
     now = project.clock.now()
     runs = attempt(lambda: project.ledger.runs(limit=_SHOWN))
-    quarantine = Quarantine(project.state)
-    sources = sorted({file.parent.name for file in quarantine.files()})
+    failed = attempt(lambda: project.ledger.runs(state="failed", limit=_FAILED))
+    faults = attempt(Quarantine(project.state).faults)
     return RunsFacts(
         now=now,
         runs=() if isinstance(runs, Trouble) else tuple(runs),
-        quarantined=tuple((name, reason, rows) for name in sources for reason, rows in quarantine.reasons(name)),
-        trouble=runs.text if isinstance(runs, Trouble) else None,
+        failed=() if isinstance(failed, Trouble) else tuple(failed),
+        quarantined=() if isinstance(faults, Trouble) else tuple((it.source, it.reason, it.rows) for it in faults),
+        trouble=next((found.text for found in (runs, faults) if isinstance(found, Trouble)), None),
     )
 
 
@@ -61,7 +66,7 @@ def render(facts: RunsFacts) -> Markup:
     if not facts.runs and not facts.trouble:
         body = empty("Nothing has run yet", "Work appears here as soon as it is claimed.", "tidemill materialize")
         return page("Runs", lead, body, _quarantine(facts))
-    return page("Runs", lead, said, _timeline(facts), _quarantine(facts), _list(facts))
+    return page("Runs", lead, said, _timeline(facts), _failed(facts), _quarantine(facts), _newest(facts))
 
 
 def _timeline(facts: RunsFacts) -> Markup:
@@ -73,13 +78,16 @@ def _timeline(facts: RunsFacts) -> Markup:
             start=run.started_at,
             end=run.finished_at or facts.now,
             tone=_TONES.get(run.state, Tone.WATCH),
-            title=f"{run.view}: {run.state}, {lasting(run.seconds)}, {run.rows_written:,} rows",
+            title=(
+                f"{run.view}: {_STATES.get(run.state, run.state)}, {run.started_at:%-d %b %H:%M} UTC, "
+                f"took {lasting(run.seconds)}, {count(run.rows_written, 'row')}"
+            ),
         )
         for run in reversed(facts.runs)
     ]
     start, end = min(span.start for span in spans), max(span.end for span in spans)
     plot = charts.timeline(spans, start=start, end=end, label="When each view's runs were under way")
-    return card("Timeline", plot, note=f"the last {count(len(spans), 'run')}", wide=True)
+    return card("Timeline", plot, note=f"the last {count(len(spans), 'run')}, by the time they started", wide=True)
 
 
 def _quarantine(facts: RunsFacts) -> Markup:
@@ -90,28 +98,42 @@ def _quarantine(facts: RunsFacts) -> Markup:
     return card("In quarantine", shown, note="rows that broke their source's contract", wide=True)
 
 
-def _list(facts: RunsFacts) -> Markup:
+def _failed(facts: RunsFacts) -> Markup:
+    """Failures stay in sight, however much has run since."""
+    if not facts.failed:
+        return EMPTY
+    note = f"the newest {_FAILED}; older ones: tidemill runs --state failed" if len(facts.failed) == _FAILED else ""
+    return card("Failed", _listed(facts.failed, label="Runs that failed"), note=note, wide=True)
+
+
+def _newest(facts: RunsFacts) -> Markup:
+    shown = facts.runs[:_LISTED]
+    note = f"the newest {count(len(shown), 'run')}; one in full: tidemill runs --explain ID"
+    return card("Newest runs", _listed(shown, label="The newest runs"), note=note, wide=True)
+
+
+def _listed(runs: tuple[Run, ...], *, label: str) -> Markup:
     rows = [
         (
-            run.view,
-            chip(run.state, _TONES.get(run.state, Tone.WATCH)),
-            Markup("{} → {}").format(moment(run.start, never="the beginning"), moment(run.end)),
+            f"{run.id}",
+            named(run.view),
+            chip(_STATES.get(run.state, run.state), _TONES.get(run.state, Tone.WATCH)),
+            interval(run.start, run.end),
             f"{run.rows_written:,}",
             f"{run.rows_skipped:,}",
             lasting(run.seconds),
             _remarks(run),
         )
-        for run in facts.runs[:_LISTED]
+        for run in runs
     ]
-    heads = ("Work", "State", "Interval", "Written", "Skipped", "Took", "Remarks")
-    shown = table(heads, rows, numbers=(3, 4, 5), label="The newest runs")
-    return card("Newest runs", shown, note=f"{min(len(facts.runs), _LISTED)} of the ledger's rows", wide=True)
+    heads = ("ID", "Work", "State", "Interval", "Rows written", "Skipped", "Took", "Remarks")
+    return table(heads, rows, numbers=(0, 4, 5, 6), label=label)
 
 
 def _remarks(run: Run) -> Markup:
     attempt_text = f"attempt {run.attempt}" if run.attempt > 1 else ""
     if run.error:
         return Markup("<details class='error'><summary>{}</summary><p>{}</p></details>").format(
-            attempt_text or "why", run.error
+            ", ".join(filter(None, (attempt_text, "why it failed"))), run.error
         )
     return Markup("<span class='soft'>{}</span>").format(" · ".join(filter(None, (run.kind, attempt_text))))

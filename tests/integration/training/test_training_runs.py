@@ -143,7 +143,7 @@ def test_a_champion_of_redefined_features_is_compared_by_what_it_read_itself(sho
     assert trained.opponent is not None
     assert trained.opponent.metrics == pytest.approx(dict(show(shop, "order_return@1").manifest.metrics))
     assert not trained.promoted
-    assert "is worse than champion version 1's" in " ".join(trained.decision.reasons)
+    assert "worse than champion version 1's" in " ".join(trained.decision.reasons)
 
 
 def test_a_champion_whose_artifact_is_gone_is_not_beaten_by_absence(shop: Project):
