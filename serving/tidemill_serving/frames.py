@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from tidemill.definitions.catalog import Catalog, Source, Stream, View
+from tidemill.definitions.series import declared_series
 from tidemill.definitions.types import ValueType
 from tidemill_serving.exchange import json_kind
 from tidemill_serving.problems import Fault, MalformedBodyError, RejectedRowsError
@@ -85,7 +86,7 @@ def _series(name: str, column: Sequence[Any], dtype: ValueType | None, faults: l
                 Fault(where=where, found=f"the {json_kind(value)} {str(value)[:40]}", expected=expected(dtype))
             )
             values.append(None)
-    return pl.Series(name, values, dtype=dtype.polars())
+    return declared_series(name, values, dtype)
 
 
 def _instants(source: Source) -> dict[str, ValueType]:

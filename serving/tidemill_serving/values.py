@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,11 @@ EXPECTED = {
     ValueType.FLOAT: "a number",
     ValueType.BOOL: "true or false",
     ValueType.UNIX_TIMESTAMP: "an instant such as 2013-10-01T12:00:00Z",
+    ValueType.DECIMAL: "a decimal number, best as a string",
+    ValueType.JSON: "JSON, or a string that holds it",
+    ValueType.MAP: "an object",
+    ValueType.STRUCT: "an object",
+    ValueType.MAP_LIST: "an array of objects",
 }
 
 
@@ -43,7 +50,7 @@ def expected(dtype: ValueType) -> str:
     """What a value of the type looks like in JSON, for a message to the caller."""
     if dtype.is_list:
         return f"an array of values, each {EXPECTED[dtype.element]} or null"
-    return EXPECTED.get(dtype, "a JSON value")
+    return EXPECTED[dtype]
 
 
 def reader_of(dtype: ValueType) -> Callable[[Any], Any]:
@@ -51,7 +58,7 @@ def reader_of(dtype: ValueType) -> Callable[[Any], Any]:
     if dtype.is_list:
         element = reader_of(dtype.element)
         return lambda value: _read_list(element, value)
-    return _READERS.get(dtype, _read_anything)
+    return _READERS[dtype]
 
 
 def _read_list(element: Callable[[Any], Any], value: Any) -> list[Any]:
@@ -114,8 +121,43 @@ def _read_instant(value: Any) -> datetime:
     raise WrongTypeError
 
 
-def _read_anything(value: Any) -> Any:
+def _read_json(value: Any) -> str:
+    """As text, which is what is kept; what is no text is what such a text would say."""
+    if type(value) is not str:
+        return json.dumps(value)
+    _parsed(value)
     return value
+
+
+def _read_decimal(value: Any) -> str:
+    if type(value) not in (str, int, float):
+        raise WrongTypeError
+    try:
+        return str(Decimal(str(value)))
+    except ArithmeticError:
+        raise WrongTypeError from None
+
+
+def _read_map(value: Any) -> dict[str, Any]:
+    """An object; Feast's remote client sends it as a string of JSON."""
+    found = _parsed(value) if type(value) is str else value
+    if type(found) is not dict:
+        raise WrongTypeError
+    return found
+
+
+def _read_maps(value: Any) -> list[dict[str, Any]]:
+    found = _parsed(value) if type(value) is str else value
+    if type(found) is not list:
+        raise WrongTypeError
+    return [_read_map(item) for item in found]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise WrongTypeError from None
 
 
 _READERS: dict[ValueType, Callable[[Any], Any]] = {
@@ -127,6 +169,11 @@ _READERS: dict[ValueType, Callable[[Any], Any]] = {
     ValueType.FLOAT: _read_float,
     ValueType.BYTES: _read_bytes,
     ValueType.UNIX_TIMESTAMP: _read_instant,
+    ValueType.JSON: _read_json,
+    ValueType.DECIMAL: _read_decimal,
+    ValueType.MAP: _read_map,
+    ValueType.STRUCT: _read_map,
+    ValueType.MAP_LIST: _read_maps,
 }
 
 EXACT: dict[ValueType, frozenset[type]] = {

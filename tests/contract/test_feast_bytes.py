@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.definitions.types import ValueType
+from tidemill.errors import InputError
 from tidemill.online.codec import decode_timestamp, decode_value, encode_timestamp, encode_value
 from tidemill.online.keys import KeyLayout, hash_field, split_key
 
@@ -92,6 +93,34 @@ def test_sets_maps_and_decimals_are_read_by_either_side(name: str, value: object
     theirs = python_values_to_proto_values([value], FeastType[name])[0]
     assert Value_pb2.Value.FromString(ours) == theirs
     assert decode_value(ValueType[name], theirs.SerializeToString()) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MAP", '{"a": [1, 2], "b": {"c": null}}'), ("STRUCT", '{"a": 1}'), ("MAP_LIST", '[{"a": 1}, {}]')],
+)
+def test_a_map_may_be_given_as_json(name: str, value: str):
+    theirs = python_values_to_proto_values([value], FeastType[name])[0]
+    assert Value_pb2.Value.FromString(encode_value(ValueType[name], value)) == theirs
+
+
+def test_a_set_within_a_map_stays_a_set():
+    value = {"a": {1, 2}, "b": {"x"}}
+    ours = encode_value(ValueType.MAP, value)
+    assert Value_pb2.Value.FromString(ours) == python_values_to_proto_values([value], FeastType.MAP)[0]
+    assert decode_value(ValueType.MAP, ours) == value
+
+
+@pytest.mark.parametrize("name", ["BOOL_LIST", "INT64_LIST", "DOUBLE_LIST", "STRING_LIST", "BYTES_SET"])
+def test_a_null_within_a_list_is_refused_where_feast_writes_another_value(name: str):
+    with pytest.raises(InputError, match="a list cannot hold a null"):
+        encode_value(ValueType[name], [None])
+
+
+@pytest.mark.parametrize("value", ["x", "", True, [1], {}])
+def test_what_is_no_decimal_is_refused(value: object):
+    with pytest.raises(InputError, match="not a value of type DECIMAL"):
+        encode_value(ValueType.DECIMAL, value)
 
 
 def test_null_is_the_empty_value():

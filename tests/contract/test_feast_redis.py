@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from feast import RepoConfig
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import python_values_to_proto_values
 from feast.value_type import ValueType as FeastType
@@ -17,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # what several files share is im
 from both_stores import NAMES, NESTED, T0, VALUES, Both
 
 from tidemill.clock import to_micros
+from tidemill.feast.online import TidemillRedisOnlineStore, TidemillRedisOnlineStoreConfig
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.store import Status
 
@@ -116,6 +119,34 @@ def test_sets_and_maps_that_we_wrote_are_what_feast_would_have_written(nested: B
     assert {name: _plain(value) for name, value in found.items()} == {
         name: _plain(value) for name, value in expected.items()
     }
+
+
+def test_maps_unlike_each_other_are_written_whole_by_our_store_in_feast(nested: Both, tmp_path: Path):
+    """Polars would give all maps of a column the fields of the first."""
+    (tmp_path / "feature_store.yaml").write_text("project: prod\n")
+    ours = TidemillRedisOnlineStoreConfig(connection_string=nested.ours.address)
+    config = RepoConfig(
+        project="prod", provider="local", registry=nested.config.registry, online_store=ours, repo_path=tmp_path
+    )
+    store, features = TidemillRedisOnlineStore(), [feature.name for feature in nested.catalog.views[0].features]
+    maps = [{"a": 1, "s": {1, 2}}, {"b": b"\xff", "c": T0.replace(microsecond=0)}, {"a": "x"}, {}]
+    rows = []
+    for plane, value in enumerate(maps):
+        given = dict.fromkeys(features) | {
+            "map": value,
+            "struct": value,
+            "map_list": [value, {"z": plane}],
+            "decimal": Decimal(plane) / 8,
+        }
+        protos = {name: python_values_to_proto_values([one], FeastType[name.upper()])[0] for name, one in given.items()}
+        rows.append((nested.key("a", plane), protos, T0, None))
+    store.online_write_batch(config, nested.table, rows, None)
+    keys = [key for key, *_ in rows]
+    found = nested.feast.online_read(nested.config, nested.table, keys, [*features])
+    assert [values for _, values in found] == [protos for _, protos, _, _ in rows]
+    again = store.online_read(config, nested.table, keys, features)
+    assert [values for _, values in again] == [protos for _, protos, _, _ in rows]
+    store.stores(config).close()
 
 
 def _plain(value: Value) -> object:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from feast import RepoConfig
 from feast.infra.online_stores.remote import RemoteOnlineStore, RemoteOnlineStoreConfig
 from feast.protos.feast.types.Value_pb2 import Value
+from feast.type_map import python_values_to_proto_values
+from feast.value_type import ValueType as FeastType
 
 sys.path.insert(0, str(Path(__file__).parent))  # what several files share is imported by name
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
@@ -20,6 +24,7 @@ from both_stores import NESTED, T0, VALUES, Both
 from small_project import served
 
 from tidemill.clock import ManualClock
+from tidemill.definitions.catalog import Source
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project
 from tidemill.settings import Settings
@@ -55,18 +60,26 @@ def api(both: Both, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.
     project = Project(root, settings=settings, name="prod", clock=ManualClock(T0))
     [view] = both.catalog.views
     namesake = replace(view, name="namesake", features=(view.feature("int64"),))
-    project.catalogs.add(replace(both.catalog, views=(view, namesake)), at=T0)
+    source = Source(name="s", path="s", timestamp_field="at")
+    project.catalogs.add(replace(both.catalog, sources=(source,), views=(view, namesake)), at=T0)
     with served(project) as client:
         yield client
     project.close()
 
 
 def remote_read(both: Both, api: httpx.Client, zone: str, names: list[str]) -> dict[str, Value]:
-    store = RemoteOnlineStoreConfig(path=str(api.base_url).rstrip("/"))
-    config = RepoConfig(project="prod", provider="local", registry=both.config.registry, online_store=store)
-    ((_, found),) = RemoteOnlineStore().online_read(config, both.table, [both.key(zone, 1)], names)
+    ((_, found),) = RemoteOnlineStore().online_read(remote(both, api), both.table, [both.key(zone, 1)], names)
     assert found is not None
     return found
+
+
+def remote(both: Both, api: httpx.Client) -> RepoConfig:
+    store = RemoteOnlineStoreConfig(path=str(api.base_url).rstrip("/"))
+    return RepoConfig(project="prod", provider="local", registry=both.config.registry, online_store=store)
+
+
+def protos(values: dict[str, Any]) -> dict[str, Value]:
+    return {name: python_values_to_proto_values([value], FeastType[name.upper()])[0] for name, value in values.items()}
 
 
 def test_feast_s_remote_client_reads_every_type_that_it_can_take(both: Both, api: httpx.Client) -> None:
@@ -82,6 +95,49 @@ def test_feast_s_remote_client_reads_every_type_that_it_can_take(both: Both, api
         assert [value.WhichOneof("val") for value in remote_read(both, api, zone, names).values()] == [None] * len(
             names
         )
+
+
+def test_what_feast_s_remote_client_writes_is_what_feast_would_have_written(both: Both, api: httpx.Client) -> None:
+    """It can send neither bytes nor decimals nor sets (but of instants), to any server: JSON has none of them."""
+    kept = [name for name in ALL if name not in BYTES and name != "decimal"]
+    kept = [name for name in kept if not name.endswith("_set") or name == "unix_timestamp_set"]
+    rows = {
+        "ü:{1}": {name: ALL[name] for name in kept},
+        "other": dict.fromkeys(kept)
+        | {"map": {"z": [0.5], "a": None}, "struct": {"b": {"c": True}}, "map_list": [{"q": "x"}, {"r": 1}]},
+        "nulls": dict.fromkeys(kept),
+    }
+    sent = [(both.key(zone, 1), protos(dict.fromkeys(ALL) | values), T0, None) for zone, values in rows.items()]
+    RemoteOnlineStore().online_write_batch(remote(both, api), both.table, sent, None)
+    found = both.feast.online_read(both.config, both.table, [key for key, *_ in sent], [*ALL])
+    for (_, expected, _, _), (at, values) in zip(sent, found, strict=True):
+        assert at == T0
+        assert values is not None
+        assert {name: _plain(value) for name, value in values.items()} == {
+            name: _plain(value) for name, value in expected.items()
+        }
+
+
+ODD = [
+    5, 2.5, "x", "{", '{"a": 1}', "[1]", [], [1], ["a"], [None], [[1]], [{"a": 1}], ['{"a": 1}'], {}, {"a": None},
+    {"a": [1, "x"]}, {"a": [{"b": 1}, 2]}, {"a": [[1]]}, {"a": 2**70}, True, 1e300, -1, 2**63, "NaN", "\ud800", 1e400,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_a_value_of_another_type_is_refused_or_kept_and_no_server_s_fault(api: httpx.Client, name: str) -> None:
+    at = {"event_timestamp": [T0.isoformat()] * 2, "created": [None] * 2}
+    for value in ODD:
+        body = at | {"zone": ["odd", "even"]} | {other: [None] * 2 for other in ALL} | {name: [value, None]}
+        sent = json.dumps({"feature_view_name": "everything", "df": body})
+        written = api.post("/write-to-online-store", content=sent)
+        assert written.status_code in (200, 400, 422), (value, written.text)
+        read = api.post(
+            "/get-online-features", json={"features": [f"everything:{name}"], "entities": {"zone": ["odd"]}}
+        )
+        assert read.status_code == 200, (value, read.text)
+        if written.status_code == 200:
+            assert read.json()["results"][1]["statuses"] == ["PRESENT"], value
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])

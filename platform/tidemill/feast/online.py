@@ -17,6 +17,8 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tidemill.definitions.catalog import Feature
+from tidemill.definitions.series import declared_series
 from tidemill.errors import InputError
 from tidemill.feast.pushing import let_push_reach_windows
 from tidemill.feast.registry_defaults import change_registry_defaults
@@ -277,7 +279,7 @@ def _frame(table: FeatureView, data: Sequence[_Row], store: OnlineStore) -> pl.D
     ]
     for feature in view.features:
         found = [to_stored(values[feature.name]) if feature.name in values else None for _, values, _, _ in data]
-        columns.append(pl.Series(feature.name, found, feature.dtype.polars(), strict=False))
+        columns.append(_column(feature, found))
     event = [utils.make_tzaware(time) for _, _, time, _ in data]
     known = [
         time if created is None else utils.make_tzaware(created)
@@ -286,6 +288,13 @@ def _frame(table: FeatureView, data: Sequence[_Row], store: OnlineStore) -> pl.D
     return pl.DataFrame(
         [*columns, pl.Series(EVENT_TIME, event, _UTC_MICROS), pl.Series(KNOWN_TIME, known, _UTC_MICROS)]
     )
+
+
+def _column(feature: Feature, found: list[Any]) -> pl.Series:
+    wanted = feature.dtype.polars()
+    if wanted is None:
+        return declared_series(feature.name, found, feature.dtype)
+    return pl.Series(feature.name, found, wanted, strict=False)
 
 
 def _in_order(response: OnlineResponse, features: list[str] | FeatureService, *, full_names: bool) -> OnlineResponse:

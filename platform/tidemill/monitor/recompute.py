@@ -12,6 +12,7 @@ import polars as pl
 
 from tidemill.definitions.catalog import Catalog, Field, OnDemandView, Projection, View
 from tidemill.definitions.on_demand import evaluate, gather_inputs
+from tidemill.definitions.series import declared_series
 from tidemill.monitor.served import served_column
 from tidemill.schedule.ticks import NEVER
 
@@ -85,7 +86,7 @@ class Recomputation:
         request = {field.name: served_column(rows.request, field).values.to_list() for field in view.request}
         given = gather_inputs(view, {ref: values.to_list() for ref, values in inputs.items()}, request)
         found = evaluate(view, self._root, given)
-        return {f.name: pl.Series(f.name, found[f.name], dtype=f.dtype.polars(), strict=True) for f in view.features}
+        return {f.name: declared_series(f.name, found[f.name], f.dtype) for f in view.features}
 
 
 def _micros(found: pl.DataFrame) -> np.ndarray:

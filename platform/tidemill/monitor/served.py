@@ -13,6 +13,7 @@ import orjson
 import polars as pl
 
 from tidemill.clock import as_utc
+from tidemill.definitions.series import declared_series
 from tidemill.definitions.types import ValueType
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,7 +68,7 @@ def _typed(raw: list[Any], dtype: ValueType) -> tuple[pl.Series, np.ndarray]:
     right = np.zeros(len(raw), dtype=np.bool_)
     target = dtype.polars()
     if target is None:
-        return pl.Series(raw, strict=False), right
+        return declared_series("", raw, dtype), right
     if _PLAIN.get(dtype, frozenset()).issuperset(map(type, raw)):
         try:
             return pl.Series(raw, dtype=target, strict=True), right

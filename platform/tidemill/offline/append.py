@@ -46,7 +46,7 @@ def append_rows(
         stored = _like(stored, present)
         partitions = list(present.files[0].partition)
     else:
-        partitions = []
+        stored, partitions = _as_records(stored), []
     back = {defined: stored for stored, defined in source.field_mapping}
     clustered = [back.get(key, key) for key in keys]
     clustered = clustered if set(clustered) <= set(stored.columns) else []
@@ -111,6 +111,8 @@ def _like(frame: pl.DataFrame, present: SourceFiles) -> pl.DataFrame:
 def _cast(series: pl.Series, dtype: pl.DataType, stored: pa.DataType, source: Source) -> pl.Series:
     if series.dtype == dtype:
         return series
+    if series.dtype == pl.Object:
+        return _of_objects(series, dtype, source)
     given = series.to_arrow(compat_level=pl.CompatLevel.oldest()).type
     if family(given) not in {family(stored), "null"}:
         raise InputError(
@@ -134,6 +136,44 @@ def _cast(series: pl.Series, dtype: pl.DataType, stored: pa.DataType, source: So
         raise InputError(
             f"Column {series.name!r} for source {source.name!r} does not fit {dtype}: {str(error).splitlines()[0]}."
         ) from None
+
+
+def _of_objects(series: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
+    """Maps that are unlike each other, in the type of the source. A record has null for the fields that a map lacks."""
+    values = series.to_list()
+    try:
+        cast = pl.Series(series.name, values, dtype=dtype)
+        if all(map(_is_within, values, cast.to_list())):
+            return cast
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        pass
+    raise InputError(
+        f"Column {series.name!r} for source {source.name!r} holds maps that do not fit {dtype}.",
+        hint="Give the fields and types that the source has.",
+    )
+
+
+def _is_within(given: Any, stored: Any) -> bool:
+    """Whether what was given is stored, possibly beside fields that are null."""
+    if isinstance(given, dict):
+        return isinstance(stored, dict) and all(_is_within(given.get(name), stored.get(name)) for name in given)
+    if isinstance(given, list):
+        return isinstance(stored, list) and len(given) == len(stored) and all(map(_is_within, given, stored))
+    return given == stored or (given != given and stored != stored)
+
+
+def _as_records(frame: pl.DataFrame) -> pl.DataFrame:
+    """Maps as records with the fields of all of them, where no source says what else they should be."""
+    objects = [name for name, dtype in frame.schema.items() if dtype == pl.Object]
+    return frame.with_columns(_records(frame[name]) for name in objects) if objects else frame
+
+
+def _records(series: pl.Series) -> pl.Series:
+    rows = [{series.name: value} for value in series]
+    try:
+        return pl.DataFrame(rows, infer_schema_length=None)[series.name]
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"The maps of column {series.name!r} cannot be stored together: {error}.") from None
 
 
 def _by_partition(frame: pl.DataFrame, partitions: list[str]) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -12,6 +12,7 @@ import polars as pl
 
 from tidemill.definitions.catalog import Catalog, Feature, View
 from tidemill.definitions.on_demand import evaluate, gather_inputs
+from tidemill.definitions.series import declared_series
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError
 from tidemill.offline.append import append_rows, as_frame, find_appended
@@ -364,9 +365,8 @@ class OfflineStore:
             request = {field.name: spine.frame[field.name].to_list() for field in item.view.request}
             values = evaluate(item.view, self.root, gather_inputs(item.view, inputs, request))
             for feature in item.features:
-                results[item.view.name, feature.name] = pl.Series(
-                    feature.name, values[feature.name], feature.dtype.polars()
-                )
+                column = declared_series(feature.name, values[feature.name], feature.dtype)
+                results[item.view.name, feature.name] = column
         return results
 
 

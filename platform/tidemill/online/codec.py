@@ -109,7 +109,7 @@ def encode_value(dtype: ValueType, value: Any) -> bytes:
         return NULL
     try:
         return _encode(dtype, value)
-    except (TypeError, ValueError, AttributeError, struct.error, OverflowError) as error:
+    except (TypeError, ValueError, AttributeError, struct.error, ArithmeticError) as error:
         shown = repr(value)[:80]
         raise InputError(f"{shown} ({type(value).__name__}) is not a value of type {dtype.name}: {error}.") from error
 
@@ -141,11 +141,12 @@ def _encode(dtype: ValueType, value: Any) -> bytes:
     if dtype is ValueType.JSON:
         return _delimited(dtype, (value if isinstance(value, str) else json.dumps(value)).encode())
     if dtype is ValueType.DECIMAL:
-        return _delimited(dtype, str(value).encode())
+        return _delimited(dtype, str(_decimal(value)).encode())
     if dtype in (ValueType.MAP, ValueType.STRUCT):
-        return _delimited(dtype, _encode_map(value))
+        return _delimited(dtype, _encode_map(_from_json(value)))
     if dtype is ValueType.MAP_LIST:
-        return _delimited(dtype, b"".join(_delimited(1, _encode_map(item)) for item in value))
+        items = map(_from_json, _from_json(value))
+        return _delimited(dtype, b"".join(_delimited(1, _encode_map(item)) for item in items))
     raise TypeError("the type has no encoding")
 
 
@@ -200,6 +201,8 @@ _SCALARS: dict[ValueType, Callable[[Any], bytes]] = {
 def _encode_list(element: ValueType, values: Iterable[Any]) -> bytes:
     """The inside of a list message: numbers packed into one field, texts as one field each. Empty is empty."""
     items = list(values)
+    if element is not ValueType.UNIX_TIMESTAMP and any(item is None for item in items):
+        raise TypeError("a list cannot hold a null")
     if _WIRE[element] == _BYTES:
         return b"".join(b"\x0a" + _scalar(element, item) for item in items)
     if not items:
@@ -208,6 +211,17 @@ def _encode_list(element: ValueType, values: Iterable[Any]) -> bytes:
         items = [_NO_TIME if item is None else item for item in items]
     payload = b"".join(_scalar(element, item) for item in items)
     return b"\x0a" + varint(len(payload)) + payload
+
+
+def _decimal(value: Any) -> Decimal:
+    if isinstance(value, bool | list | tuple):
+        raise TypeError("it is no number")
+    return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
+def _from_json(value: Any) -> Any:
+    """A map may be given as JSON, too: columns of sources hold it, and Feast's remote client sends it."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def _encode_map(value: Any) -> bytes:
@@ -224,13 +238,14 @@ def _encode_any(value: Any) -> bytes:
         return NULL
     if isinstance(value, dict):
         return _encode(ValueType.MAP, value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset):
         if value and all(isinstance(item, dict) for item in value):
             return _encode(ValueType.MAP_LIST, value)
         kinds = {_natural_type(item) for item in value if item is not None} or {ValueType.STRING}
         if len(kinds) > 1:
             raise TypeError("a list inside a map mixes types")
-        return _encode(ValueType[f"{kinds.pop().name}_LIST"], value)
+        shape = "SET" if isinstance(value, set | frozenset) else "LIST"
+        return _encode(ValueType[f"{kinds.pop().name}_{shape}"], value)
     return _encode(_natural_type(value), value)
 
 

@@ -192,6 +192,8 @@ def _stored_columns(project: Project, source: Source, rows: pl.DataFrame) -> lis
 
 def _digest(frame: pl.DataFrame) -> str:
     digest = hashlib.sha256(repr(frame.schema).encode())
+    maps = [name for name, dtype in frame.schema.items() if dtype == pl.Object]
+    frame = frame.with_columns(pl.Series(name, [repr(value) for value in frame[name]], pl.String) for name in maps)
     digest.update(frame.write_ipc(None, compression="uncompressed").getvalue())
     return digest.hexdigest()[:24]
 

@@ -14,6 +14,7 @@ from tidemill.clock import as_utc, to_micros
 from tidemill.definitions.catalog import Catalog, Source, View
 from tidemill.definitions.duration import parse_duration
 from tidemill.definitions.measures import measures
+from tidemill.definitions.series import as_given
 from tidemill.definitions.windows import micros, needs_of
 from tidemill.errors import InputError
 from tidemill.offline.append import as_frame
@@ -47,9 +48,11 @@ def rows_of(found: Any) -> pl.DataFrame:
     """Rows in whatever shape they came: a polars, pandas or Arrow frame, or a list of dicts (all of them looked at)."""
     if isinstance(found, list):
         try:
-            return pl.DataFrame(found, infer_schema_length=None)
+            frame = pl.DataFrame(found, infer_schema_length=None)
         except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
             raise InputError(f"The rows cannot be read as a table: {error}.", hint="Give a list of dicts.") from None
+        maps = [name for name, dtype in frame.schema.items() if "Struct(" in repr(dtype)]
+        return frame.with_columns(as_given(name, [row.get(name) for row in found]) for name in maps) if maps else frame
     return as_frame(found)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tidemill.definitions.series import declared_series
 from tidemill.definitions.types import ValueType
 
 
@@ -144,7 +145,9 @@ class OnlineResult:
         values: list[Any] = self.values[name]
         if any(isinstance(value, set) for value in values):
             values = [None if value is None else sorted(value) for value in values]
-        return pl.Series(name, values, dtype=self.dtypes[name].polars())
+        if self.dtypes[name] is ValueType.DECIMAL:
+            return pl.Series(name, values)  # as numbers, of as many places as the longest has
+        return declared_series(name, values, self.dtypes[name])
 
 
 def listed(column: Column) -> list[Any]:
