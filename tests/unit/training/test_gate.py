@@ -23,7 +23,8 @@ def test_a_challenger_that_meets_every_condition_passes_and_says_how():
     assert decision.reasons == (
         "roc_auc 0.7300 is at least 0.68",
         "log_loss 0.4800 is at most 0.5",
-        "average_precision 0.5500 is not worse than champion version 3's 0.5525 (by 0.0025, allowed 0.005)",
+        "average_precision 0.5500 is 0.0025 worse than champion version 3's 0.5525 on the same rows, "
+        "within the 0.005 allowed",
     )
 
 
@@ -31,7 +32,8 @@ def test_one_failure_refuses_and_only_the_failures_are_the_reasons():
     decision = decide([AT_LEAST, NOT_WORSE], GOOD, champion(average_precision=0.58))
     assert not decision.passed
     assert decision.reasons == (
-        "average_precision 0.5500 is worse than champion version 3's 0.5800 (by 0.0300, allowed 0.005)",
+        "average_precision 0.5500 is 0.03 worse than champion version 3's 0.5800 on the same rows, "
+        "more than the 0.005 allowed",
     )
 
 
