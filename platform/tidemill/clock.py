@@ -23,13 +23,6 @@ class Clock(Protocol):
     def now(self) -> datetime: ...
 
 
-class SystemClock:
-    """The wall clock of this machine."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-
 class ManualClock:
     """A clock that stands still until it is set; for tests and replays within one process."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,7 +24,6 @@ from tidemill_serving.problems import Problem, problem, problem_of
 from tidemill_serving.push import answer_push
 from tidemill_serving.state import ServingState
 
-_log = logging.getLogger("tidemill.serving")
 _CLIENT_GONE = 499  # as nginx counts it
 _FEW_OBJECTS = 50_000
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import resource
 import socket
@@ -17,7 +16,6 @@ from tidemill_serving.app import create_app
 from tidemill_serving.draining import DrainingServer
 from tidemill_serving.protocol import PatientHttpProtocol
 
-_log = logging.getLogger("tidemill.serving")
 _BACKLOG = 2_048
 _SWITCH_SECONDS = 0.001
 

@@ -21,7 +21,6 @@ from tidemill_serving.values import EXACT, RANGES, WrongTypeError, expected, rea
 
 _MOST_FAULTS = 20
 _SHOWN = 40
-_NULL = type(None)
 
 Row = Mapping[str, Any]
 

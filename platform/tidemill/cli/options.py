@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,4 +74,3 @@ def instant(text: str) -> datetime:
 
 
 InstantOption = Annotated[datetime | None, typer.Option(parser=instant, metavar="INSTANT", show_default=False)]
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -12,6 +12,7 @@ from tidemill.errors import InputError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from tidemill.cli.output import Output
     from tidemill.materialize.records import Run
     from tidemill.project import Project
 
@@ -19,6 +20,10 @@ schedule_app = typer.Typer(help="Scheduled work: what is due, pause, resume, try
 
 _LARGEST = 2**31 - 1  # of the numbers that both databases take
 _STATES = ("claimed", "succeeded", "failed")
+_COLUMNS = (
+    *("id", "task", "kind", "from", "up to", "cut-off", "try", "state"),
+    *("read", "written", "skipped", "seconds"),
+)
 
 TaskArgument = Annotated[str, typer.Argument(help="A task as `schedule show` names it, backfill:VIEW, or * for all.")]
 
@@ -42,43 +47,34 @@ def runs(
     out = output(json)
     opened = open_for_command(project)
     if explain is not None:
-        found = [opened.ledger.run(explain)]
-        out.table(f"Run {explain}", (), [(fact, value) for fact, value in _facts(found[0], opened.clock.now())])
-        out.result(found[0])
+        _explain(out, opened, explain)
         return
     if state is not None and state not in _STATES:
         raise InputError(f"No run is {state!r}.", hint=f"A run is one of {', '.join(_STATES)}.")
     found = opened.ledger.runs(task, limit=limit, state=state)
-    if not found:
+    if found:
+        out.table("Runs, newest first", _COLUMNS, [_cells(run) for run in found])
+    else:
         if task is not None:
             _known(opened, task)
         out.say("No such run in the ledger.")
-    else:
-        out.table(
-            "Runs, newest first",
-            ("id", "task", "kind", "from", "up to", "cut-off", "try", "state", "read", "written", "skipped", "seconds"),
-            [
-                (
-                    run.id,
-                    run.view,
-                    run.kind,
-                    run.start,
-                    run.end,
-                    run.cutoff,
-                    run.attempt,
-                    run.state,
-                    run.rows_read,
-                    run.rows_written,
-                    run.rows_skipped,
-                    run.seconds,
-                )
-                for run in found
-            ],
-        )
     for run in found:
         if run.error:
             out.warn(f"{run.view} up to {run.end:%Y-%m-%d %H:%M:%S}, try {run.attempt}: {run.error}")
     out.result(found)
+
+
+def _explain(out: Output, project: Project, run_id: int) -> None:
+    run = project.ledger.run(run_id)
+    out.table(f"Run {run_id}", (), _facts(run, project.clock.now()))
+    out.result(run)
+
+
+def _cells(run: Run) -> tuple[Any, ...]:
+    """A run's line in the table of runs, below `_COLUMNS`."""
+    when = run.start, run.end, run.cutoff
+    rows = run.rows_read, run.rows_written, run.rows_skipped
+    return run.id, run.view, run.kind, *when, run.attempt, run.state, *rows, run.seconds
 
 
 def _facts(run: Run, now: datetime) -> list[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
@@ -94,11 +94,6 @@ def rescale(values: Instants, source: str, target: Unit, *, round_up: bool = Fal
 
 def to_unit(at: datetime, unit: Unit) -> int:
     return to_micros(at) * (1000 if unit == "ns" else 1)
-
-
-def from_micros(value: int) -> datetime:
-    seconds, micros = divmod(value, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
 
 
 def _is_end(values: Instants) -> npt.NDArray[np.bool_]:

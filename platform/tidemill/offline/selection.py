@@ -51,9 +51,6 @@ class Selection:
     outputs: tuple[Output, ...]
     asked: tuple[str, ...]
 
-    def view_of(self, alias: str) -> ViewSelection:
-        return next(item for item in self.views if item.alias == alias)
-
 
 def select(catalog: Catalog, features: str | Sequence[str], *, full_names: bool = False) -> Selection:
     """Resolve a service's name, or references such as `weather:wind_speed`.

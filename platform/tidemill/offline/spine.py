@@ -22,7 +22,7 @@ from tidemill.clock import to_micros
 from tidemill.definitions.types import ValueType
 from tidemill.errors import SpineError
 from tidemill.offline.families import family
-from tidemill.offline.instants import NEVER, Instants, Unit, is_instant, is_text, rescale, to_instants, unit_of
+from tidemill.offline.instants import NEVER, Instants, Unit, is_instant, is_text, to_instants, unit_of
 from tidemill.offline.listing import resolve
 from tidemill.offline.zones import has_foreign_zone, in_known_zones
 
@@ -48,9 +48,6 @@ class Spine:
     @property
     def columns(self) -> list[str]:
         return self.frame.columns
-
-    def instants_in(self, unit: Unit) -> Instants:
-        return rescale(self.instants, self.unit, unit)
 
     def slice(self, start: int, rows: int) -> Spine:
         """Some of the rows, in their order."""
