@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tidemill.definitions.catalog import Catalog
+from tidemill.definitions.on_demand import prepare
 from tidemill.errors import NotAppliedError, TidemillError, UnavailableError
 from tidemill.metadata.catalogs import AppliedCatalog
 from tidemill.project import Project
@@ -148,7 +149,18 @@ class ServingState:
         if held is not None and self.project.catalogs.newest_version() == held.version:
             return held
         self.project.reload(close=False)
-        return Snapshot.of(self.project.applied, self.project.online)
+        snapshot = Snapshot.of(self.project.applied, self.project.online)
+        self._prepare_functions(snapshot.catalog)
+        return snapshot
+
+    def _prepare_functions(self, catalog: Catalog) -> None:
+        """Import the users' functions before anybody waits for them. One that cannot be had fails its own requests."""
+        for view in catalog.on_demand_views:
+            try:
+                prepare(view, self.project.root)
+            except TidemillError as error:
+                # As text: whoever keeps log records would keep, with the error, all that its frames hold.
+                _log.error("On-demand view %s cannot be served: %s", view.name, str(error))
 
     def _announce(self, snapshot: Snapshot) -> None:
         self.metrics.catalog_version.set(snapshot.version)

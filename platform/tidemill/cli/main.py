@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -44,6 +48,9 @@ def main() -> None:
     try:
         OWN_PROCESS.set(True)
         _RUNS_LOG.addHandler(logging.NullHandler())
+        warnings.filterwarnings(
+            "ignore", category=RuntimeWarning, module=r"feast\."
+        )  # that a feature of Feast is young
         app()
     except TidemillError as error:
         _report(error)
@@ -51,6 +58,16 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped. What was finished is kept; run the command again to go on.\n")
         sys.exit(130)
+
+
+def _without_those_of_feast(show: Callable[..., None]) -> Callable[..., None]:
+    """Feast warns that what it calls experimental is, at every use of it. A filter would not do: it sets its own."""
+
+    def showwarning(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+        if category is not RuntimeWarning or "feast" not in Path(filename).parts:
+            show(message, category, filename, *rest)
+
+    return showwarning
 
 
 def _report(error: TidemillError) -> None:

@@ -216,7 +216,7 @@ def say_trained(out: Output, trained: TrainedVersion) -> None:
     verdict = "It serves now" if trained.promoted else "It does not serve"
     out.say(f"{verdict}: {'; '.join(trained.decision.reasons)}.")
     if not trained.promoted:
-        out.say(f"What to try next: tidemill models promote {trained.model}@{trained.version}")
+        out.say(f"It is kept. To let it serve all the same: tidemill models promote {trained.model}@{trained.version}")
 
 
 def _say_deployed(out: Output, deployment: Deployment) -> None:

@@ -175,7 +175,7 @@ class View(_Named):
 class CodeReference:
     """A function of the user's, named and not stored: imported from the project's folder when it is needed.
 
-    `digest` is the SHA-256 of the function's module file at apply.
+    `digest` is the SHA-256, at apply, of its text and that of all it uses of the project's files (`function_text`).
     """
 
     module: str

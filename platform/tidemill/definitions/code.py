@@ -6,13 +6,15 @@ import hashlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 from tidemill.definitions.catalog import CodeReference
+from tidemill.definitions.function_text import files_used, function_digest, module_digest
 from tidemill.errors import DefinitionError
 
 IMPORTING = threading.RLock()
@@ -36,52 +38,98 @@ def reference_to(function: Callable[..., Any], root: Path) -> CodeReference:
             f"The function {qualname!r} in {file} cannot be imported by name.",
             hint=f"Define it at the top level of a module below {root}.",
         )
+    if _function_behind(getattr(function, "__globals__", {}).get(qualname)) is not function:
+        raise DefinitionError(
+            f"The name {qualname!r} in {file} stands for something else than this function once the module has run.",
+            hint="Give each function a name of its own at the top level of its module, and no decorator that hides it.",
+        )
     module = ".".join(file.relative_to(root.resolve()).with_suffix("").parts)
-    return CodeReference(module=module, qualname=qualname, digest=_digest(file))
+    return CodeReference(module=module, qualname=qualname, digest=function_digest(file, qualname, root))
 
 
 def load(reference: CodeReference, root: Path) -> Callable[..., Any]:
-    """Import the function. Raises DefinitionError if the file changed since it was applied."""
+    """Import the function.
+
+    Raises DefinitionError if it, or what it uses, changed since it was applied, and if it cannot be imported.
+    """
     file = root / Path(*reference.module.split(".")).with_suffix(".py")
     if not file.exists():
         raise DefinitionError(
             f"{file} is gone, but {reference.qualname!r} of it was applied.", hint="Bring it back, or apply again."
         )
-    if _digest(file) != reference.digest:
+    try:
+        is_as_applied = function_digest(file, reference.qualname, root) == reference.digest
+        module = import_file(file, root) if is_as_applied else None
+    except Exception as error:  # the user's module may raise anything
         raise DefinitionError(
-            f"{file} changed since it was applied, so {reference.qualname!r} may not be what was applied.",
+            f"{file} cannot be imported: {type(error).__name__}: {error}.",
+            hint=f"{reference.qualname!r} of it is needed here: install what it imports, or mend it and apply again.",
+        ) from error
+    if not is_as_applied:
+        raise DefinitionError(
+            f"The function {reference.qualname!r} in {file}, or what it uses of the project's files, changed since it "
+            "was applied.",
             hint="Run `tidemill apply`.",
         )
-    module = _import(file, f"_tidemill_user_{reference.digest[:16]}_{reference.module.replace('.', '_')}", root)
-    return getattr(module, reference.qualname)
+    return _function_behind(getattr(module, reference.qualname))
+
+
+def _function_behind(found: Any) -> Any:
+    """Feast's decorators put a view in the place of the function that they are given; it keeps the function."""
+    return found if callable(found) else getattr(found, "__wrapped__", found)
 
 
 def import_file(file: Path, root: Path) -> Any:
-    """Import a module of the project as it is now; unchanged, it is imported once for each process."""
-    name = ".".join(file.relative_to(root).with_suffix("").parts)
-    folder = hashlib.sha256(str(root).encode()).hexdigest()[:8]
-    return _import(file, f"_tidemill_user_{_digest(file)[:16]}_{folder}_{name.replace('.', '_')}", root)
+    """Import a module of the project as it is now; unchanged, it is imported once for each process.
 
-
-def _import(file: Path, name: str, root: Path) -> Any:
-    """Import a file under a private name, with the project's folder importable meanwhile for its flat imports."""
+    The module has a private name, which changes with its text and that of the files it imports; those are imported anew
+    with it, by their own names.
+    """
+    place = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
+    name = f"_tidemill_user_{module_digest(file, root)[:16]}_{place}_{file.stem}"
     with IMPORTING:
-        if name in sys.modules:
-            return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, file, loader=_FromSource(name, str(file)))
-        if spec is None or spec.loader is None:
-            raise DefinitionError(f"{file} cannot be imported as a Python module.")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        sys.path.insert(0, str(root))
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        finally:
-            sys.path.remove(str(root))
-        return module
+        if name not in sys.modules:
+            with _own_modules(files_used(file, root), root):
+                _execute(file, name)
+        return sys.modules[name]
+
+
+def _execute(file: Path, name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, file, loader=_FromSource(name, str(file)))
+    if spec is None or spec.loader is None:
+        raise DefinitionError(f"{file} cannot be imported as a Python module.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+@contextmanager
+def _own_modules(files: set[Path], root: Path) -> Iterator[None]:
+    """The project's folder first on the path, and nothing remembered of these files, nor found under their names."""
+    root = root.resolve()
+    names = {name for file in files for name in _module_names(file.relative_to(root))}
+    hidden = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.path.insert(0, str(root))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root))
+        sys.modules.update({name: module for name, module in hidden.items() if not _is_below(module, root)})
+
+
+def _module_names(file: Path) -> list[str]:
+    """The names of a file's module and the packages around it."""
+    parts = file.parent.parts if file.stem == "__init__" else file.with_suffix("").parts
+    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+
+
+def _is_below(module: ModuleType, root: Path) -> bool:
+    places = [module.__file__] if getattr(module, "__file__", None) else list(getattr(module, "__path__", ()))
+    return any(Path(place).resolve().is_relative_to(root) for place in places if place)
 
 
 class _FromSource(SourceFileLoader):
@@ -89,7 +137,3 @@ class _FromSource(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - Python calls it so
         return self.source_to_code(self.get_data(self.path), self.path)
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

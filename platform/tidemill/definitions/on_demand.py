@@ -6,6 +6,7 @@ imported). Inputs are given under the feature's name and under `view__feature`, 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -74,6 +75,16 @@ def gather_inputs(
             )
         inputs[field.name] = list(request[field.name])
     return inputs
+
+
+def prepare(view: OnDemandView, root: Path) -> None:
+    """Import what evaluating the view takes, so that whoever asks first does not wait for it.
+
+    Raises DefinitionError where the function cannot be had.
+    """
+    _function(view.function, root)
+    if view.mode == "pandas":
+        importlib.import_module("pandas")
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ from feast.repo_operations import apply_total_with_repo_instance
 from tidemill.errors import TidemillError, UnavailableError
 from tidemill.feast.changes import Change, Plan, plan_between
 from tidemill.feast.compile import catalog_of, compile_repository
+from tidemill.feast.notes import notes_on
 from tidemill.feast.repository import Repository, opened_repository
 
 if TYPE_CHECKING:
@@ -28,16 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ApplyResult:
-    """What was put in force: the catalog's version, which is the old one where nothing changed."""
+    """What was put in force: the catalog's version, which is the old one where nothing changed.
+
+    `notes` say what could be better.
+    """
 
     version: int
     digest: str
     changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def lines(self) -> tuple[str, ...]:
         done = f"Version {self.version} of the definitions is in force ({self.digest[:12]})."
-        return (*(change.line for change in self.changes), done)
+        return (*(change.line for change in self.changes), done, *(f"Note: {note}" for note in self.notes))
 
 
 def plan(project: Project) -> Plan:
@@ -63,7 +68,8 @@ def apply(project: Project, *, at: datetime) -> ApplyResult:
             project.ledger.forget(view, at=at)
         applied = project.catalogs.add(catalog, at=at)
     project.reload()
-    return ApplyResult(version=applied.version, digest=catalog.digest, changes=changed.changes)
+    notes = notes_on(repository.contents, project.root)
+    return ApplyResult(version=applied.version, digest=catalog.digest, changes=changed.changes, notes=notes)
 
 
 def _in_force(project: Project) -> Catalog | None:

@@ -101,7 +101,7 @@ def test_the_future_cannot_be_trained_on(shop: Project):
 
 
 def test_an_estimator_that_changed_since_it_was_applied_is_refused(shop: Project):
-    (shop.root / "estimators.py").write_text(ESTIMATORS + "\n# another thought\n")
+    (shop.root / "estimators.py").write_text(ESTIMATORS.replace("max_iter=30", "max_iter=31"))
     with pytest.raises(DefinitionError, match="changed since it was applied"):
         train(shop, "order_return")
 

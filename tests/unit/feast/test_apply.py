@@ -166,3 +166,14 @@ def test_two_processes_that_apply_at_once_lose_nothing(write_repository: Write) 
     assert {view.name for view in store.list_feature_views()} == {"profile"}
     assert {service.name for service in store.list_feature_services()} == {"offers_v1"}
     assert sys.modules.get("definitions") is None
+
+
+def test_a_function_beside_feasts_definitions_is_noted(write_repository: Write) -> None:
+    """It works, but whoever evaluates it has to import Feast."""
+    beside = "def discount(inputs):\n    return {'discount': inputs['total']}\n"
+    far = apply(opened(write_repository()), at=AT)
+    near = apply(opened(write_repository(("from prices import discount\n", beside), name="near")), at=AT)
+    assert not far.notes
+    assert len(near.notes) == 1
+    assert near.notes[0].startswith("definitions.py imports Feast")
+    assert near.lines[-1] == f"Note: {near.notes[0]}"

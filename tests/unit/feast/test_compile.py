@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tidemill.definitions.catalog import AggregationFunction, Freshness, Schedule, StalePolicy
+from tidemill.definitions.code import load
+from tidemill.definitions.on_demand import evaluate
 from tidemill.definitions.types import ValueType
 from tidemill.errors import ConfigurationError, DefinitionError, NotDefinedError
 from tidemill.feast.compile import compile_repository
@@ -251,3 +253,43 @@ def test_types_left_out_are_taken_from_the_files(write_repository: Write) -> Non
         ("country", ValueType.STRING),
     }
     assert catalog.source("profile_file").timestamp_field == "at"
+
+
+DECORATED = """
+@on_demand_feature_view(sources=[basket], schema=[Field(name="discount", dtype=Float64)], mode="python")
+def discounts(inputs):
+    return {"discount": [RATE * total for total in inputs["total"]]}
+"""
+HANDED_OVER = """discounts = on_demand_feature_view(
+    name="discounts", sources=[basket, profile], schema=[Field(name="discount", dtype=Float64)], mode="python",
+)(discount)
+"""
+
+
+def test_a_function_that_feasts_decorator_hides_is_found_again(write_repository: Write) -> None:
+    root = write_repository((HANDED_OVER, "from prices import RATE\n" + DECORATED))
+    (root / "prices.py").write_text("RATE = 0.5\n\ndef discount(inputs):\n    return inputs\n")
+    view = compile_repository(root).on_demand_view("discounts")
+    assert evaluate(view, root, {"total": [1.0, 3.0]}) == {"discount": [0.5, 1.5]}
+
+
+def test_a_constant_of_another_file_belongs_to_the_function(write_repository: Write) -> None:
+    root = write_repository((HANDED_OVER, "from prices import RATE\n" + DECORATED))
+    found = []
+    for rate in ("0.5", "0.25"):
+        (root / "prices.py").write_text(f"RATE = {rate}\n\ndef discount(inputs):\n    return inputs\n")
+        view = compile_repository(root).on_demand_view("discounts")
+        found.append((view.function.digest, evaluate(view, root, {"total": [1.0]})["discount"]))
+    assert found[0][0] != found[1][0]
+    assert [values for _, values in found] == [[0.5], [0.25]]
+    (root / "prices.py").write_text("RATE = 1.0\n\ndef discount(inputs):\n    return inputs\n")
+    with pytest.raises(DefinitionError, match="changed since it was applied"):
+        load(view.function, root)
+
+
+def test_a_name_that_stands_for_something_else_in_the_end_is_refused(write_repository: Write) -> None:
+    own = "def discount(inputs):\n    return {'discount': inputs['total']}\n"
+    later = "\n\ndef discount(inputs):\n    return {'discount': [0.0 for _ in inputs['total']]}\n"
+    root = write_repository(("from prices import discount\n", own), (HANDED_OVER, HANDED_OVER + later))
+    with pytest.raises(DefinitionError, match="stands for something else"):
+        compile_repository(root)

@@ -8,7 +8,7 @@ import pytest
 
 from tidemill.definitions import Feature, OnDemandInput, OnDemandView, RequestField, ValueType
 from tidemill.definitions.catalog import CodeReference
-from tidemill.definitions.code import _digest
+from tidemill.definitions.function_text import function_digest
 from tidemill.definitions.on_demand import evaluate, gather_inputs
 from tidemill.errors import DefinitionError, InputError
 
@@ -53,7 +53,11 @@ def view(tmp_path: Path):
         return OnDemandView(
             name="computed",
             features=(Feature(name="twice", dtype=ValueType.INT64), Feature(name="half", dtype=half)),
-            function=CodeReference(module="functions", qualname=function, digest=_digest(tmp_path / "functions.py")),
+            function=CodeReference(
+                module="functions",
+                qualname=function,
+                digest=function_digest(tmp_path / "functions.py", function, tmp_path),
+            ),
             mode=mode,
             inputs=(OnDemandInput(view="weather", feature="x"),),
             request=(RequestField(name="hour", dtype=ValueType.INT64),),

@@ -19,7 +19,7 @@ from tidemill.definitions import (
     Service,
     ValueType,
 )
-from tidemill.definitions.code import _digest
+from tidemill.definitions.function_text import function_digest
 from tidemill.errors import (
     DefinitionError,
     InputError,
@@ -163,7 +163,9 @@ def test_on_demand_features_read_features_the_service_does_not_have(make, tmp_pa
     total = OnDemandView(
         name="total",
         features=(feature("total", ValueType.INT64),),
-        function=CodeReference(module="functions", qualname="total", digest=_digest(tmp_path / "functions.py")),
+        function=CodeReference(
+            module="functions", qualname="total", digest=function_digest(tmp_path / "functions.py", "total", tmp_path)
+        ),
         mode="python",
         inputs=(OnDemandInput(view="weather", feature="wind"),),
         request=(RequestField(name="extra", dtype=ValueType.INT64),),
