@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from tidemill.definitions.catalog import Catalog, Feature, OnDemandView, Projection
+from tidemill.definitions.catalog import Catalog, Feature, OnDemandView, Projection, View
 from tidemill.errors import TidemillError
 from tidemill.extract.intervals import history_until
 from tidemill.metadata.reports import ReportRepository
@@ -137,14 +137,24 @@ def _compare_part(
             )
             done[projection.name] = (served, comparison.outcomes())
             _note_view(part, projection, *done[projection.name], tally)
-            if view.schedule is None and view.stream is None and _count(done[projection.name][1], Outcome.LATE_DATA):
-                tally.notes.append(
-                    f"{view.name} has neither a schedule nor a stream: it was served as of its last run by hand, and "
-                    "is trained on as of the request. Give it a schedule."
-                )
+            tally.notes += _advice(catalog, view, done[projection.name][1])
     for projection in projections:
         if catalog.is_on_demand(projection.view):
             _compare_on_demand(again, part, projection, projections, done, tally)
+
+
+def _advice(catalog: Catalog, view: View, found: ViewOutcomes) -> Iterator[str]:
+    """What the definitions of a view could say, but do not, of values that came out otherwise."""
+    if view.schedule is None and view.stream is None and _count(found, Outcome.LATE_DATA):
+        yield (
+            f"{view.name} has neither a schedule nor a stream: it was served as of its last run by hand, and "
+            "is trained on as of the request. Give it a schedule."
+        )
+    if catalog.source(view.source).known_field is None and _count(found, Outcome.UNEXPLAINED):
+        yield (
+            f"{view.source} has no created_timestamp_column: its rows count as known when they happened, so one that "
+            f"came later looks as though serving had missed it ({view.name}). Record when rows arrive and name that column."
+        )
 
 
 def _compare_on_demand(

@@ -114,6 +114,18 @@ def test_a_history_that_claims_to_have_known_hours_earlier_stays_unexplained(air
     assert only(verify(airports.project), "delay") is Outcome.UNEXPLAINED
 
 
+def test_events_that_came_late_to_a_source_without_a_known_time_come_with_advice(
+    make_airports: Callable[[Catalog], Any], catalog: Catalog, minutes: Minutes
+) -> None:
+    timeless = tuple(replace(s, known_field=None) if s.name == "delayed" else s for s in catalog.sources)
+    airports = make_airports(replace(catalog, sources=timeless))
+    airports.history.add("delayed", key="JFK", at=minutes(5), delay=4.0)
+    airports.serve(minutes(30), temp=None, gusts=None, delay=None)
+    report = verify(airports.project)
+    assert only(report, "delay") is Outcome.UNEXPLAINED
+    assert [note for note in report.notes if note.startswith("delayed has no created_timestamp_column")]
+
+
 def test_a_value_at_the_very_end_of_its_ttl_may_go_either_way(airports: Any, minutes: Minutes) -> None:
     airports.history.add("measured", key="JFK", at=minutes(-1), temp=1.0, gusts=1)
     almost = minutes(179) + timedelta(milliseconds=300)
