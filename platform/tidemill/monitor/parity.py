@@ -153,7 +153,7 @@ def _advice(catalog: Catalog, view: View, found: ViewOutcomes) -> Iterator[str]:
     if catalog.source(view.source).known_field is None and _count(found, Outcome.UNEXPLAINED):
         yield (
             f"{view.source} has no created_timestamp_column: its rows count as known when they happened, so one that "
-            f"came later looks as though serving had missed it ({view.name}). Record when rows arrive and name that column."
+            f"came later looks as though serving had missed it ({view.name}). Record when rows arrive; name the column."
         )
 
 
