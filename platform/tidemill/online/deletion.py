@@ -1,7 +1,8 @@
 """Removing data from Redis: exactly what belongs to a view or to a project, whoever else keeps data there.
 
 Keys are found by scanning, which does not hold up readers, and each is taken apart before anything is deleted: the
-project `prod` never touches a key of `my_prod`.
+project `prod` never touches a key of `my_prod`. What goes from a hash that views share, and whether the hash goes with
+it, is one step in Redis, so that nothing is lost that another view writes meanwhile.
 """
 
 from __future__ import annotations
@@ -10,26 +11,48 @@ from collections.abc import Iterator
 
 from tidemill.definitions.catalog import Catalog, View
 from tidemill.online.keys import hash_field, key_layout, known_field, packed_field, split_key, time_field
-from tidemill.online.resp import RespClient
+from tidemill.online.resp import RespClient, Script
 
 _SCANNED_AT_ONCE = 2_000
-_OF_A_VIEW = (b"_ts:", b"_pk:")
+_HASHES_AT_ONCE = 100  # in one step of Redis, in which readers wait
+
+_DELETE = Script("""
+local call, marks, deleted = redis.call, tonumber(ARGV[1]), 0
+
+local function belongs_to_a_view(key)
+  for _, name in ipairs(call('HKEYS', key)) do
+    local start = name:sub(1, 4)
+    if start == '_ts:' or start == '_pk:' then return true end
+  end
+  return false
+end
+
+for _, key in ipairs(KEYS) do
+  local there = false
+  for i = 2, marks + 1 do there = there or call('HEXISTS', key, ARGV[i]) == 1 end
+  if there then
+    for i = 2, #ARGV, 1000 do call('HDEL', key, unpack(ARGV, i, math.min(i + 999, #ARGV))) end
+    if not belongs_to_a_view(key) then call('UNLINK', key) end
+    deleted = deleted + 1
+  end
+end
+return deleted
+""")
+"""`KEYS` are hashes; after the number of the fields that mark the view come those, and its other ones. A hash in which no
+view has a time is nobody's then: it holds fields of features that were renamed long ago, and goes with the view."""
 
 
 def delete_view(client: RespClient, catalog: Catalog, view: View) -> int:
     """Remove a view's plain values; returns how many entities had some. Other views on the same keys keep theirs."""
     layout = key_layout(catalog, view)
-    fields = [hash_field(view.name, feature.name) for feature in view.features]
-    own = [time_field(view.name), packed_field(view.name)]
-    fields += [*own, known_field(view.name)]
+    marks = [time_field(view.name), packed_field(view.name)]
+    others = [known_field(view.name), *(hash_field(view.name, feature.name) for feature in view.features)]
+    arguments = [len(marks), *marks, *others]
     deleted = 0
     for keys in _scan(client, _escaped(layout.head) + b"*" + _escaped(layout.tail)):
         mine = [key for key in keys if layout.decode(key) is not None]
-        found = client.pipeline([("HMGET", key, *own) for key in mine])
-        there = [key for key, marks in zip(mine, found, strict=True) if any(mark is not None for mark in marks)]
-        client.pipeline([("HDEL", key, *fields) for key in there])
-        _delete_leftovers(client, there)
-        deleted += len(there)
+        for first in range(0, len(mine), _HASHES_AT_ONCE):
+            deleted += _DELETE.run(client, mine[first : first + _HASHES_AT_ONCE], arguments)
     return deleted
 
 
@@ -41,13 +64,6 @@ def delete_project(client: RespClient, project: str) -> int:
         client.pipeline([("UNLINK", key) for key in mine])
         deleted += len(mine)
     return deleted
-
-
-def _delete_leftovers(client: RespClient, keys: list[bytes]) -> None:
-    """A hash in which no view has a time is nobody's: fields of features that were renamed long ago."""
-    for key, fields in zip(keys, client.pipeline([("HKEYS", key) for key in keys]), strict=True):
-        if fields and not any(name.startswith(_OF_A_VIEW) for name in fields):
-            client.call("UNLINK", key)
 
 
 def _project_of(key: bytes) -> bytes | None:
