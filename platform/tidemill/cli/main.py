@@ -48,9 +48,7 @@ def main() -> None:
     try:
         OWN_PROCESS.set(True)
         _RUNS_LOG.addHandler(logging.NullHandler())
-        warnings.filterwarnings(
-            "ignore", category=RuntimeWarning, module=r"feast\."
-        )  # that a feature of Feast is young
+        warnings.showwarning = _without_those_of_feast(warnings.showwarning)
         app()
     except TidemillError as error:
         _report(error)
