@@ -38,8 +38,10 @@ for _, key in ipairs(KEYS) do
 end
 return deleted
 """)
-"""`KEYS` are hashes; after the number of the fields that mark the view come those, and its other ones. A hash in which no
-view has a time is nobody's then: it holds fields of features that were renamed long ago, and goes with the view."""
+"""`KEYS` are hashes; after the number of the fields that mark the view come those, and its other ones.
+
+A hash in which no view has a time is nobody's then: it holds fields of features that were renamed long ago, and goes
+with the view."""
 
 
 def delete_view(client: RespClient, catalog: Catalog, view: View) -> int:

@@ -95,5 +95,5 @@ def test_a_view_of_very_many_features_is_deleted_whole(make, address: str):
     store.write("delays", rows({"origin": "JFK", "late": 1.0}))
     assert store.delete_view("wide") == 1
     with redis.Redis.from_url(address) as client:
-        assert all(client.hlen(key) <= 3 for key in client.keys())
+        assert all(client.hlen(key) <= 3 for key in client.scan_iter())
     assert store.read_features(["delays:late"], [{"origin": "JFK"}]).values["late"] == [1.0]
