@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from tidemill.json_depth import DEEPEST, is_too_deep
 from tidemill_serving.limits import Limits, Taken
 from tidemill_serving.problems import BodyTooLargeError, MalformedBodyError, Problem, SlowRequestError
 
@@ -123,6 +124,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         ) from None
     if not isinstance(found, dict):
         raise MalformedBodyError(f"The body is a JSON {json_kind(found)}; an object was expected.")
+    if is_too_deep(body, found):
+        raise MalformedBodyError(f"The body is nested deeper than {DEEPEST} levels.", hint="Send rows of plain values.")
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -120,6 +121,31 @@ def test_no_bytes_are_answered_with_a_defect(client: httpx.Client, path: str, bo
     answer = client.post(path, content=body)
     assert answer.status_code in (400, 404, 422)
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", sorted(VALID))
+@pytest.mark.parametrize("brackets", [("[", "]"), ('{"a":', "}")])
+def test_whatever_is_nested_without_end_is_refused_before_anybody_looks_at_it(
+    client: httpx.Client, path: str, brackets: tuple[str, str]
+) -> None:
+    """In the place of each part of a correct body. Two kilobytes of it would else keep the server busy for minutes."""
+    for body in _with_a_hole(VALID[path]):
+        for levels in (20, 100, 400, 1_000):
+            text = brackets[0] * levels + "1" + brackets[1] * levels
+            answer = client.post(path, content=orjson.dumps(body).replace(HOLE.encode(), text.encode()))
+            assert answer.status_code in ((200, 400, 404, 422) if levels == 20 else (400,)), answer.text
+
+
+HOLE = '"a hole"'
+
+
+def _with_a_hole(part: Any) -> Iterator[Any]:
+    """The body as often as it has parts, each time with another in which there is a hole."""
+    yield HOLE.strip('"')
+    items = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    for name, value in items:
+        for hollow in _with_a_hole(value):
+            yield part | {name: hollow} if isinstance(part, dict) else [hollow]
 
 
 @settings(max_examples=150)

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from tidemill.json_depth import DEEPEST, is_too_deep
+
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
@@ -52,11 +54,14 @@ class EventLog(Protocol):
 
 def message_of(name: str, body: bytes | None) -> Message:
     """A message whose body is a JSON object, or which says why it is none."""
+    body = body or b""
     try:
-        row = orjson.loads(body or b"")
+        row = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         problem = f"its body is not JSON: {error}" if body else "it has no body"
-        return Message(name=name, row=None, body=body or b"", problem=problem)
+        return Message(name=name, row=None, body=body, problem=problem)
     if not isinstance(row, dict):
-        return Message(name=name, row=None, body=body or b"", problem="its body is JSON, but no object")
-    return Message(name=name, row=row, body=body or b"")
+        return Message(name=name, row=None, body=body, problem="its body is JSON, but no object")
+    if is_too_deep(body, row):
+        return Message(name=name, row=None, body=body, problem=f"its body is nested deeper than {DEEPEST} levels")
+    return Message(name=name, row=row, body=body)

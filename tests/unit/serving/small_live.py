@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import resource
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -24,6 +24,7 @@ from waiting import PATIENCE, wait_until
 
 from tidemill.clock import ManualClock, SimulatedClock
 from tidemill.definitions.catalog import Catalog, CodeReference
+from tidemill.definitions.function_text import function_digest
 from tidemill.project import Project
 from tidemill.settings import Settings
 
@@ -50,7 +51,10 @@ run_server(open_project(Path(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[
 
 def small_catalog(*, on_demand: str = ON_DEMAND, **changes: Any) -> Catalog:
     """The small catalog with a function that is really there."""
-    digest = hashlib.sha256(on_demand.encode()).hexdigest()
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "flight_time.py")
+        file.write_text(on_demand)
+        digest = function_digest(file, "hours", file.parent)
     function = CodeReference(module="flight_time", qualname="hours", digest=digest)
     view = replace(catalog().on_demand_views[0], function=function)
     return replace(catalog(), **({"on_demand_views": (view,)} | changes))
