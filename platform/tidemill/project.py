@@ -21,7 +21,8 @@ from tidemill.settings import Settings, read_project_file, read_settings
 if TYPE_CHECKING:
     from tidemill.definitions.catalog import Catalog
     from tidemill.materialize.ledger import Ledger
-    from tidemill.materialize.run import Materializer, RunReport
+    from tidemill.materialize.report import RunReport
+    from tidemill.materialize.run import Materializer
     from tidemill.models.deployments import DeploymentRepository
     from tidemill.offline.store import OfflineStore
     from tidemill.offline.training_set import TrainingSet

@@ -18,7 +18,7 @@ from hammering import Seen, hammering
 
 from tidemill.clock import ManualClock
 from tidemill.definitions import Catalog, Entity, Feature, Projection, Service, Source, ValueType, View
-from tidemill.materialize.run import RunReport
+from tidemill.materialize.report import RunReport
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project
 from tidemill.settings import Settings

@@ -24,7 +24,8 @@ from tidemill.errors import InputError
 if TYPE_CHECKING:
     from tidemill.cli.output import Output
     from tidemill.materialize.backfill import Estimate
-    from tidemill.materialize.run import RunReport, Tell
+    from tidemill.materialize.report import RunReport
+    from tidemill.materialize.run import Tell
     from tidemill.project import Project
     from tidemill.schedule.worker import TaskReport
 

@@ -24,7 +24,8 @@ from tidemill.materialize.chunks import Chunk, chunks_of_each
 from tidemill.materialize.lease import kept
 from tidemill.materialize.reach import seen_until
 from tidemill.materialize.records import Claim
-from tidemill.materialize.run import BACKFILL, HELD, SUCCEEDED, Materializer, RunReport
+from tidemill.materialize.report import HELD, SUCCEEDED, RunReport
+from tidemill.materialize.run import BACKFILL, Materializer
 from tidemill.schedule.switches import EVERYTHING, Switches
 
 if TYPE_CHECKING:

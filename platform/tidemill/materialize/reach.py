@@ -6,6 +6,7 @@ for late data, and the next run would pass over it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,27 @@ if TYPE_CHECKING:
     from tidemill.project import Project
 
 _JUST = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """How far a view's runs have come: the latest `end` that is done, and the `cutoff` up to which all is loaded."""
+
+    end: datetime | None
+    cutoff: datetime | None
+
+    def has_done(self, until: datetime) -> bool:
+        """Whether a run up to there would repeat one."""
+        return self.end is not None and until <= self.end
+
+    def has_seen(self, cutoff: datetime) -> bool:
+        return self.cutoff is not None and cutoff <= self.cutoff
+
+
+def reached(project: Project, view: View, at: datetime) -> Reached:
+    """How far it is by the ledger, `at` now."""
+    ledger = project.ledger
+    return Reached(end=ledger.last_end(view.name, by=at), cutoff=ledger.last_cutoff(view.name, by=at))
 
 
 def seen_until(project: Project, view: View, until: datetime) -> datetime:

@@ -12,7 +12,7 @@ import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -21,10 +21,12 @@ from tidemill.clock import ended
 from tidemill.definitions.catalog import View
 from tidemill.errors import ConflictError, InputError, NotDefinedError, TidemillError
 from tidemill.materialize.chunks import Chunk, chunks_of
+from tidemill.materialize.dry_run import would_write
 from tidemill.materialize.lease import kept
 from tidemill.materialize.ledger import LEASE
-from tidemill.materialize.reach import refuse_empty, seen_until
+from tidemill.materialize.reach import reached, refuse_empty, seen_until
 from tidemill.materialize.records import Claim
+from tidemill.materialize.report import CURRENT, FAILED, HELD, SUCCEEDED, RunReport
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,39 +43,6 @@ _ROWS_TOLD = 200_000  # rows written between two words of progress: a second or 
 
 Tell = Callable[[str, float], object]
 """Hears how far a view's run is: its name, and the share of it that is done, 0 to 1."""
-SUCCEEDED, FAILED, CURRENT, HELD, DRY_RUN = "succeeded", "failed", "current", "held", "dry-run"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunReport:
-    """What became of one view's run.
-
-    `state` is `succeeded`, `failed` (see `error`; the ledger keeps it too), `current` (nothing to do), `held` (another
-    worker does it) or `dry-run` (`rows_written` is then what would be sent). `rows_skipped` are rows older than what
-    was stored and rows with a null key; `rows_unchanged` were stored already.
-    """
-
-    view: str
-    start: datetime | None
-    end: datetime
-    state: str
-    cutoff: datetime | None = None
-    rows_read: int = 0
-    rows_written: int = 0
-    rows_unchanged: int = 0
-    rows_skipped: int = 0
-    seconds: float = 0.0
-    error: str | None = None
-
-    def with_part(self, found: Latest, result: WriteResult) -> RunReport:
-        """The same with the rows of one more part, as they were found and as they were written."""
-        return replace(
-            self,
-            rows_read=self.rows_read + found.rows_read,
-            rows_written=self.rows_written + result.written,
-            rows_unchanged=self.rows_unchanged + result.unchanged,
-            rows_skipped=self.rows_skipped + result.skipped_older + result.null_keys + found.null_keys,
-        )
 
 
 class Materializer:
@@ -101,7 +70,7 @@ class Materializer:
             at: now.
             views: default every view that is kept online.
             kind: what the ledger says about why.
-            dry_run: only count what would be written.
+            dry_run: only count what would be written; see `would_write`.
             again: load all of it anew, as after Redis has lost its data.
 
         Raises NotDefinedError for an unknown view, InputError for an interval in the future or a view that is not
@@ -113,14 +82,14 @@ class Materializer:
                 hint="Materialize up to now at the latest.",
             )
         chosen = self._chosen(views)
-        for view in chosen if again and not dry_run else ():
+        if dry_run:
+            return [report for view in chosen for report in would_write(self._project, view, ends=[until], at=at)]
+        for view in chosen if again else ():
             self._project.ledger.forget(view.name, at=at)
         plain = [view for view in chosen if not _has_tiles(view)]
         tiled = [view for view in chosen if _has_tiles(view)]
-        reports = [
-            report for view in plain for report in self._run_plain(view, until=until, at=at, kind=kind, dry_run=dry_run)
-        ]
-        return reports + self._bootstrap(tiled, until=until, at=at, dry_run=dry_run)
+        reports = [report for view in plain for report in self._run_plain(view, until=until, at=at, kind=kind)]
+        return reports + self._bootstrap(tiled, until=until, at=at)
 
     def _chosen(self, names: Sequence[str] | None) -> list[View]:
         catalog = self._project.catalog
@@ -134,16 +103,13 @@ class Materializer:
                 )
         return views
 
-    def _run_plain(self, view: View, *, until: datetime, at: datetime, kind: str, dry_run: bool) -> list[RunReport]:
-        reports = [] if dry_run else self._end_unfinished(view, at)
-        ledger, seen = self._project.ledger, seen_until(self._project, view, until)
-        loaded, done = ledger.last_cutoff(view.name, by=at), ledger.last_end(view.name, by=at)
-        is_done = done is not None and until <= done
-        if is_done and loaded is not None and seen <= loaded:
-            return reports or [RunReport(view=view.name, start=loaded, end=until, state=CURRENT, cutoff=loaded)]
-        if dry_run:
-            return [self._count(view, loaded, seen)]
-        return [*reports, self.run_interval(view, start=loaded if is_done else done, end=until, at=at, kind=kind)]
+    def _run_plain(self, view: View, *, until: datetime, at: datetime, kind: str) -> list[RunReport]:
+        reports, now = self._end_unfinished(view, at), reached(self._project, view, at)
+        is_done = now.has_done(until)
+        if is_done and now.has_seen(seen_until(self._project, view, until)):
+            return reports or [RunReport(view=view.name, start=now.cutoff, end=until, state=CURRENT, cutoff=now.cutoff)]
+        start = now.cutoff if is_done else now.end
+        return [*reports, self.run_interval(view, start=start, end=until, at=at, kind=kind)]
 
     def _end_unfinished(self, view: View, at: datetime) -> list[RunReport]:
         """Intervals whose worker died are done first, so that every run that began also ends."""
@@ -239,22 +205,7 @@ class Materializer:
             tell(view.name, done + part * sent / rows.height)
         return reduce(operator.add, results)
 
-    def _count(self, view: View, start: datetime | None, until: datetime) -> RunReport:
-        """What a run would send, found in the same pieces, so that counting takes no more memory than running."""
-        report = RunReport(view=view.name, start=start, end=until, state=DRY_RUN)
-        for chunk in self._chunks(view, start, until):
-            for share in range(chunk.shares):
-                found = self._rows_of(view, start, chunk, share)
-                report = replace(
-                    report,
-                    rows_read=report.rows_read + found.rows_read,
-                    rows_written=report.rows_written + found.frame.height,
-                    rows_skipped=report.rows_skipped + found.null_keys,
-                )
-            start = chunk.end
-        return report
-
-    def _bootstrap(self, views: Sequence[View], *, until: datetime, at: datetime, dry_run: bool) -> list[RunReport]:
+    def _bootstrap(self, views: Sequence[View], *, until: datetime, at: datetime) -> list[RunReport]:
         """Tiles of views that never had any. From then on events keep them current, and there is nothing to run."""
         ledger = self._project.ledger
         built = {view.name: ledger.last_cutoff(view.name) for view in views}
@@ -264,8 +215,6 @@ class Materializer:
             if cutoff is not None
         ]
         missing = [view for view in views if built[view.name] is None]
-        if dry_run:
-            return reports + [RunReport(view=view.name, start=None, end=until, state=DRY_RUN) for view in missing]
         for stream in dict.fromkeys(view.stream for view in missing if view.stream is not None):
             together = [view for view in missing if view.stream == stream]
             reports += self._build_tiles(stream, together, until=until, at=at)

@@ -23,10 +23,11 @@ from tidemill.online.resp import Script
 
 
 @lru_cache(maxsize=512)
-def compare_script(view: str, features: tuple[str, ...], layout: str) -> Script:
+def compare_script(view: str, features: tuple[str, ...], layout: str, *, writes: bool = True) -> Script:
     """`KEYS` and, as one blob, their rows; the reply counts the written, the unchanged and the older ones, and how many
-    of them were looked up twice."""
-    return Script(_packed_script(view) if layout == "packed" else _feast_script(view, features))
+    of them were looked up twice. With `writes=False` it counts what it would do, and does nothing."""
+    text = _packed_script(view) if layout == "packed" else _feast_script(view, features)
+    return Script(text if writes else _ONLY_READS + text)
 
 
 @lru_cache(maxsize=512)
@@ -52,6 +53,11 @@ def reads_of_replace(reply: Any) -> int:
 def _literal(raw: bytes) -> str:
     return '"' + "".join(f"\\{byte:03d}" for byte in raw) + '"'
 
+
+_ONLY_READS = """
+local reads = {HGET = true, HMGET = true}
+local redis = {call = function(name, ...) if reads[name] then return redis.call(name, ...) end end}
+"""
 
 _HEAD = """
 local unpack_row, call = struct.unpack, redis.call

@@ -102,11 +102,36 @@ def write_rows(
         if layout == "feast" and rest.height > _FEW_ROWS:
             rest, replaced = _settled(rest, partial(_replaced, client, catalog, view, **options), first=_ROWS_ENCODED)
             cheap += replaced
-    script = compare_script(view.name, tuple(feature.name for feature in view.features), layout)
-    commands = _commands(catalog, view, rest, script=script, layout=layout, learned=learned, options=(expiry or 0,))
-    counts = _send(client, script, commands, few=rest.height <= _FEW_ROWS)
+    compared = _compared(client, catalog, view, rest, learned=learned, layout=layout, expiry=expiry)
+    return cheap + compared + WriteResult(null_keys=nulls)
+
+
+def would_write(
+    client: RespClient, catalog: Catalog, view: View, frame: pl.DataFrame, *, learned: int, layout: str = "feast"
+) -> WriteResult:
+    """What would become of the rows if they were written now, found by the same rule; nothing is changed."""
+    frame, nulls = _with_keys(view, _checked(catalog, view, frame))
+    compared = _compared(client, catalog, view, frame, learned=learned, layout=layout, expiry=None, writes=False)
+    return compared + WriteResult(null_keys=nulls)
+
+
+def _compared(
+    client: RespClient,
+    catalog: Catalog,
+    view: View,
+    frame: pl.DataFrame,
+    *,
+    learned: int,
+    layout: str,
+    expiry: int | None,
+    writes: bool = True,
+) -> WriteResult:
+    """Compare each row with what is stored, which is right always, and write it or not."""
+    script = compare_script(view.name, tuple(feature.name for feature in view.features), layout, writes=writes)
+    commands = _commands(catalog, view, frame, script=script, layout=layout, learned=learned, options=(expiry or 0,))
+    counts = _send(client, script, commands, few=frame.height <= _FEW_ROWS)
     written, unchanged, older, _ = (int(sum(column)) for column in zip(*counts, strict=True)) if counts else (0,) * 4
-    return cheap + WriteResult(written=written, unchanged=unchanged, skipped_older=older, null_keys=nulls)
+    return WriteResult(written=written, unchanged=unchanged, skipped_older=older)
 
 
 def _are_mostly_new(client: RespClient, catalog: Catalog, view: View, frame: pl.DataFrame) -> bool:

@@ -27,10 +27,13 @@ class Due:
     tick: datetime
 
 
-def due_runs(schedule: Schedule, *, name: str, done: datetime | None, at: datetime) -> list[Due]:
+def due_runs(
+    schedule: Schedule, *, name: str, done: datetime | None, at: datetime, begun: datetime | None = None
+) -> list[Due]:
     """The runs to make at an instant, in order. `done` is the tick that was last brought to its end, if any.
 
-    What was missed is treated as the schedule says (`CatchUp`). A task that never ran starts with its newest tick.
+    What was missed is treated as the schedule says (`CatchUp`); the tick of a run that was `begun`, and has not
+    succeeded, was not missed. A task that never ran starts with its newest tick.
     """
     at = as_utc(at)
     ticks = _ticks_since(schedule, done, at)
@@ -41,17 +44,17 @@ def due_runs(schedule: Schedule, *, name: str, done: datetime | None, at: dateti
     if schedule.catch_up is CatchUp.ALL:
         starts = [begin, *ready[:-1]]
         return [Due(start=start, tick=tick) for start, tick in zip(starts, ready, strict=True)]
-    if _is_skipped(schedule, ready[-1], at):
+    if ready[-1] != begun and _is_skipped(schedule, ready[-1], at):
         return []
     return [Due(start=begin, tick=ready[-1])]
 
 
-def is_owed(schedule: Schedule, *, done: datetime | None, at: datetime) -> bool:
+def is_owed(schedule: Schedule, *, done: datetime | None, at: datetime, begun: datetime | None = None) -> bool:
     """Whether a tick has passed whose run is still to come, be it that its jitter holds it back: what builds on it
     waits."""
     at = as_utc(at)
     ticks = _ticks_since(schedule, done, at)
-    return bool(ticks) and not _is_skipped(schedule, ticks[-1], at)
+    return bool(ticks) and (ticks[-1] == begun or not _is_skipped(schedule, ticks[-1], at))
 
 
 def jitter_of(schedule: Schedule, name: str, tick: datetime) -> timedelta:

@@ -18,13 +18,14 @@ from tidemill.clock import as_utc, ended
 from tidemill.errors import ConflictError, TidemillError
 from tidemill.extract.declare import extracted_sources
 from tidemill.materialize.lease import kept
-from tidemill.materialize.ledger import FAILED, SUCCEEDED
+from tidemill.materialize.report import FAILED, SUCCEEDED
 from tidemill.materialize.run import BACKFILL
-from tidemill.schedule.due import Due, due_runs, is_owed, wait_after
+from tidemill.schedule.due import Due, due_runs, is_owed
 from tidemill.schedule.switches import EVERYTHING, Switches
 from tidemill.schedule.tasks import Kind, Task, tasks_of
 from tidemill.schedule.ticks import next_tick
 from tidemill.schedule.time_limit import time_limit
+from tidemill.schedule.tries import Tries
 
 if TYPE_CHECKING:
     from tidemill.project import Project
@@ -54,14 +55,6 @@ class TaskReport:
     error: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Failures:
-    """How often a task failed in a row on one tick, and when last."""
-
-    count: int
-    last: datetime
-
-
 class Worker:
     """Runs a project's schedule. One thread uses a worker; several workers may share a ledger.
 
@@ -74,7 +67,7 @@ class Worker:
         self._switches = Switches(project.database, project.name)
         self._tasks: tuple[Task, ...] | None = None
         self._done: dict[str, datetime] = {}
-        self._failures: dict[tuple[str, datetime], _Failures] = {}
+        self._tries = Tries(project.ledger)
         self._compact_next = datetime.min.replace(tzinfo=UTC)
         self._looked_at = datetime.min.replace(tzinfo=UTC)
 
@@ -105,9 +98,26 @@ class Worker:
         retried = self._switches.retried_at()
         reports: list[TaskReport] = []
         for task in candidates:
-            if task.name not in paused and self._comes_now(task, at):
+            if task.name in paused:
+                continue
+            if next(self._held_up_by(task, at), None) is None:
                 reports += self._run_task(task, at, retried.get(task.name))
+            else:
+                self._tries.wait(task, self._due(task, at))
         return reports
+
+    def would_do(self, at: datetime) -> Iterator[tuple[Task, list[Due]]]:
+        """What `run_due` would do at an instant, should all of it succeed: the tasks in order, each with its runs."""
+        at = as_utc(at)
+        paused, retried = self._switches.paused(), self._switches.retried_at()
+        going: set[str] = set()
+        for task in () if EVERYTHING in paused else self.tasks:
+            if task.name in paused or not going.issuperset(self._held_up_by(task, at)):
+                continue
+            runs = list(self._to_try(task, at, retried.get(task.name)))
+            if runs:
+                going.add(task.name)
+                yield task, runs
 
     def run(self, stop: threading.Event, *, on_report: Callable[[TaskReport], None] | None = None) -> None:
         """Do what is due whenever it is, until `stop` is set. New definitions are taken up by themselves."""
@@ -134,10 +144,10 @@ class Worker:
         retried = self._switches.retried_at()
         found = []
         for task in self.tasks:
-            for due in self._due(task, as_utc(at)):
-                failures = self._failures_of(task, due.tick, retried.get(task.name))
+            for due in self._due(task, as_utc(at))[-1:]:
+                failures = self._tries.failures(task, due.tick, retried.get(task.name))
                 if failures is not None and failures.count >= task.schedule.attempts:
-                    found.append(_report(task, due, state="given up", error=self._last_error(task, due)))
+                    found.append(_report(task, due, state="given up", error=self._tries.last_error(task, due.tick)))
         return found
 
     def waiting(self, at: datetime) -> dict[str, tuple[str, ...]]:
@@ -161,16 +171,16 @@ class Worker:
         upcoming = next_tick(task.schedule, done)
         return upcoming is not None and upcoming <= at
 
-    def _comes_now(self, task: Task, at: datetime) -> bool:
-        """Whether everything the task depends on is done up to now."""
-        return next(self._held_up_by(task, at), None) is None
-
     def _held_up_by(self, task: Task, at: datetime) -> Iterator[str]:
-        schedules = {other.name: other.schedule for other in self.tasks}
-        return (name for name in task.after if is_owed(schedules[name], done=self._done_up_to(name, at), at=at))
+        """The tasks that this one depends on and that are not done up to now."""
+        return (other.name for other in self.tasks if other.name in task.after and self._is_owed(other, at))
+
+    def _is_owed(self, task: Task, at: datetime) -> bool:
+        return is_owed(task.schedule, done=self._done_up_to(task.name, at), at=at, begun=self._tries.begun(task))
 
     def _due(self, task: Task, at: datetime) -> list[Due]:
-        return due_runs(task.schedule, name=task.name, done=self._done_up_to(task.name, at), at=at)
+        done = self._done_up_to(task.name, at)
+        return due_runs(task.schedule, name=task.name, done=done, at=at, begun=self._tries.begun(task))
 
     def _done_up_to(self, name: str, at: datetime) -> datetime | None:
         done = self._project.ledger.last_end(name, by=at)
@@ -181,28 +191,33 @@ class Worker:
     def _run_task(self, task: Task, at: datetime, retried: datetime | None) -> list[TaskReport]:
         """The task's due runs in order, up to the first that is not done: later ones build on it."""
         reports = self._end_hopeless(task, at, retried)
-        for due in self._due(task, at):
-            if not self._may_try(task, due, at, retried):
-                break
+        for due in self._to_try(task, at, retried):
             made = self._attempt(task, due, at)
             reports += made
             if not made or any(report.state != SUCCEEDED for report in made):
                 break
             self._done[task.name] = due.tick
+            self._tries.forget(task)
         return reports
 
-    def _may_try(self, task: Task, due: Due, at: datetime, retried: datetime | None) -> bool:
-        failures = self._failures_of(task, due.tick, retried)
-        if failures is None:
-            return True
-        waited = at >= failures.last + wait_after(failures.count) or at < failures.last  # then a clock was ahead
-        return failures.count < task.schedule.attempts and waited
+    def _to_try(self, task: Task, at: datetime, retried: datetime | None) -> Iterator[Due]:
+        """The due runs up to the first that has to wait; one that was given up leaves its interval to the next."""
+        left: datetime | None = None
+        for due in self._due(task, at):
+            failures = self._tries.failures(task, due.tick, retried)
+            start, left = left or due.start, None
+            if failures is not None and failures.count >= task.schedule.attempts:
+                left = start
+            elif failures is None or failures.have_rested(at):
+                yield Due(start=start, tick=due.tick)
+            else:
+                return
 
     def _end_hopeless(self, task: Task, at: datetime, retried: datetime | None) -> list[TaskReport]:
         """Runs that ended their workers as often as they may be tried: the next worker would die of them too."""
         reports: list[TaskReport] = []
         for run in self._project.ledger.unfinished(task.name, at=at):
-            failures = self._failures_of(task, run.end, retried)
+            failures = self._tries.failures(task, run.end, retried)
             tried = 1 + run.takeovers + (failures.count if failures else 0)
             if run.kind == BACKFILL or tried < task.schedule.attempts:
                 continue
@@ -211,25 +226,6 @@ class Worker:
                 due = Due(start=run.start or run.end, tick=run.end)
                 reports.append(_report(task, due, state=FAILED, error=error))
         return reports
-
-    def _failures_of(self, task: Task, tick: datetime, retried: datetime | None) -> _Failures | None:
-        """From the ledger, and from this worker's memory where a run failed before it could be claimed."""
-        found = self._failures.get((task.name, tick))
-        if found is not None and retried is not None and found.last <= retried:
-            found = None
-        ended = [
-            (run.finished_at, 1 + run.takeovers)
-            for run in self._project.ledger.runs(task.name, state=FAILED, limit=100)
-            if run.end == tick and run.finished_at is not None and (retried is None or run.finished_at > retried)
-        ]
-        if not ended:
-            return found
-        count = max(sum(tries for _, tries in ended), found.count if found else 0)
-        return _Failures(count=count, last=max([*(last for last, _ in ended), *([found.last] if found else [])]))
-
-    def _last_error(self, task: Task, due: Due) -> str | None:
-        runs = self._project.ledger.runs(task.name, state=FAILED, limit=100)
-        return next((run.error for run in runs if run.end == due.tick), None)
 
     def _attempt(self, task: Task, due: Due, at: datetime) -> list[TaskReport]:
         began = perf_counter()
@@ -244,13 +240,8 @@ class Worker:
                 _log.exception("%s failed.", task.name, extra={"action": "schedule.failed", "task": task.name})
             reports = [_report(task, due, state=FAILED, error=_in_words(error), seconds=perf_counter() - began)]
         if any(report.state == FAILED for report in reports):
-            self._remember_failure(task, due, at)
+            self._tries.remember(task, due.tick, at)
         return reports
-
-    def _remember_failure(self, task: Task, due: Due, at: datetime) -> None:
-        before = self._failures.get((task.name, due.tick))
-        self._failures = {key: failures for key, failures in self._failures.items() if key[0] != task.name}
-        self._failures[task.name, due.tick] = _Failures(count=1 + (before.count if before else 0), last=at)
 
     def _materialize(self, task: Task, due: Due, at: datetime) -> list[TaskReport]:
         runs = self._project.materializer.materialize(until=due.tick, views=[task.subject], at=at, kind="scheduled")
