@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from tidemill.errors import NotDefinedError, TidemillError
 from tidemill.project import Project
 from tidemill_serving.admin import admin_router, catalog_router
+from tidemill_serving.api_page import PATH, add_api_page
 from tidemill_serving.dispatch import FrontDoor, HotRoutes
 from tidemill_serving.exchange import ClientGoneError, Receive, Scope, Send, read_body
 from tidemill_serving.feast_compat import feast_router
@@ -50,6 +51,8 @@ def create_app(project: Project, *, dashboard: bool = False) -> FastAPI:
         title=f"Tidemill: {project.name}",
         description="Feature vectors and predictions. Errors are problem details (RFC 9457).",
         lifespan=_lifespan,
+        docs_url=None,  # `add_api_page` has one that needs nothing from elsewhere
+        redoc_url=None,
         separate_input_output_schemas=False,
     )
     app.state.serving = state
@@ -57,6 +60,7 @@ def create_app(project: Project, *, dashboard: bool = False) -> FastAPI:
     for router in (_work_router(state, hot), catalog_router(state), feast_router(state), admin_router(state)):
         app.include_router(router)
     app.include_router(health_router(state))
+    add_api_page(app, home="/dashboard/" if dashboard else PATH)
     _speak_problem_details(app)
     describe(app, state)
     app.stand_behind(state, hot)

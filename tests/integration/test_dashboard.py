@@ -75,6 +75,14 @@ def test_no_button_offers_twice_what_comes_to_the_same(shop):
     assert "Promote version 1" not in text
 
 
+def test_the_page_of_the_api_needs_nothing_from_elsewhere_and_the_root_leads_to_the_dashboard(shop):
+    page = httpx.get(f"{shop[1]}/docs", timeout=PATIENCE)
+    assert page.status_code == 200
+    assert "openapi.json" in page.text
+    assert "https://" not in page.text
+    assert httpx.get(f"{shop[1]}/", timeout=PATIENCE).headers["location"] == "/dashboard/"
+
+
 def test_the_pages_do_not_get_in_the_way_of_predictions(shop):
     row = {"rows": [{"customer": 1, "order": "another"}]}
     with httpx.Client(base_url=shop[1], timeout=PATIENCE) as client:
@@ -133,6 +141,16 @@ if chromium() is not None:
         tab.click("Look up")
         tab.until("document.querySelector('.trouble')")
         assert "customer: '7x' is not a whole number." in tab.evaluate("document.querySelector('.trouble').innerText")
+        assert tab.errors == []
+
+    def test_the_page_of_the_api_shows_an_operation_and_tries_it_out(shop, tab):
+        tab.open(f"{shop[1]}/docs#read_shop_v1")
+        tab.until("document.querySelector('#read_shop_v1 textarea')")
+        assert '"customer": 1' in tab.evaluate("document.querySelector('#read_shop_v1 textarea').value")
+        assert f"curl -X POST '{shop[1]}/v1/features/shop_v1'" in tab.text()
+        tab.click("Send")
+        tab.until("document.querySelector('#read_shop_v1').innerText.includes('200 OK')")
+        assert "mean_visit" in tab.text()
         assert tab.errors == []
 
     def test_a_champion_is_rolled_back_once_it_is_confirmed(shop, tab):

@@ -54,6 +54,6 @@ def nowhere(path: str, project: str) -> str:
     ways = Markup("<p>{}</p>").format(join(Markup("{} ").format(link(place, name)) for place, name in PAGES))
     return Markup(
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{}</title>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>{}</head>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>{}{}</head>"
         "<body><header class='top'>{}{}</header><div class='body'>{}{}</div></body></html>"
-    ).format(title_of(path, project), look.head(), bar(path, project), THEME, said, ways)
+    ).format(title_of(path, project), look.icon(), look.head(), bar(path, project), THEME, said, ways)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -42,3 +43,8 @@ def head() -> Markup:
     """What every page has in its head: the theme and the style sheet, read once."""
     style = files("tidemill_serving.dashboard").joinpath("style.css").read_text()
     return Markup("{}<style>{}</style>").format(_HEAD, Markup(style))  # noqa: S704 - a file of ours
+
+
+def icon() -> Markup:
+    """The link to the icon, for pages that NiceGUI does not make."""
+    return Markup("<link rel='icon' href='data:image/svg+xml,{}'>").format(quote(ICON))
