@@ -9,7 +9,7 @@ import re
 
 from fastapi import FastAPI
 
-from tidemill.definitions.catalog import Catalog, Model, Service
+from tidemill.definitions.catalog import AggregationFunction, Catalog, Model, Service, Stream
 from tidemill_serving.frames import pushed_types
 from tidemill_serving.openapi_fixed import fixed_paths, fixed_schemas
 from tidemill_serving.openapi_words import (
@@ -34,6 +34,14 @@ _REQUEST_NAME: Json = {
     "pattern": f"^{REQUEST_ID.pattern}$",
     "description": "Names the request: sent again, its predictions have the same names and count once in the log.",
 }
+_MEASURES = frozenset(AggregationFunction) - {
+    AggregationFunction.COUNT,
+    AggregationFunction.COUNT_DISTINCT,
+    AggregationFunction.FIRST,
+    AggregationFunction.LAST,
+}
+_MEASURED: Json = {"type": ["number", "boolean", "null"]}
+_EVENT_ID: Json = {"type": ["string", "integer", "null"], "description": "Of the same name is the same event."}
 
 
 def describe(app: FastAPI, state: ServingState) -> None:
@@ -145,9 +153,7 @@ def _push_paths(catalog: Catalog, most: int) -> Json:
     )
     for stream in catalog.streams:
         name = _type_name(stream.name)
-        columns = {column: nullable(value_of(dtype)) for column, dtype in pushed_types(catalog, stream).items()}
-        known = catalog.source(stream.source).known_field
-        schemas[f"{name}PushRow"] = object_of(columns, required=[column for column in columns if column != known])
+        schemas[f"{name}PushRow"] = _pushed_row(catalog, stream)
         target = {"type": "string", "enum": ["online", "offline", "both"], "default": "online"}
         schemas[f"{name}PushRequest"] = object_of(
             {"rows": rows_of(f"{name}PushRow", most=most), "to": target}, required=["rows"]
@@ -163,6 +169,21 @@ def _push_paths(catalog: Catalog, most: int) -> Json:
             )
         }
     return {"paths": paths, "schemas": schemas}
+
+
+def _pushed_row(catalog: Catalog, stream: Stream) -> Json:
+    """What is declared of a row, and what windows read of it, of which only the use is known."""
+    declared = pushed_types(catalog, stream)
+    columns: Json = {}
+    for view in catalog.views_of_stream(stream.name):
+        for one in view.aggregations:
+            if one.column:
+                columns[one.column] = _MEASURED if one.function in _MEASURES else columns.get(one.column, {})
+        if view.event_id is not None:
+            columns.setdefault(view.event_id, _EVENT_ID)
+    columns |= {column: nullable(value_of(dtype)) for column, dtype in declared.items()}
+    known = catalog.source(stream.source).known_field
+    return object_of(columns, required=[column for column in columns if column != known])
 
 
 def _read_response(catalog: Catalog, service: Service) -> Json:

@@ -128,3 +128,15 @@ def test_an_event_that_redis_refuses_fails_its_own_request_alone(project: Projec
     assert "another kind" in answers[1].json()["detail"]
     counts = project.online.read_features(["carriers:carriers_count"], [{"carrier": "C0"}, {"carrier": "C1"}])
     assert counts.values["carriers_count"] == [3, 1]
+
+
+def test_a_row_that_holds_what_the_openapi_page_asks_for_is_taken(project: Project) -> None:
+    """And one that lacks any of it is not: the columns of windows and the event's id are on the page too."""
+    with served(project) as client:
+        row = client.get("/openapi.json").json()["components"]["schemas"]["DepartedPushRow"]
+        whole = {name: value for name, value in departure(1).items() if name in row["properties"]}
+        assert set(row["required"]) == set(whole)
+        assert row["properties"]["delay"] == {"type": ["number", "boolean", "null"]}
+        assert push(client, whole).json() == {"accepted": 1, "duplicates": 0, "rejected": [], "ignored": []}
+        for name in row["required"]:
+            assert push(client, {key: value for key, value in whole.items() if key != name}).status_code == 422
