@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 
 from tidemill.definitions.catalog import Catalog, Projection
 from tidemill.definitions.types import ValueType
+from tidemill.definitions.windows import refuse_values
 from tidemill_serving.exchange import one_of, parse_object, read_body, text_of
 from tidemill_serving.frames import (
     columns_of_frame,
@@ -198,6 +199,7 @@ async def answer_write(state: ServingState, body: bytes) -> None:
     name = text_of(request, "feature_view_name")
     snapshot = state.snapshot
     view = snapshot.catalog.view(name)
+    refuse_values(view)
     source = snapshot.catalog.source(view.source)
     columns = dict(columns_of_frame(request.get("df"), limit=state.limits.rows))
     columns["__event_time"] = _taken(columns, source.timestamp_field, "event_timestamp")

@@ -15,7 +15,7 @@ import numpy as np
 
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, View
 from tidemill.definitions.types import ValueType
-from tidemill.errors import DefinitionError
+from tidemill.errors import DefinitionError, InputError
 
 _HOPS = ((timedelta(hours=12), timedelta(minutes=5)), (timedelta(days=12), timedelta(hours=1)))
 _LONGEST_HOP = timedelta(days=1)
@@ -26,6 +26,15 @@ _TAKES_VALUE = {AggregationFunction.MIN, AggregationFunction.MAX, AggregationFun
 FAR_PAST, FAR_FUTURE = -(2**62 + 2**61), 2**62 + 2**61
 """Instants are clipped to these, so that a window's width can be added or taken away without overflow: in nanoseconds
 they are the years 1750 and 2189."""
+
+
+def refuse_values(view: View) -> None:
+    """Raises InputError for a windowed view: what it holds is made of events, and values written to it are lost."""
+    if view.is_windowed:
+        raise InputError(
+            f"View {view.name!r} is made of windows over events; its values cannot be written.",
+            hint=f"Push the events instead: project.push({view.stream or view.source!r}, rows).",
+        )
 
 
 def hop_for(window: timedelta, slide_interval: timedelta | None = None) -> timedelta:

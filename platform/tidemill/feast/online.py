@@ -19,6 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidemill.definitions.catalog import Feature
 from tidemill.definitions.series import declared_series
+from tidemill.definitions.windows import refuse_values
 from tidemill.errors import InputError
 from tidemill.feast.pushing import let_push_reach_windows
 from tidemill.feast.registry_defaults import change_registry_defaults
@@ -114,11 +115,7 @@ class TidemillRedisOnlineStore(RedisOnlineStore):
             return
         store = stores.of_view(table)
         view = store.catalog.view(table.name)
-        if view.is_windowed:
-            raise InputError(
-                f"View {view.name!r} is made of windows over events; its values cannot be written.",
-                hint=f"Push the events instead: project.push({view.stream or view.source!r}, rows).",
-            )
+        refuse_values(view)
         if data:
             store.write(view.name, _frame(table, data, store))
         if progress is not None:

@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 REFERENCES = ["stats:trips_today", "stats:rating", "stats:car", "weather:rain"]
+EARNED = {"driver_id": [1], "event_timestamp": [NOON.isoformat()], "earned_1h": [1.0], "trips_1h": [1]}
 ENTITIES = {"driver_id": [1, 2], "city": ["ams", "ams"]}
 
 
@@ -179,6 +180,7 @@ def test_feast_s_sdk_writes_through_the_remote_store(remote: Any, api: httpx.Cli
         ("/push", {"push_source_name": "none", "df": {"driver_id": [1]}}, 404, "none"),
         ("/push", {"push_source_name": "positions", "df": {"driver_id": [1]}, "to": "moon"}, 400, "moon"),
         ("/write-to-online-store", {"feature_view_name": "weather", "df": {"city": ["a"]}}, 400, "event times"),
+        ("/write-to-online-store", {"feature_view_name": "earned", "df": EARNED}, 422, "made of windows over events"),
     ],
 )
 def test_bad_requests_are_told_what_was_expected(
