@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+from math import ceil
 
 import uvicorn
 
@@ -63,7 +64,8 @@ def server_config(project: Project, *, host: str, port: int, dashboard: bool = F
         date_header=False,
         backlog=_BACKLOG,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, round(project.settings.request_timeout + 1)),
+        # A request may take its time to arrive, and as long again to be answered.
+        timeout_graceful_shutdown=ceil(2 * project.settings.request_timeout) + 1,
     )
 
 

@@ -27,9 +27,10 @@ from tidemill.errors import ConflictError, TidemillError, UnavailableError
 
 if TYPE_CHECKING:
     from tidemill.project import Project
+    from tidemill.settings import Settings
 
 _PATIENCE = 120.0  # seconds for the API to become ready, while its process is alive
-_GRACE = 15.0  # seconds for a process to finish what it began
+_LEAST_GRACE = 15.0  # seconds
 _SHOWN = 2_000  # characters of a log that a message quotes
 _children: list[subprocess.Popen[bytes]] = []  # they outlive us; kept so that nobody takes them for forgotten
 
@@ -96,7 +97,7 @@ def start_all(project: Project, *, host: str | None = None, port: int | None = N
                 take = [sys.executable, "-m", "tidemill", "consume", stream, "--project", str(project.root)]
                 parts.append(_start(project, f"consumer of {stream}", take, lock))
         except BaseException:
-            _end(parts)
+            _end(parts, grace=grace_of(settings))
             raise
         running = Running(url=url, parts=tuple(parts))
         _file(project).write_text(json.dumps(asdict(running), indent=2))
@@ -106,7 +107,7 @@ def start_all(project: Project, *, host: str | None = None, port: int | None = N
 def stop_all(project: Project) -> list[str]:
     """Stop what `up` started, and the embedded Redis (which keeps its data); returns the names of what was running."""
     running = read_running(project)
-    stopped = [] if running is None else _end(running.parts)
+    stopped = [] if running is None else _end(running.parts, grace=grace_of(project.settings))
     _file(project).unlink(missing_ok=True)
     if project.settings.redis_url is None:
         from tidemill.online.embedded import EmbeddedRedis
@@ -176,15 +177,21 @@ def _did_not_come_up(name: str, log: Path) -> UnavailableError:
     return UnavailableError(f"The {name} did not come up. It said:\n{said}", hint=f"Its whole output is in {log}.")
 
 
-def _end(parts: Sequence[Part]) -> list[str]:
+def grace_of(settings: Settings) -> float:
+    """Seconds for a process to finish what it began: a request may take its time to arrive, and again to be answered,
+    after those who ask have been told that the server ends."""
+    return max(_LEAST_GRACE, 2 * settings.request_timeout + 5.0)
+
+
+def _end(parts: Sequence[Part], *, grace: float) -> list[str]:
     """Ask all of them to finish, wait, and kill whoever does not."""
     alive = [(part.name, process) for part in parts if (process := part.process()) is not None]
     for _, process in alive:
         process.send_signal(signal.SIGTERM)
-    _, stubborn = psutil.wait_procs([process for _, process in alive], timeout=_GRACE)
+    _, stubborn = psutil.wait_procs([process for _, process in alive], timeout=grace)
     for process in stubborn:
         process.kill()
-    psutil.wait_procs(stubborn, timeout=_GRACE)
+    psutil.wait_procs(stubborn, timeout=grace)
     _children[:] = [child for child in _children if child.poll() is None]
     return [name for name, _ in alive]
 
