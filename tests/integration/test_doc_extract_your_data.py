@@ -88,7 +88,7 @@ def test_the_other_readers_are_called_as_the_page_says(tmp_path):
 from datetime import datetime, UTC
 from pathlib import Path
 from tidemill.extract import Column, Contract, read_csv, read_parquet
-from tidemill.extract.readers import reading_below
+from tidemill.extract.locations import reading_below
 start, end = datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 3, 2, tzinfo=UTC)
 {contract()}
 with reading_below(Path({str(tmp_path)!r})):

@@ -9,7 +9,7 @@ import polars as pl
 
 from tidemill.errors import SourceError, TidemillError
 from tidemill.extract.frames import Shape, gathered
-from tidemill.extract.readers import reading_below
+from tidemill.extract.locations import reading_below, without_secrets
 from tidemill.extract.validation import REASON, Checked, check, check_volume
 
 if TYPE_CHECKING:
@@ -47,10 +47,11 @@ def _frame(extraction: Extraction, interval: Interval, root: Path, shape: Shape 
         except TidemillError:
             raise
         except _ENDS as error:
+            told = without_secrets(str(error))
             raise SourceError(
                 f"The extraction of {extraction.source!r} failed for {interval.start} to {interval.end}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+                f"{type(error).__name__}: {told}"
+            ) from (error if told == str(error) else None)
 
 
 def _checked(frame: pl.DataFrame, extraction: Extraction, interval: Interval, times: tuple[str, str]) -> Checked:

@@ -10,15 +10,11 @@ Relative paths are relative to the project's folder. Passwords and query strings
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -26,25 +22,17 @@ from pydantic import SecretStr
 
 from tidemill.clock import as_utc
 from tidemill.errors import ConfigurationError, InputError, SourceError, TidemillError, UnavailableError
+from tidemill.extract.locations import CSV, PARQUET, Kind, locate
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import SQLAlchemyError
 
 Schema = Mapping[str, pl.DataType]
 
-_ROOT: ContextVar[Path | None] = ContextVar("root", default=None)
-# What Polars reads by itself, in parallel and only the parts that are needed. Everything else goes through fsspec.
-_NATIVE = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "hf", "http", "https", "file"})
-
-
-@contextmanager
-def reading_below(root: Path) -> Iterator[None]:
-    """Relative paths given to readers are meanwhile relative to `root`."""
-    before = _ROOT.set(root)
-    try:
-        yield
-    finally:
-        _ROOT.reset(before)
+_YES_AND_NO = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0"), False),
+}
 
 
 def read_sql(
@@ -88,13 +76,13 @@ def read_csv(
 ) -> pl.LazyFrame:
     """A CSV file, or several (`exports/*.csv`), of this machine or an object store (`s3://bucket/orders/*.csv`).
 
-    `known` and `between=(start, end)` keep the rows that became known in the interval, `start` included. `schema`
-    names the types of columns; without it they are guessed from each file. Other options are those of
-    `polars.scan_csv`, such as `separator`, `null_values` and `storage_options`.
+    `known` and `between=(start, end)` keep the rows that became known in the interval, `start` included; a row without
+    that time belongs to no interval. `schema` names the types of columns; without it they are guessed from each file.
+    Other options are those of `polars.scan_csv`, such as `separator`, `null_values` and `storage_options`.
     """
-    # Instants and dates are read as text first: Polars guesses their format, or refuses, depending on the first rows.
-    plain = {name: pl.String() if dtype.is_temporal() else dtype for name, dtype in (schema or {}).items()}
-    frame = _scan(path, pl.scan_csv, {"schema_overrides": plain, **options})
+    # What is written in many ways is read as text first: Polars guesses its form, or refuses, by the first rows.
+    plain = {name: pl.String() if _is_written_in_many_ways(dtype) else dtype for name, dtype in (schema or {}).items()}
+    frame = _scan(path, CSV, pl.scan_csv, {"schema_overrides": plain, **options})
     return _between(_typed(frame, schema), known, between)
 
 
@@ -110,35 +98,16 @@ def read_parquet(
 
     See `read_csv`; other options are those of `polars.scan_parquet`.
     """
-    return _between(_typed(_scan(path, pl.scan_parquet, options), schema), known, between)
+    return _between(_typed(_scan(path, PARQUET, pl.scan_parquet, options), schema), known, between)
 
 
-def _scan(path: str | Path, scan: Any, options: dict[str, Any]) -> pl.LazyFrame:
-    text = str(path)
-    scheme = urlsplit(text).scheme if "://" in text else ""
-    if scheme and scheme not in _NATIVE:
-        return scan(_through_fsspec(text, options.pop("storage_options", None)), **options)
-    if scheme:
-        return scan(text, **options)
-    file = (_ROOT.get() or Path.cwd()) / text
-    if not any(mark in text for mark in "*?[") and not file.exists():
-        raise SourceError(f"There is no file {file}.", hint="Paths are relative to the project's folder.")
-    return scan(file, **options)
-
-
-def _through_fsspec(url: str, options: Mapping[str, Any] | None) -> list[BytesIO]:
-    import fsspec
-
-    try:
-        with fsspec.open_files(url, "rb", **(options or {})) as files:
-            found = [BytesIO(file.read()) for file in files]
-    except (ImportError, ValueError) as error:
-        raise ConfigurationError(f"{_shown(url)} cannot be opened: {error}") from None
-    except OSError as error:
-        raise SourceError(f"{_shown(url)} cannot be read: {type(error).__name__}.") from error
-    if not found:
-        raise SourceError(f"Nothing is found at {_shown(url)}.")
-    return found
+def _scan(path: str | Path, kind: Kind, scan: Any, options: dict[str, Any]) -> pl.LazyFrame:
+    located = locate(path, kind, options.get("storage_options") or {})
+    if isinstance(located.found, list):
+        options.pop("storage_options", None)
+    if located.partitioned and kind is PARQUET:
+        options.setdefault("hive_partitioning", True)
+    return scan(located.found, **{"glob": located.glob, **options})
 
 
 def _between(frame: pl.LazyFrame, known: str | None, between: tuple[datetime, datetime] | None) -> pl.LazyFrame:
@@ -150,7 +119,12 @@ def _between(frame: pl.LazyFrame, known: str | None, between: tuple[datetime, da
     if known not in schema:
         raise SourceError(f"There is no column {known!r}; there are {', '.join(schema)}.")
     if schema[known].is_(pl.String):
-        frame = frame.with_columns(_as_instant(pl.col(known), pl.Datetime("us", "UTC")))
+        frame = frame.with_columns(as_instant(pl.col(known), pl.Datetime("us", "UTC")))
+    elif not isinstance(schema[known], pl.Datetime | pl.Date):
+        raise SourceError(
+            f"Column {known!r} is {schema[known]}, which is no time of which an interval could be told.",
+            hint="Convert it first, e.g. seconds since 1970 with pl.from_epoch, and filter by it.",
+        )
     zone = getattr(frame.collect_schema()[known], "time_zone", None)
     start, end = (as_utc(moment).astimezone(ZoneInfo(zone or "UTC")) for moment in between)
     if zone is None:
@@ -172,9 +146,11 @@ def _typed(frame: pl.LazyFrame, schema: Schema | None) -> pl.LazyFrame:
 
 def _cast(column: pl.Expr, found: pl.DataType, wanted: pl.DataType) -> pl.Expr:
     if found.is_(pl.String) and isinstance(wanted, pl.Datetime):
-        return _as_instant(column, wanted)
+        return as_instant(column, wanted)
     if found.is_(pl.String) and wanted.is_(pl.Date):
         return column.str.to_date("%Y-%m-%d")
+    if found.is_(pl.String) and wanted.is_(pl.Boolean):
+        return column.str.strip_chars().str.to_lowercase().replace_strict(_YES_AND_NO, return_dtype=pl.Boolean)
     if found.is_numeric() and (wanted.is_integer() or wanted.is_(pl.Boolean)):
         return column.map_batches(partial(_unchanged, wanted=wanted), return_dtype=wanted, is_elementwise=True)
     if isinstance(found, pl.Datetime) and isinstance(wanted, pl.Datetime):
@@ -196,10 +172,13 @@ def _unchanged(values: pl.Series, *, wanted: pl.DataType) -> pl.Series:
     return converted
 
 
-def _as_instant(column: pl.Expr, wanted: pl.Datetime) -> pl.Expr:
-    """ISO 8601 as people and databases write it: `T` or a space, fractions or not, `Z`, an offset, or none for UTC."""
-    plain = column.str.replace(" ", "T", literal=True).str.replace(r"(?i)z$", "+00:00")
-    zoned = pl.when(plain.str.contains(r"[+-]\d{2}:?\d{2}$")).then(plain).otherwise(plain + "+00:00")
+def as_instant(column: pl.Expr, wanted: pl.Datetime) -> pl.Expr:
+    """Text as instants: ISO 8601 as people and databases write it, with `T` or a space, fractions or not, and `Z`,
+    `UTC`, an offset (`+01`, `+0100`, `+01:00`) or nothing for UTC. Anything else is an error when it is collected."""
+    plain = column.str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})[ t]", "${1}T")
+    in_utc = plain.str.replace(r"(?i) *(z|utc)$", "+00:00").str.replace(r"(T.*\d) +([+-])", "${1}${2}")
+    offset = in_utc.str.replace(r"(T.*[+-]\d{2})$", "${1}:00")
+    zoned = pl.when(offset.str.contains(r"T.*[+-]\d{2}:?\d{2}$")).then(offset).otherwise(offset + "+00:00")
     full = zoned.str.replace(r"T(\d{2}:\d{2})([+-])", "T${1}:00${2}")
     dated = full.str.replace(r"^(\d{4}-\d{2}-\d{2})\+", "${1}T00:00:00+")
     moment = dated.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit=wanted.time_unit, time_zone="UTC")
@@ -232,6 +211,10 @@ def _columns(result: Any, schema: Schema) -> pl.DataFrame:
     return pl.concat(parts, how="vertical_relaxed")
 
 
+def _is_written_in_many_ways(dtype: pl.DataType) -> bool:
+    return dtype.is_temporal() or dtype.is_(pl.Boolean)
+
+
 def _made_later(dtype: pl.DataType) -> bool:
     return dtype.is_temporal() or dtype.is_integer() or dtype.is_(pl.Boolean)
 
@@ -262,8 +245,3 @@ def _database(url: str) -> str:
 
     found = parsed(url, name="The database's URL")
     return f"{found.get_backend_name()}://{found.host or ''}/{found.database or ''}"
-
-
-def _shown(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"

@@ -58,6 +58,18 @@ def test_parquet_in_a_bucket_gives_the_rows_of_the_interval(lake: dict[str, str]
     assert frame.get_column("id").to_list() == list(range(24, 48))
 
 
+def test_of_a_folder_in_a_bucket_only_its_parquet_files_are_read_and_partitions_are_columns(
+    lake: dict[str, str],
+) -> None:
+    for shop, part in zip("ns", three_days().iter_slices(36), strict=True):
+        put(lake, f"spark/shop={shop}/part-0.parquet", as_parquet(part))
+    put(lake, "spark/_SUCCESS", b"")
+    put(lake, "spark/.part-0.parquet.crc", b"crc")
+    frame = read_parquet("s3://lake/spark/", known="at", between=BETWEEN, storage_options=lake).collect()
+    assert frame.get_column("id").to_list() == list(range(24, 48))
+    assert frame.get_column("shop").to_list() == ["n"] * 12 + ["s"] * 12
+
+
 def test_csv_in_a_bucket_gives_the_rows_of_the_interval(lake: dict[str, str]) -> None:
     put(lake, "exports/a.csv", b"id,at\n1,2024-02-29T23:59:59Z\n2,2024-03-01T00:00:00Z\n")
     put(lake, "exports/b.csv", b"id,at\n3,2024-03-01T12:00:00Z\n4,2024-03-02T00:00:00Z\n")

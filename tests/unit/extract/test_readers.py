@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from tidemill.errors import ConfigurationError, InputError, SourceError, TidemillError, UnavailableError
 from tidemill.extract import Column, Contract, extract, read_csv, read_parquet, read_sql
-from tidemill.extract.readers import reading_below
+from tidemill.extract.locations import reading_below
 
 START, DAY = datetime(2024, 3, 1, tzinfo=UTC), timedelta(days=1)
 BETWEEN = (START, START + DAY)
