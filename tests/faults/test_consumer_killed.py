@@ -23,10 +23,12 @@ from waiting import PATIENCE, PATIENT, wait_until
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
 from tidemill.definitions.types import ValueType
 from tidemill.online.embedded import EmbeddedRedis
+from tidemill.online.tile_layout import rebuild_lock
 from tidemill.project import Project, open_project
 from tidemill.testing.kafka import MockKafka
 
 EVENTS = 1_500
+GROUP = "tidemill-flights"
 HOUR = timedelta(hours=1)
 FUNCTIONS = {"departures": (AggregationFunction.COUNT, ""), "delays": (AggregationFunction.SUM, "delay")}
 VIEW = View(
@@ -151,6 +153,43 @@ def test_killed_while_events_flow_no_event_is_lost_and_none_counts_twice(project
     assert last.returncode == 0, said
     assert orjson.loads(said)["set_aside"] == 0
     assert window(project) == (EVENTS, EVENTS * (EVENTS - 1) // 2)
+
+
+@pytest.mark.parametrize("log", ["redis"], indirect=True)
+def test_what_a_consumer_had_in_hand_when_it_was_killed_for_good_is_taken_over(project: Project, log: Any) -> None:
+    log.send(events(datetime.now(UTC)))
+    with redis.Redis.from_url(project.redis_address()) as client:
+        lock = rebuild_lock("flights", VIEW.name)
+        client.set(lock, "nobody")  # pushes are refused, so that messages stay in hand
+        doomed = start(project, log)
+        try:
+            wait_until(lambda: in_hand(client) == ["one"])
+        finally:
+            doomed.kill()
+            doomed.communicate()
+        assert (in_hand(client), window(project)[0]) == (["one"], 0)
+        client.delete(lock)
+        long_ago = [name for name, *_ in pending(client)]
+        client.xclaim("departed", GROUP, "one", 0, long_ago, idle=120_000, justid=True)
+        heir = start(project, log, "--drain", "--json", "--name", "two")
+        said = heir.communicate(timeout=PATIENCE)[0]
+        assert heir.returncode == 0, said
+        assert orjson.loads(said) == {"accepted": EVENTS, "duplicates": EVENTS // 10, "set_aside": 0}
+        assert (in_hand(client), window(project)) == ([], (EVENTS, EVENTS * (EVENTS - 1) // 2))
+
+
+def pending(client: redis.Redis) -> list[tuple[bytes, str]]:
+    """The messages that were delivered and not acknowledged, and who has them."""
+    try:
+        found: Any = client.xpending_range("departed", GROUP, "-", "+", EVENTS)
+    except redis.ResponseError:  # nobody has made the group yet
+        return []
+    return [(one["message_id"], one["consumer"].decode()) for one in found]
+
+
+def in_hand(client: redis.Redis) -> list[str]:
+    """Who has messages in hand."""
+    return sorted({consumer for _, consumer in pending(client)})
 
 
 @pytest.mark.parametrize("log", ["redis"], indirect=True)
