@@ -59,10 +59,12 @@ def main() -> None:
 
 
 def _without_those_of_feast(show: Callable[..., None]) -> Callable[..., None]:
-    """Feast warns that what it calls experimental is, at every use of it. A filter would not do: it sets its own."""
+    """Feast warns at every use of what it calls experimental, and of what it will deprecate in the user's definitions.
+    Filters would not do: it sets its own. Who asks Python for warnings (`-W`, PYTHONWARNINGS) gets all of them."""
 
     def showwarning(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
-        if category is not RuntimeWarning or "feast" not in Path(filename).parts:
+        is_about_feast = category is RuntimeWarning and "feast" in Path(filename).parts
+        if sys.warnoptions or not (is_about_feast or issubclass(category, DeprecationWarning)):
             show(message, category, filename, *rest)
 
     return showwarning

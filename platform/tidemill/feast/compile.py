@@ -32,11 +32,7 @@ def compile_repository(root: Path) -> Catalog:
 def catalog_of(repository: Repository) -> Catalog:
     """The catalog of an opened repository; equal definitions give an equal digest."""
     contents = repository.contents
-    if contents.label_views:
-        raise DefinitionError(
-            f"Label view {contents.label_views[0].name!r} is not something Tidemill keeps.",
-            hint="Declare labels with tidemill.Label over a FileSource.",
-        )
+    _check_label_views(contents)
     views: list[FeatureView] = _distinct([*contents.feature_views, *contents.stream_feature_views], "feature view")
     entities = _entities(contents, views)
     catalog = Catalog(
@@ -55,6 +51,18 @@ def catalog_of(repository: Repository) -> Catalog:
     )
     _check(catalog)
     return catalog
+
+
+def _check_label_views(contents: RepoContents) -> None:
+    """Feast keeps its label views and reads them; a vector that is served cannot hold what people say afterwards."""
+    names = {view.name for view in contents.label_views}
+    for service in contents.feature_services:
+        for projection in service.feature_view_projections:
+            if projection.name in names:
+                raise DefinitionError(
+                    f"Service {service.name!r} reads label view {projection.name!r}, which Tidemill does not serve.",
+                    hint="Leave it out, and declare the label of a model with tidemill.Label over a FileSource.",
+                )
 
 
 def _entities(contents: RepoContents, views: Iterable[FeatureView]) -> dict[str, nouns.Entity]:

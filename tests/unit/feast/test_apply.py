@@ -177,3 +177,16 @@ def test_a_function_beside_feasts_definitions_is_noted(write_repository: Write) 
     assert len(near.notes) == 1
     assert near.notes[0].startswith("definitions.py imports Feast")
     assert near.lines[-1] == f"Note: {near.notes[0]}"
+
+
+def test_label_views_are_registered_and_noted(write_repository: Write) -> None:
+    from feast import FeatureStore
+
+    labels = (
+        "from feast import LabelView\n"
+        'judged = LabelView(name="judged", entities=[customer], source=orders, schema='
+        '[Field(name="good", dtype=Int64), Field(name="labeler", dtype=String)])\n'
+    )
+    project = opened(write_repository(more=labels))
+    assert apply(project, at=AT).notes[0].startswith("Label views are Feast's alone (judged)")
+    assert [view.name for view in FeatureStore(repo_path=str(project.root)).list_label_views()] == ["judged"]

@@ -293,3 +293,23 @@ def test_a_name_that_stands_for_something_else_in_the_end_is_refused(write_repos
     root = write_repository(("from prices import discount\n", own), (HANDED_OVER, HANDED_OVER + later))
     with pytest.raises(DefinitionError, match="stands for something else"):
         compile_repository(root)
+
+
+LABELS = """
+from feast import LabelView
+judged = LabelView(
+    name="judged", entities=[customer], source=orders,
+    schema=[Field(name="good", dtype=Int64), Field(name="labeler", dtype=String)],
+)
+"""
+
+
+def test_a_label_view_is_left_to_feast(write_repository: Write) -> None:
+    plain = compile_repository(write_repository())
+    assert compile_repository(write_repository(more=LABELS, name="labelled")).digest == plain.digest
+
+
+def test_a_service_cannot_read_a_label_view(write_repository: Write) -> None:
+    read = LABELS + 'with_labels = FeatureService(name="with_labels", features=[profile, judged])\n'
+    with pytest.raises(DefinitionError, match="reads label view 'judged'"):
+        compile_repository(write_repository(more=read))
