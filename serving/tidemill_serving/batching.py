@@ -21,6 +21,10 @@ Answer = TypeVar("Answer")
 
 _LARGEST_BATCH = 256  # rows
 _LANES = 2
+_LANES_ALONE = 8
+_ADVICE = "Try again in a second, or add a replica."
+
+Work = Callable[[], Awaitable[Answer]]
 
 
 class _Waiting(Generic[Item, Answer]):
@@ -37,6 +41,7 @@ class Batcher(Generic[Item, Answer]):
         run: answers a batch, one answer for each item.
         largest: the weight a batch may reach before the next item waits for the next batch.
         pending: how many items may wait at once; beyond that `submit` raises OverloadedError.
+        heaviest: the weight they may have together, where another one waits already; no limit if not given.
         seconds: how long an item may take; then `submit` raises DeadlineError and the item is not begun any more.
         lanes: how many batches may be under way at once.
         finishes: whether an item that was begun is waited for, however long that takes: for writes, of which whoever
@@ -50,22 +55,46 @@ class Batcher(Generic[Item, Answer]):
         largest: int,
         pending: int,
         seconds: float,
+        heaviest: int | None = None,
         lanes: int = 1,
         finishes: bool = False,
     ) -> None:
-        self._run, self._largest, self._most_pending = run, largest, pending
+        self._run, self._largest, self._most_pending, self._heaviest = run, largest, pending, heaviest
         self._seconds, self._lanes, self._finishes = seconds, lanes, finishes
         self._queue: deque[_Waiting[Item, Answer]] = deque()
         self._unanswered: deque[_Waiting[Item, Answer]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
-        self._pending = 0
+        self._pending = self._weight = 0
         self._running = 0
         self._busy: set[asyncio.Task[None]] = set()  # held, since a loop forgets tasks that nobody holds
 
     @classmethod
     def of_requests(cls, run: Callable[[list[Item]], Awaitable[list[Answer]]], limits: Limits) -> Batcher[Item, Answer]:
         """For requests that are weighed by their rows, within the limits of a server."""
-        return cls(run, largest=_LARGEST_BATCH, pending=limits.pending, seconds=limits.request_seconds, lanes=_LANES)
+        return cls(
+            run,
+            largest=_LARGEST_BATCH,
+            pending=limits.pending,
+            seconds=limits.request_seconds,
+            heaviest=limits.pending_rows,
+            lanes=_LANES,
+        )
+
+    @classmethod
+    def of_single_requests(cls, limits: Limits) -> Batcher[Work[Answer], Answer]:
+        """For requests that share nothing, each submitted as the work that answers it, with a kind of its own."""
+
+        async def run(works: list[Work[Answer]]) -> list[Answer]:
+            return [await work() for work in works]
+
+        return Batcher(
+            run,
+            largest=_LARGEST_BATCH,
+            pending=limits.pending,
+            seconds=limits.request_seconds,
+            heaviest=limits.pending_rows,
+            lanes=_LANES_ALONE,
+        )
 
     @property
     def pending(self) -> int:
@@ -78,15 +107,16 @@ class Batcher(Generic[Item, Answer]):
         Raises what `run` raised for it, OverloadedError or DeadlineError.
         """
         if self._pending >= self._most_pending:
-            raise OverloadedError(
-                f"{self._pending:,} requests are waiting already.", hint="Try again in a second, or add a replica."
-            )
+            raise OverloadedError(f"{self._pending:,} requests are waiting already.", hint=_ADVICE)
+        if self._heaviest is not None and self._weight > 0 and self._weight + weight > self._heaviest:
+            raise OverloadedError(f"Requests with {self._weight:,} rows are waiting already.", hint=_ADVICE)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         waiting = _Waiting(item, weight, kind, future, loop.time() + self._seconds)
         self._queue.append(waiting)
         self._unanswered.append(waiting)
         self._pending += 1
+        self._weight += weight
         if self._alarm is None:
             self._alarm = loop.call_at(waiting.due, self._expire)
         if self._running < self._lanes:
@@ -98,6 +128,7 @@ class Batcher(Generic[Item, Answer]):
             return await future
         finally:
             self._pending -= 1
+            self._weight -= weight
             while self._unanswered and self._unanswered[0].future.done():
                 self._unanswered.popleft()
 

@@ -71,10 +71,13 @@ async def answer_online_features(state: ServingState, body: bytes) -> bytes:
         raise MalformedBodyError("`entities` is missing or wrong; an object of arrays was expected.")
     asked = _Asked.of(snapshot, request, full_names=full_names)
     rows = _rows(asked.schema, entities, limit=state.limits.rows)
-    if asked.service is not None:
-        result = await snapshot.online.aread(asked.service, rows, full_feature_names=full_names)
-    else:
-        result = await snapshot.online.aread_features(asked.references, rows, full_feature_names=full_names)
+
+    async def read() -> OnlineResult:
+        if asked.service is not None:
+            return await snapshot.online.aread(asked.service, rows, full_feature_names=full_names)
+        return await snapshot.online.aread_features(asked.references, rows, full_feature_names=full_names)
+
+    result = await state.reads.submit(read, weight=len(rows), kind=read)
     return orjson.dumps(_document(asked, entities, result), default=plain)
 
 

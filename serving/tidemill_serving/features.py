@@ -141,7 +141,11 @@ async def answer_references(state: ServingState, body: bytes) -> bytes:
     references = [*dict.fromkeys(references)]  # a list that says the same over and over must not make a plan as long
     snapshot = state.snapshot
     rows = row_schema_of_features(snapshot.catalog, references).check(request.get("rows"), limit=state.limits.rows)
-    result = await snapshot.online.aread_features(references, rows, arrays=True)
+
+    async def read() -> OnlineResult:
+        return await snapshot.online.aread_features(references, rows, arrays=True)
+
+    result = await state.reads.submit(read, weight=len(rows), kind=read)
     head = {"service": None, "catalog_version": snapshot.version, "at": micros_text(result.at)}
     vectors = Vectors.of(result, VectorWriter.of(reference_types(snapshot.catalog, references)), head)
     return vectors.whole(len(rows), event_times=flag(request, "event_times"))

@@ -16,6 +16,7 @@ HEAD_BYTES = 65_536
 """How long a request's head may be."""
 
 _BODIES_AT_ONCE = 16
+"""How many of the largest requests are held at the same time; more of smaller ones."""
 
 
 class Room:
@@ -62,6 +63,7 @@ class Limits:
     body_bytes: int
     rows: int
     pending: int
+    pending_rows: int
     request_seconds: float
     room: Room = field(repr=False)
 
@@ -71,6 +73,7 @@ class Limits:
             body_bytes=settings.max_body_bytes,
             rows=settings.max_rows,
             pending=settings.max_pending,
+            pending_rows=_BODIES_AT_ONCE * settings.max_rows,
             request_seconds=settings.request_timeout,
             room=Room(_BODIES_AT_ONCE * settings.max_body_bytes),
         )

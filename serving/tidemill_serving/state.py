@@ -19,6 +19,7 @@ from tidemill.definitions.on_demand import prepare
 from tidemill.errors import NotAppliedError, TidemillError, UnavailableError
 from tidemill.metadata.catalogs import AppliedCatalog
 from tidemill.project import Project
+from tidemill_serving.batching import Batcher, Work
 from tidemill_serving.limits import Limits
 from tidemill_serving.metrics import Metrics
 from tidemill_serving.models import ModelShelf, single_threaded
@@ -27,6 +28,7 @@ from tidemill_serving.vectors import VectorWriter, service_types
 from tidemill_serving.write_lane import WriteLane
 
 if TYPE_CHECKING:
+    from tidemill.online.result import OnlineResult
     from tidemill.online.store import OnlineStore
 
 _STARTING = "The server has just begun to start; ask again in a moment."
@@ -79,7 +81,9 @@ class ServingState:
         self.limits = Limits.of(project.settings)
         self.metrics = Metrics()
         self.shelf = ModelShelf(project.deployments, project.root)
+        self.reads: Batcher[Work[OnlineResult], OnlineResult] = Batcher.of_single_requests(self.limits)
         self.writes = WriteLane(pending=self.limits.pending, seconds=self.limits.request_seconds)
+        self.metrics.pending.labels("read", "references").set_function(lambda: self.reads.pending)
         self.metrics.pending.labels("write", "all").set_function(lambda: self.writes.pending)
         self.metrics.log_waiting.set_function(lambda: project.predictions.waiting_seconds)
         self.model_thread = ThreadPoolExecutor(1, "tidemill-model", initializer=_keep_single_threaded)

@@ -192,3 +192,20 @@ def test_values_too_old_for_one_are_not_held_against_the_others() -> None:
         assert isinstance(answers[1], StaleFeaturesError)
 
     run(scenario)
+
+
+def test_heavy_items_are_turned_away_before_there_are_too_many_of_them() -> None:
+    """One that is too heavy by itself is taken where nobody else waits."""
+
+    async def scenario(work: Doubling) -> None:
+        doubled = batcher(work, heaviest=10)
+        work.gate.clear()
+        begun = [asyncio.create_task(doubled.submit(number, weight=5)) for number in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError, match="10 rows"):
+            await doubled.submit(3)
+        work.gate.set()
+        assert await asyncio.gather(*begun) == [2, 4]
+        assert await doubled.submit(4, weight=11) == 8
+
+    run(scenario)
