@@ -36,8 +36,9 @@ def newest_end(session: Session, project: str, view: str, *, by: datetime | None
 
 
 def newest_cutoff(session: Session, project: str, view: str, *, by: datetime | None) -> datetime | None:
-    """The furthest cut-off, of clocks that were right."""
-    return _newest(session, RunRow.cutoff, (*_counted(session, project, view, by), ~_began_ahead(project, view)))
+    """The furthest cut-off; as known `by` then, that of clocks that were right."""
+    counted = _counted(session, project, view, by)
+    return _newest(session, RunRow.cutoff, counted if by is None else (*counted, ~_began_ahead(project, view)))
 
 
 def held(

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import CursorResult, Select, Subquery, Update, func, select, union_all, update
+from sqlalchemy import CursorResult, Select, Subquery, Update, delete, func, select, union_all, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -122,6 +122,11 @@ class Ledger:
         """Give the claim up with its progress, for anybody to continue."""
         self._end(claim, lease_until=to_micros(at))
 
+    def withdraw(self, claim: Claim) -> None:
+        """Take back a claim under which nothing was done, as if it had never been made. One that was lost stays."""
+        with self._database.writing() as session:
+            session.execute(delete(RunRow).where(*_of(claim)).execution_options(synchronize_session=False))
+
     def succeed(
         self,
         claim: Claim,
@@ -178,8 +183,8 @@ class Ledger:
     def last_cutoff(self, view: str, *, by: datetime | None = None) -> datetime | None:
         """What the online store holds everything up to, or None if no run has succeeded.
 
-        Runs of a clock that was ahead saw less than they say, and are left out: those that began further ahead of `by`
-        (now) than clocks may differ, and those that began so much later than one that was claimed after them.
+        Runs of a clock that was ahead saw less than they say. `by` (now) leaves them out: those that began further ahead
+        than clocks may differ, and those that began so much later than one that was claimed after them.
         """
         with self._database.reading() as session:
             return newest_cutoff(session, self._project, view, by=by)
@@ -319,11 +324,11 @@ def _is_free(row: RunRow, at: datetime) -> bool:
 
 
 def _held(claim: Claim) -> Update:
-    return (
-        update(RunRow)
-        .where(RunRow.id == claim.id, RunRow.state == CLAIMED, RunRow.claimed_by == claim.by)
-        .execution_options(synchronize_session=False)
-    )
+    return update(RunRow).where(*_of(claim)).execution_options(synchronize_session=False)
+
+
+def _of(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return RunRow.id == claim.id, RunRow.state == CLAIMED, RunRow.claimed_by == claim.by
 
 
 def _still(number: int, holder: str, lease_until: int) -> Update:
