@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import CursorResult, Select, Subquery, Update, delete, func, select, union_all, update
+from sqlalchemy import ColumnElement, CursorResult, Select, Subquery, Update, delete, func, select, union_all, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -183,8 +183,8 @@ class Ledger:
     def last_cutoff(self, view: str, *, by: datetime | None = None) -> datetime | None:
         """What the online store holds everything up to, or None if no run has succeeded.
 
-        Runs of a clock that was ahead saw less than they say. `by` (now) leaves them out: those that began further ahead
-        than clocks may differ, and those that began so much later than one that was claimed after them.
+        Runs of a clock that was ahead saw less than they say. `by` (now) leaves them out: those that began further
+        ahead than clocks may differ, and those that began so much later than one that was claimed after them.
         """
         with self._database.reading() as session:
             return newest_cutoff(session, self._project, view, by=by)
