@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,8 @@ import polars as pl
 
 from tidemill.definitions.catalog import CodeReference, Feature, OnDemandView
 from tidemill.definitions.code import load
-from tidemill.definitions.types import ValueType, from_seconds
+from tidemill.definitions.declared_values import declared_values
 from tidemill.errors import DefinitionError, InputError
-
-_EXACT: dict[ValueType, frozenset[type]] = {
-    ValueType.INT64: frozenset({int, type(None)}),
-    ValueType.DOUBLE: frozenset({float, type(None)}),
-    ValueType.STRING: frozenset({str, type(None)}),
-    ValueType.BOOL: frozenset({bool, type(None)}),
-    ValueType.BYTES: frozenset({bytes, type(None)}),
-}
-"""Types of Python whose values are what is declared as they are; whole numbers if they are not too wide."""
-_WIDEST = 1 << 63
 
 
 def evaluate(view: OnDemandView, root: Path, inputs: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -136,50 +125,10 @@ def _declared(view: OnDemandView, feature: Feature, found: Any, rows: int) -> li
 
 
 def _cast(view: OnDemandView, feature: Feature, values: list[Any]) -> list[Any]:
-    """The declared type exactly, so that what is trained on and what is served cannot differ in the last bits."""
-    if _is_exact(feature.dtype, values):
-        return values
-    dtype = feature.dtype.polars()
-    if dtype is None:
-        return values
     try:
-        column = pl.Series(feature.name, [_plain(value) for value in values], strict=True)
-        return _declared_column(column, dtype).to_list()
+        return declared_values(feature.dtype, values)
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
         raise DefinitionError(
             f"On-demand feature {view.name}:{feature.name} is declared {feature.dtype.name}, but its values are not: "
             f"{error}."
         ) from error
-
-
-def _is_exact(dtype: ValueType, values: list[Any]) -> bool:
-    exact = _EXACT.get(dtype)
-    if exact is None or not exact.issuperset(map(type, values)):
-        return False
-    return dtype is not ValueType.INT64 or all(value is None or -_WIDEST <= value < _WIDEST for value in values)
-
-
-def _declared_column(column: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """Raises TypeError, ValueError or a PolarsError where a value would be another one in the declared type."""
-    if column.dtype.is_nested() != dtype.is_nested() and column.dtype != pl.Null:
-        raise TypeError(f"they are {column.dtype}")
-    if isinstance(dtype, pl.List) and dtype.inner.is_integer() and column.dtype == pl.List(pl.Float64):  # type: ignore[union-attr]
-        _refuse_fractions(column.explode())
-    if dtype.is_integer() and column.dtype.is_float():
-        column = column.fill_nan(None)  # pandas writes a missing integer so
-        _refuse_fractions(column)
-    if isinstance(dtype, pl.Datetime) and column.dtype.is_integer():
-        return from_seconds(column, dtype)
-    return column.cast(dtype, strict=True)
-
-
-def _refuse_fractions(column: pl.Series) -> None:
-    broken = column.drop_nulls().filter(column.drop_nulls() % 1 != 0)
-    if len(broken):
-        raise ValueError(f"{broken[0]} is not a whole number")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime) or not hasattr(value, "item"):
-        return value
-    return value.item()

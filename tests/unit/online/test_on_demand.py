@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from tidemill.definitions import Feature, OnDemandInput, OnDemandView, RequestField, ValueType
@@ -134,3 +136,50 @@ def test_whole_numbers_that_are_declared_as_times_are_seconds(view, tmp_path: Pa
 def test_the_widest_whole_numbers_are_kept(view, tmp_path: Path):
     widest = [2**63 - 1, -(2**63), None]
     assert evaluate(view("as_given", half=ValueType.INT64), tmp_path, {"x": widest})["half"] == widest
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given", "expected"),
+    [
+        (ValueType.DOUBLE, [0, None, 1.5, True], [0.0, None, 1.5, 1.0]),
+        (ValueType.FLOAT, [1, 0.5, np.float32(0.1)], [1.0, 0.5, 0.10000000149011612]),
+        (ValueType.INT64, [1, 2.0, np.int16(3), float("nan"), pd.NA], [1, 2, 3, None, None]),
+        (ValueType.BOOL, [True, np.bool_(False), None], [True, False, None]),
+        (ValueType.BYTES, [b"a", bytearray(b"b")], [b"a", b"b"]),
+        (ValueType.DOUBLE_LIST, [[1], [2.5], [], None, [0, 0.5]], [[1.0], [2.5], [], None, [0.0, 0.5]]),
+        (ValueType.INT64_LIST, [[], np.array([1, 2]), (3,), [2.0]], [[], [1, 2], [3], [2]]),
+        (ValueType.STRING_LIST, [["a", None], np.array(["b"])], [["a", None], ["b"]]),
+        (ValueType.INT64_SET, [{2, 1}, frozenset({3})], [[1, 2], [3]]),
+        (ValueType.UNIX_TIMESTAMP, [60, datetime(1970, 1, 1, 0, 2, tzinfo=UTC), pd.NaT],
+         [datetime(1970, 1, 1, 0, 1, tzinfo=UTC), datetime(1970, 1, 1, 0, 2, tzinfo=UTC), None]),
+        (ValueType.UNIX_TIMESTAMP_LIST, [[60], [datetime(1970, 1, 1, 0, 2, tzinfo=UTC)]],
+         [[datetime(1970, 1, 1, 0, 1, tzinfo=UTC)], [datetime(1970, 1, 1, 0, 2, tzinfo=UTC)]]),
+    ],
+)  # fmt: skip
+def test_what_a_value_becomes_does_not_depend_on_those_it_came_with(
+    view, tmp_path: Path, dtype: ValueType, given: list[Any], expected: list[Any]
+):
+    """The rows of a training set come together, that of a request comes alone."""
+    computed = view("as_given", half=dtype)
+    for order in (slice(None), slice(None, None, -1)):
+        assert evaluate(computed, tmp_path, {"x": given[order]})["half"] == expected[order]
+    assert [evaluate(computed, tmp_path, {"x": [one]})["half"][0] for one in given] == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given"),
+    [
+        (ValueType.DOUBLE_LIST, [[1.0], "1"]),
+        (ValueType.DOUBLE_LIST, [[1.0], 2.0]),
+        (ValueType.INT64_LIST, [[1], [0.5]]),
+        (ValueType.INT64, [1, 0.5]),
+        (ValueType.DOUBLE, [1.0, "fast"]),
+        (ValueType.DOUBLE, [1.0, [2.0]]),
+    ],
+)
+def test_one_value_of_another_type_is_refused_wherever_it_stands(
+    view, tmp_path: Path, dtype: ValueType, given: list[Any]
+):
+    for order in (slice(None), slice(None, None, -1)):
+        with pytest.raises(DefinitionError, match=f"computed:half is declared {dtype.name}, but its values are not"):
+            evaluate(view("as_given", half=dtype), tmp_path, {"x": given[order]})
