@@ -120,3 +120,16 @@ def test_a_part_that_does_not_come_up_is_told_with_its_last_words_and_nothing_is
             start_all(project, port=taken.getsockname()[1], dashboard=False)
     assert read_running(project) is None
     assert states(project)["api"] == "stopped"
+
+
+def test_up_does_not_take_another_projects_api_on_its_port_for_its_own(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, port: int
+) -> None:
+    start_all(project, port=port, dashboard=False)
+    folder = tmp_path_factory.mktemp("second")
+    (folder / "feature_store.yaml").write_text("project: second\n")
+    second = open_project(folder)
+    with pytest.raises(UnavailableError, match="Something else listens"):
+        start_all(second, port=port, dashboard=False)
+    stop_all(second)
+    second.close()

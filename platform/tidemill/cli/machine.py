@@ -38,8 +38,12 @@ def demo(
 
 
 def up(
-    host: Annotated[str | None, typer.Option(help="Address to bind to.", show_default=False)] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default=False)] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to bind to. Default: the setting, 127.0.0.1.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on. Default: the setting, 8000.", show_default=False)
+    ] = None,
     dashboard: Annotated[bool, typer.Option(help="Serve the dashboard too.")] = True,
     project: ProjectOption = None,
     json: JsonOption = False,
@@ -49,10 +53,14 @@ def up(
 
     out = output(json)
     with out.progress("starting"):
-        running = start_all(open_for_command(project), host=host, port=port, dashboard=dashboard)
-    out.say(f"The API answers at [bold]{running.url}[/bold]; its page for people is {running.url}/docs.")
+        opened = open_for_command(project)
+        running = start_all(opened, host=host, port=port, dashboard=dashboard)
+    out.say(f"The API answers at [bold]{running.url}[/bold]; try it out at {running.url}/docs.")
     if dashboard:
         out.say(f"The dashboard is at {running.url}/dashboard.")
+    if getattr(opened.clock, "simulated", False):
+        at = f"{opened.clock.now():%Y-%m-%d %H:%M} UTC"
+        out.say(f"The clock is simulated and stands at {at}: once what is due then is done, the schedule waits.")
     out.say("`tidemill status` shows the parts, `tidemill down` stops them.")
     out.result(running)
 
@@ -85,8 +93,12 @@ def worker(project: ProjectOption = None) -> None:
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to bind to.", show_default=False)] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default=False)] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to bind to. Default: the setting, 127.0.0.1.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on. Default: the setting, 8000.", show_default=False)
+    ] = None,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve the dashboard too.")] = False,
     project: ProjectOption = None,
 ) -> None:

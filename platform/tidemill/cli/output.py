@@ -50,7 +50,8 @@ class Output:
         for place, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[place], int | float | type(None)) for row in rows)
             # A name that is cut off could not be typed again.
-            table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+            side = "right" if numeric else "left"
+            table.add_column(Text(column), justify=side, overflow="fold", no_wrap=numeric)
         for row in rows:
             table.add_row(*(Text(_cell(value)) for value in row))
         _console().print(table)

@@ -134,7 +134,7 @@ def look(project: Project) -> list[PartStatus]:
     parts = [] if running is None else [_state_of(part) for part in running.parts]
     known = {part.name for part in parts}
     missing = [PartStatus(name=name, state="stopped", detail="") for name in ("api", "scheduler") if name not in known]
-    return [_redis(project), *parts, *missing, _catalog(project), *_models(project), *_api(running)]
+    return [*_clock(project), _redis(project), *parts, *missing, _catalog(project), *_models(project), *_api(running)]
 
 
 def _start(project: Project, name: str, command: Sequence[str], lock: int) -> Part:
@@ -164,12 +164,22 @@ def _wait_until_ready(url: str, part: Part) -> None:
     with httpx.Client(base_url=url, timeout=2.0) as client:
         while part.process() is not None and monotonic() < deadline:
             try:
-                if client.get("/readyz").status_code == httpx.codes.OK:
+                if client.get("/readyz").status_code == httpx.codes.OK and _listens(part, client.base_url.port):
                     return
             except httpx.TransportError:
                 pass  # it does not listen yet
             sleep(0.05)
     raise _did_not_come_up(part.name, Path(part.log))
+
+
+def _listens(part: Part, port: int | None) -> bool:
+    """Whether it is this part that answers on the port, and not something that was there before."""
+    process = part.process()
+    try:
+        sockets = [] if process is None else process.net_connections(kind="tcp")
+    except psutil.NoSuchProcess:
+        return False
+    return any(socket.status == psutil.CONN_LISTEN and socket.laddr.port == port for socket in sockets)
 
 
 def _did_not_come_up(name: str, log: Path) -> UnavailableError:
@@ -227,6 +237,13 @@ def _state_of(part: Part) -> PartStatus:
         return PartStatus(name=part.name, state="ended", detail=f"see {part.log}")
     megabytes = process.memory_info().rss / 2**20
     return PartStatus(name=part.name, state="running", detail=f"process {part.pid}, {megabytes:.0f} MB")
+
+
+def _clock(project: Project) -> Iterator[PartStatus]:
+    """Told only where it is not the present."""
+    if getattr(project.clock, "simulated", False):
+        detail = f"stands at {_text(project.clock.now())}; `tidemill clock release` goes back to the present"
+        yield PartStatus(name="clock", state="simulated", detail=detail)
 
 
 def _redis(project: Project) -> PartStatus:

@@ -60,5 +60,5 @@ def column_of(rows: Rows, name: str, what: str, *, first: int = 0) -> list[Any]:
         place = next(place for place, row in enumerate(rows) if name not in row)
         raise InputError(
             f"Row {first + place} lacks {what} {name!r}; it has: {', '.join(map(str, rows[place])) or 'nothing'}.",
-            hint="Give it, or null where it is not known.",
+            hint="Give it and whatever else the service asks for, or null where one is not known.",
         ) from None

@@ -90,11 +90,17 @@ def _guess_time(table: pl.DataFrame) -> str:
     times = [column for column, dtype in table.schema.items() if dtype.is_temporal() and dtype != pl.Time]
     preferred = [column for column in times if not column.startswith("created")]
     if len(preferred) != 1:
-        found = ", ".join(times) or "none"
-        raise InputError(
-            f"Which column is the event time is not plain; date columns: {found}.", hint="Say so with --time."
-        )
+        raise _unclear_time(times, table.columns)
     return preferred[0]
+
+
+def _unclear_time(times: list[str], columns: list[str]) -> InputError:
+    if not times:
+        return InputError(
+            f"No column holds dates or instants, so nobody knows when a row happened; columns: {', '.join(columns)}.",
+            hint="Point-in-time features need an event time: add one, or store it as a date or timestamp.",
+        )
+    return InputError(f"The event time could be any of: {', '.join(times)}.", hint="Name the column with --time.")
 
 
 def _guess_key(table: pl.DataFrame, *, without: str) -> str:
