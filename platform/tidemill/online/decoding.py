@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.definitions.types import ValueType
-from tidemill.online.bulk_numbers import Raw, instants_by_length, varints
+from tidemill.online.bulk_numbers import Raw, as_doubles, instants_by_length, varints
 from tidemill.online.codec import tag
 from tidemill.online.value_memo import FieldType, Memo, WrongValues, memo_of
 
@@ -41,9 +41,9 @@ class FieldDecoder:
     """
 
     def __init__(self, fields: Sequence[tuple[str, FieldType]], wrong: WrongValues) -> None:
-        by_kind: dict[Any, list[int]] = {kind: [] for kind in _BULK}
+        by_kind: dict[FieldType, list[int]] = {kind: [] for kind in _BULK}
         for place, (_, dtype) in enumerate(fields):
-            by_kind.setdefault(_kind(dtype), []).append(place)
+            by_kind.setdefault(dtype, []).append(place)
         self.width = self.row_width = len(fields)
         self.order = [place for places in by_kind.values() for place in places]
         self.row_places = [self.order.index(place) for place in range(len(fields))]
@@ -54,7 +54,7 @@ class FieldDecoder:
             if places:
                 start = self.order.index(places[0])
                 end = start + len(places)
-                self._kinds.append(_KINDS[kind](start, end, memos[start:end], fields[places[0]][1]))
+                self._kinds.append(_KINDS.get(kind, _Kind)(start, end, memos[start:end], kind))
         self.decode_row = _RowDecoder([len(by_kind[dtype]) for dtype in _BULK], memos).decode
 
     def decode(self, replies: Replies) -> Decoded:
@@ -166,7 +166,7 @@ class _FixedWidth(_Numbers):
         if len(joined) != self._size * count or joined[:: self._size] != self._tag * count:
             return None
         found = np.frombuffer(joined, dtype=self._record)["number"].reshape(-1, rows)
-        return found.astype(np.float64, order="C")  # which is what a float of Python is, and side by side in memory
+        return as_doubles(found)
 
 
 class _WholeNumbers(_Numbers):
@@ -201,13 +201,8 @@ def _split(values: list[Any], rows: int) -> list[list[Any]]:
     return [values[start : start + rows] for start in range(0, len(values), rows)]
 
 
-def _kind(dtype: FieldType) -> Any:
-    return dtype if dtype is None or dtype in _BULK or dtype in _WHOLE else "other"
-
-
-_KINDS: dict[Any, type[_Kind]] = {
+_KINDS: dict[FieldType, type[_Kind]] = {
     **dict.fromkeys(_BULK, _FixedWidth),
     **dict.fromkeys(_WHOLE, _WholeNumbers),
     None: _Times,
-    "other": _Kind,
 }

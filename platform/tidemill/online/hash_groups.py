@@ -16,6 +16,7 @@ from tidemill.online.keys import KeyLayout, hash_field, packed_field, packer_bet
 from tidemill.online.packed_reads import PackedDecoder
 from tidemill.online.reply_columns import GroupColumns
 from tidemill.online.row_reply import RowReply
+from tidemill.online.table_reply import TableReply
 from tidemill.online.view_reads import ViewColumns, ViewRead
 from tidemill.online.wanted import is_tiled
 
@@ -42,6 +43,7 @@ class HashGroup:
         self._prefixes: dict[int, bytes] = {}
         self.command = self._command_of_row()
         self.glance = RowReply(self.decoder.types).read if isinstance(self.decoder, FieldDecoder) else None
+        self.table = TableReply(self.decoder.types).read if isinstance(self.decoder, FieldDecoder) else None
 
     def _command_of_row(self) -> Callable[[Row], bytes | None]:
         """A function that makes the HMGET for a row; None where a key is null. It raises InputError like
@@ -90,6 +92,10 @@ class HashGroup:
         """The columns of one row, from the values that `decode_row` of the decoder, or the glance, has found."""
         columns = [[row[place]] for place in self.decoder.row_places]
         return GroupColumns(columns, without_null=[None] not in columns)
+
+    def columns_of_table(self, table: Sequence[Any]) -> GroupColumns:
+        """The columns of many rows, from what the table has found."""
+        return GroupColumns([table[place] for place in self.decoder.row_places])
 
     def decode(self, found: GroupColumns, rows: int, present: list[int] | None, at: int) -> list[ViewColumns]:
         """The answers of the views from the fields' columns. `present` tells which rows have a key, None all."""

@@ -7,6 +7,7 @@ whose entities are the same share one Redis hash, and so one HMGET; windowed vie
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from tidemill.definitions.catalog import Catalog, OnDemandView, Projection, View
 from tidemill.definitions.on_demand import evaluate, gather_inputs
 from tidemill.definitions.types import ValueType
 from tidemill.online.codec import WrongValueError
+from tidemill.online.connection import Glance
 from tidemill.online.decoding import WrongValues
 from tidemill.online.hash_groups import hash_groups, spread
 from tidemill.online.key_columns import KeyColumns, Rows, column_of
 from tidemill.online.redis_refusals import is_refusal
 from tidemill.online.reply_columns import WORTHWHILE, GroupColumns, ReplyColumns
-from tidemill.online.result import OnlineResult, RowStates, Status
+from tidemill.online.result import OnlineResult, RowStates, Status, listed
 from tidemill.online.single_row import SingleRow
 from tidemill.online.tiles import TilePlan, WindowColumns
 from tidemill.online.view_reads import ViewColumns, apply_freshness
@@ -29,6 +31,7 @@ from tidemill.online.window_row import WindowRow
 __all__ = ["ReadPlan", "Request", "Rows"]
 
 _ENOUGH_FOR_ARRAYS = 32  # rows; an array costs as much as so many plain numbers
+_ENOUGH_FOR_A_TABLE = 40  # rows; for fewer the parser is quicker
 
 
 class Request:
@@ -172,6 +175,19 @@ class ReadPlan:
                 return answer
         arrays = arrays and self._may_be_arrays(request)
         return self._answer(request, self._finish(request, replies, arrays=arrays), replies, at)
+
+    def glance(self, request: Request) -> Glance | None:
+        """What may understand all replies without a parser; None where they are few, or not all of one kind."""
+        groups = self._groups
+        if len(groups) != 1 or self._windows or request.replies < _ENOUGH_FOR_A_TABLE or groups[0].table is None:
+            return None
+        return partial(groups[0].table, rows=request.replies)
+
+    def decode_table(self, request: Request, table: Sequence[Any], at: int, *, arrays: bool = False) -> OnlineResult:
+        """`decode` of what the glance has found."""
+        if not (arrays and self._may_be_arrays(request)):
+            table = [listed(column) for column in table]
+        return self._answer(request, [self._groups[0].columns_of_table(table)], [], at)
 
     def judge(self, rows: Rows, row: Sequence[Any], at: int) -> OnlineResult:
         """The same for one row of which a glance has seen all values, or all logs of tiles."""

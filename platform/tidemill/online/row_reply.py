@@ -22,26 +22,45 @@ _WIDTHS = {ValueType.DOUBLE: ("d", 8, 1), ValueType.FLOAT: ("f", 4, 5)}
 """Layout, size and wire type of the numbers that always take as many bytes."""
 
 
+class ReplyHead:
+    """The beginning of a reply, up to where the `others` begin: the values that have no fixed width.
+
+    In `start` it is as it comes, but for the numbers, which are zero; in the `mask` they are zero too, and all else is
+    255. `first` of its bytes come before the first number, of which so many are `wide` and then so many `narrow`.
+    """
+
+    def __init__(self, types: Sequence[FieldType]) -> None:
+        self.wide, self.narrow = (types.count(dtype) for dtype in _WIDTHS)
+        self.others = types[self.wide + self.narrow :]
+        self.start = self.mask = b""
+        self.layout = "<"
+        self._add(b"*%d\r\n" % len(types))
+        self.first = 0
+        for dtype in types[: self.wide + self.narrow]:
+            letter, size, wire = _WIDTHS[dtype]  # type: ignore[index]
+            self._add(b"$%d\r\n" % (size + 1) + tag(dtype, wire))  # type: ignore[arg-type]
+            self.first = self.first or len(self.start)
+            self._add(bytes(size), number=letter)
+            self._add(_END)
+        self.first = self.first or len(self.start)
+
+    def _add(self, some: bytes, *, number: str = "") -> None:
+        self.start += some
+        self.mask += bytes(len(some)) if number else b"\xff" * len(some)
+        self.layout += number or f"{len(some)}x"
+
+
 class RowReply:
     """Reads replies whose fields are of these types, the fixed-width numbers first."""
 
     def __init__(self, types: Sequence[FieldType]) -> None:
-        head = b"*%d\r\n" % len(types)
-        layout, mask = f"<{len(head)}x", b"\xff" * len(head)
-        numbers = [dtype for dtype in types if dtype in _WIDTHS]
-        for dtype in numbers:
-            letter, size, wire = _WIDTHS[dtype]  # type: ignore[index]
-            start = b"$%d\r\n" % (size + 1) + tag(dtype, wire)  # type: ignore[arg-type]
-            head += start + bytes(size) + _END
-            mask += b"\xff" * len(start) + bytes(size) + b"\xff" * len(_END)
-            layout += f"{len(start)}x{letter}{len(_END)}x"
-        self._unpack = struct.Struct(layout).unpack_from
-        head, mask = head + b"$", mask + b"\xff"  # the others begin
+        found = ReplyHead(types)
+        head, mask = found.start + b"$", found.mask + b"\xff"  # the others begin
+        self._unpack = struct.Struct(found.layout).unpack_from
         self._start = len(head)
         self._head, self._mask = int.from_bytes(head, "little"), int.from_bytes(mask, "little")
-        others = types[len(numbers) :]
-        self._others = len(others)
-        self._look_ups = _runs(others)
+        self._others = len(found.others)
+        self._look_ups = _runs(found.others)
 
     def read(self, data: bytes) -> list[Any] | None:
         """The values, in the order of the fields; None unless `data` is one whole reply of the usual shape."""

@@ -216,8 +216,14 @@ class OnlineStore:
 
     async def _aread(self, plan: ReadPlan, rows: Rows, at: datetime | None, arrays: bool) -> OnlineResult:
         request = plan.prepare(rows)
+        glance = plan.glance(request)
         try:
-            replies = await self._async.execute(request.packed, request.replies)
+            if glance is None:
+                replies = await self._async.execute(request.packed, request.replies)
+            else:
+                seen, replies = await self._async.ask(request.packed, request.replies, glance)
+                if seen:
+                    return plan.decode_table(request, replies, self._instant(at), arrays=arrays)
         except WrongKindError as error:
             replies = plan.without_refusals(request, error.replies)
         return plan.decode(request, replies, self._instant(at), arrays=arrays)

@@ -62,9 +62,11 @@ def assert_same(store: OnlineStore, keys: list[Any]) -> OnlineResult:
     for name, column in plain.values.items():
         assert type(column) is list
         assert repr(list(np.asarray(found.values[name]).tolist())) == repr(column)
-    assert found.statuses == plain.statuses
-    assert found.event_times == plain.event_times
-    assert found.stale == plain.stale
+    for other in (found, store.read("all", [{"origin": key} for key in keys])):
+        assert repr(other.values if other is not found else plain.values) == repr(plain.values)
+        assert other.statuses == plain.statuses
+        assert other.event_times == plain.event_times
+        assert other.stale == plain.stale
     assert (found.all_present, found.any_stale) == (plain.all_present, plain.any_stale)
     assert found.frame().equals(plain.frame(), null_equal=True)
     return found
