@@ -16,6 +16,7 @@ from tidemill.client.calls import (
     Found,
     Rows,
     Target,
+    address,
     features_call,
     headers,
     predict_call,
@@ -35,7 +36,7 @@ class AsyncClient:
         timeout: float = 10.0,
         retry: Retry | None = None,
     ) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, headers=headers(token))
+        self._http = httpx.AsyncClient(base_url=address(url), timeout=timeout, headers=headers(token))
         self._retry = retry or Retry()
 
     async def __aenter__(self) -> AsyncClient:
@@ -69,7 +70,7 @@ class AsyncClient:
         """See `Client.ready`."""
         try:
             return (await self._http.get("/readyz")).status_code == 200
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     async def _send(self, call: Call[Answer]) -> Answer:
@@ -82,5 +83,5 @@ class AsyncClient:
     async def _try(self, call: Call[Any]) -> Found:
         try:
             return await self._http.request(call.method, call.path, content=call.body)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return error

@@ -18,7 +18,7 @@ from tidemill.client.retry import Retry
 from tidemill.errors import InputError
 
 Answer = TypeVar("Answer")
-Found = httpx.Response | httpx.TransportError
+Found = httpx.Response | httpx.RequestError
 """What became of one attempt."""
 
 Target = Literal["online", "offline", "both"]
@@ -112,14 +112,30 @@ def as_json(body: Any) -> bytes:
         raise InputError(f"The rows cannot be sent as JSON: {error}.", hint="Send plain values.") from None
 
 
+def address(url: str) -> str:
+    """The URL, if it can be one of an API. Raises InputError."""
+    if not url.lower().startswith(("http://", "https://")):
+        raise InputError(f"{url!r} is no URL of an API.", hint="Write it as http://host:port or https://host.")
+    return url
+
+
 def _is_answer(found: Found) -> bool:
     return isinstance(found, httpx.Response) and found.is_success
 
 
 def _plain(rows: Rows) -> list[Any]:
-    if isinstance(rows, Iterable) and not hasattr(rows, "to_dicts"):
-        return list(rows)
-    return rows.to_dicts()  # type: ignore[union-attr] - a frame may be iterable too, by columns
+    """The rows one by one. Raises InputError for what holds none: a single row, another library's frame."""
+    listed: list[Any] = []
+    if not isinstance(rows, Iterable) or hasattr(rows, "to_dicts"):  # a frame may be iterable too, by columns
+        listed = rows.to_dicts() if hasattr(rows, "to_dicts") else [rows]  # type: ignore[union-attr]
+    elif not isinstance(rows, Mapping):
+        listed = list(rows)
+    if isinstance(rows, Mapping) or not all(isinstance(row, Mapping) for row in listed):
+        raise InputError(
+            f"The rows are the {type(rows).__name__} {str(rows)[:40]!r}.",
+            hint="Give a list of mappings, each from names to values, or a Polars frame.",
+        )
+    return listed
 
 
 def _base64(value: Any) -> str:

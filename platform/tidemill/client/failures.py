@@ -57,7 +57,7 @@ def unreadable(asked: str, response: httpx.Response) -> ServerFailedError:
     )
 
 
-def unanswered(asked: str, error: httpx.TransportError) -> ServerUnavailableError:
+def unanswered(asked: str, error: httpx.RequestError) -> ServerUnavailableError:
     """For a request that nothing came back for."""
     return ServerUnavailableError(
         f"{asked} got no answer: {type(error).__name__}: {error}.",

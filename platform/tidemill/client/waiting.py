@@ -16,6 +16,7 @@ from tidemill.client.calls import (
     Found,
     Rows,
     Target,
+    address,
     features_call,
     headers,
     predict_call,
@@ -42,7 +43,7 @@ class Client:
         timeout: float = 10.0,
         retry: Retry | None = None,
     ) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers(token))
+        self._http = httpx.Client(base_url=address(url), timeout=timeout, headers=headers(token))
         self._retry = retry or Retry()
 
     def __enter__(self) -> Client:
@@ -83,7 +84,7 @@ class Client:
         """Whether the API can answer requests now. Asks once."""
         try:
             return self._http.get("/readyz").status_code == 200
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     def _send(self, call: Call[Answer]) -> Answer:
@@ -96,5 +97,5 @@ class Client:
     def _try(self, call: Call[Any]) -> Found:
         try:
             return self._http.request(call.method, call.path, content=call.body)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return error

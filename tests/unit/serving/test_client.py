@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import polars as pl
 import pytest
@@ -81,8 +82,8 @@ def test_a_refusal_says_what_the_server_said_and_is_not_tried_again(project: Pro
 class Script:
     """A server that answers with the given statuses one after the other, then with 200, and always with `answer`."""
 
-    def __init__(self, *statuses: int, answer: bytes = RECEIPT) -> None:
-        self.statuses, self.asked, self.answer = list(statuses), 0, answer
+    def __init__(self, *statuses: int, answer: bytes = RECEIPT, encoding: str | None = None) -> None:
+        self.statuses, self.asked, self.answer, self.encoding = list(statuses), 0, answer, encoding
         self.bodies: list[bytes] = []
 
 
@@ -95,6 +96,8 @@ def scripted(script: Script) -> Iterator[str]:
             status = script.statuses.pop(0) if script.statuses else 200
             self.send_response(status)
             self.send_header("content-length", str(len(script.answer)))
+            if script.encoding is not None:
+                self.send_header("content-encoding", script.encoding)
             self.end_headers()
             self.wfile.write(script.answer)
 
@@ -211,3 +214,28 @@ def test_what_json_cannot_say_is_named_before_anything_is_sent() -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(InputError, match="complex"):
         client.predict("delay", [ROW | {"distance": 1j}])
     assert as_json({"key": b"\x00\xff"}) == b'{"key":"AP8="}'
+
+
+@pytest.mark.parametrize("rows", [5, ROW, ["JFK"], "JFK", [ROW, None]])
+def test_what_holds_no_rows_is_named_before_anything_is_sent(rows: Any) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(InputError, match="list of mappings"):
+        client.predict("delay", rows)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "", "ftp://host"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_is_no_url_is_named_before_anything_is_asked(url: str, kind: Any) -> None:
+    with pytest.raises(InputError, match="no URL of an API"):
+        kind(url)
+
+
+def test_an_answer_that_cannot_be_unpacked_is_one_of_our_errors() -> None:
+    """As something between client and server may send it."""
+    script = Script(answer=b"not compressed", encoding="gzip")
+    with (
+        scripted(script) as url,
+        Client(url, retry=QUICK) as client,
+        pytest.raises(ServerUnavailableError, match="DecodingError"),
+    ):
+        client.push("events", [ROW])
+    assert script.asked == 1
