@@ -16,8 +16,8 @@ def register(app: typer.Typer) -> None:
 
 def replay(
     model: Annotated[str, typer.Argument(help="The model whose spine is asked about.")],
-    start: Annotated[datetime, typer.Option("--from", parser=instant, metavar="INSTANT")],
-    end: Annotated[datetime, typer.Option("--to", parser=instant, metavar="INSTANT")],
+    start: Annotated[datetime, typer.Option("--from", "--start", parser=instant, metavar="INSTANT")],
+    end: Annotated[datetime, typer.Option("--to", "--end", parser=instant, metavar="INSTANT")],
     url: Annotated[str | None, typer.Option(help="A running API; without it one is started for the replay.")] = None,
     project: ProjectOption = None,
     json: JsonOption = False,

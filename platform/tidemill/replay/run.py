@@ -19,6 +19,7 @@ from tidemill.clock import SimulatedClock, as_utc
 from tidemill.definitions.catalog import Catalog, Model
 from tidemill.errors import ConfigurationError, InputError
 from tidemill.extract import fetch
+from tidemill.extract.declare import extracted_sources
 from tidemill.project import Project
 from tidemill.replay.timeline import Moment, moments
 from tidemill.schedule.ticks import ticks_between
@@ -136,9 +137,7 @@ def _events(project: Project, start: datetime, end: datetime) -> dict[str, tuple
     """The rows of each stream's batch source that become known in the interval, by push source, oldest first."""
     found = {}
     for stream in project.catalog.streams:
-        source = project.catalog.source(stream.source)
-        known = source.known_field or source.timestamp_field
-        frame = fetch(project, stream.source, start=start, end=end).sort(known, maintain_order=True)
+        frame, known = _known_within(project, stream.source, start, end)
         found[stream.name] = (frame.to_dicts(), _micros(frame, known))
     return found
 
@@ -147,11 +146,26 @@ def _requests(project: Project, model: Model, start: datetime, end: datetime) ->
     """The spine's rows of the interval, in the order of their request times."""
     spine = model.spine
     inside = pl.col(spine.time_column).is_between(start, end, closed="left")
-    frame = fetch(project, spine.source, start=start, end=end).filter(inside)
+    frame = _known_within(project, spine.source, start, end)[0].filter(inside)
     frame = frame.sort(spine.time_column, maintain_order=True)
     columns = [pl.col(column).alias(key) for key, column in spine.keys]
     wanted = frame.select(*columns, *spine.request, spine.id_column)
     return _Requests(rows=wanted.to_dicts(), times=_micros(frame, spine.time_column))
+
+
+def _known_within(project: Project, name: str, start: datetime, end: datetime) -> tuple[pl.DataFrame, str]:
+    """The rows of a source that became known in `[start, end)`, oldest first, and the column that says when.
+
+    They come from the source's extraction, or from the history that has landed where it has none.
+    """
+    source = project.catalog.source(name)
+    if name in extracted_sources(project.root):
+        known = source.known_field or source.timestamp_field
+        frame = fetch(project, name, start=start, end=end)
+    else:
+        known = source.known_column
+        frame = project.offline.scan(name).filter(pl.col(known).is_between(start, end, closed="left")).collect()
+    return frame.sort(known, maintain_order=True), known
 
 
 def _micros(frame: pl.DataFrame, column: str) -> np.ndarray:
