@@ -154,12 +154,12 @@ def backfill(
 ) -> None:
     """Load an interval of history; never overwrites a newer value, and goes on where it was stopped."""
     from tidemill.materialize.backfill import backfill as run_backfill
-    from tidemill.materialize.backfill import interrupted_end, switch_name
+    from tidemill.materialize.backfill import switch_name, unfinished_end
 
     out = output(json)
     opened = open_for_command(project)
     begin = _needed(start, "--start")
-    until = end or interrupted_end(opened, view, start=begin) or opened.clock.now()
+    until = end or unfinished_end(opened, view, start=begin) or opened.clock.now()
     let_readers_go_first(opened)
     with out.stages(f"backfilling {view}") as stage:
         reports = run_backfill(
@@ -170,12 +170,14 @@ def backfill(
             parallel=parallel,
             estimate=lambda now: stage(_how_far(now), now.done / now.total),
         )
-    _print_runs(out, reports)
     for report in reports:
         if report.state == "paused":
             out.say(f"Paused. Go on with `tidemill schedule resume {switch_name(view)}` and the same command.")
         if report.state == "held":
             out.say("Another process is at this very backfill; it goes on there.")
+        if report.state == "failed":
+            out.say("Once the cause is mended, the same command goes on with the pieces that are left.")
+    _print_runs(out, reports)
 
 
 def _how_far(estimate: Estimate) -> str:

@@ -22,10 +22,11 @@ from tidemill.definitions.catalog import View
 from tidemill.errors import InputError
 from tidemill.materialize.chunks import Chunk, chunks_of_each
 from tidemill.materialize.lease import kept
+from tidemill.materialize.ledger import BACKFILL
 from tidemill.materialize.reach import seen_until
 from tidemill.materialize.records import Claim
 from tidemill.materialize.report import HELD, SUCCEEDED, RunReport
-from tidemill.materialize.run import BACKFILL, Materializer
+from tidemill.materialize.run import Materializer
 from tidemill.schedule.switches import EVERYTHING, Switches
 
 if TYPE_CHECKING:
@@ -82,10 +83,10 @@ def backfill(
     return [work.run(parallel)]
 
 
-def interrupted_end(project: Project, view: str, *, start: datetime, at: datetime | None = None) -> datetime | None:
-    """Where a backfill that began at `start` was to end, and was stopped before; None without one."""
-    stopped = project.ledger.unfinished(view, at=at or project.clock.now(), kind=BACKFILL)
-    return next((run.end for run in reversed(stopped) if run.start == as_utc(start)), None)
+def unfinished_end(project: Project, view: str, *, start: datetime) -> datetime | None:
+    """Where the last backfill that began at `start` is to end, if it is at work, was stopped or failed; else None."""
+    last = project.ledger.newest_from(view, as_utc(start), kind=BACKFILL)
+    return None if last is None or last.state == SUCCEEDED else last.end
 
 
 def switch_name(view: str) -> str:

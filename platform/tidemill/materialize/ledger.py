@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 CLAIMED, SUCCEEDED, FAILED = "claimed", "succeeded", "failed"
 _STATES = (CLAIMED, SUCCEEDED, FAILED)
+BACKFILL = "backfill"
 _IN_LINE = frozenset({"scheduled", "extract", "retrain"})
 """Kinds of work whose intervals follow one another, so that two that begin alike would do the same work twice."""
 _DONE_ANEW = frozenset({"extract", "retrain", "rebuild"})
@@ -63,7 +64,8 @@ class Ledger:
     ) -> Claim | None:
         """Claim an interval, or None where it is done already (unless `again`) or a living worker holds it.
 
-        A failed interval is claimed again as the next attempt; a dead holder's is taken over as it stands. Scheduled
+        A failed interval is claimed again as the next attempt, which begins anew, but for a backfill's: it goes on
+        where the last was under the same definitions. A dead holder's is taken over as it stands. Scheduled
         work is claimed only where no other interval with the same start is done or held: a worker whose view of the
         ledger is a moment old would do a part of it again.
         """
@@ -91,6 +93,7 @@ class Ledger:
                     claimed_by=holder,
                     lease_until=to_micros(at + lease),
                     started_at=to_micros(at),
+                    progress=_progress_of(attempts, kind, catalog_digest, counted_from),
                     catalog_digest=catalog_digest,
                 )
                 session.add(row)
@@ -229,6 +232,15 @@ class Ledger:
             rows = list(session.scalars(query.order_by(RunRow.id)))
         return [as_run(row) for row in rows if _is_free(row, at)]
 
+    def newest_from(self, view: str, start: datetime, *, kind: str) -> Run | None:
+        """The run of a kind that was claimed last of those whose interval begins at an instant."""
+        query = select(RunRow).where(
+            RunRow.project == self._project, RunRow.view == view, RunRow.interval_start == micros_of(start)
+        )
+        with self._database.reading() as session:
+            row = session.scalar(query.where(RunRow.kind == kind).order_by(RunRow.id.desc()).limit(1))
+            return None if row is None else as_run(row)
+
     def _attempts(self, session: Session, view: str, interval: tuple[int, int]) -> list[RunRow]:
         query = select(RunRow).where(
             RunRow.project == self._project,
@@ -312,6 +324,14 @@ class Ledger:
                 f"The run of {claim.view!r} up to {claim.end.isoformat()} was taken over by another worker.",
                 hint="Nothing is lost: that worker ends it. Give the runs a longer lease if this worker was only slow.",
             )
+
+
+def _progress_of(attempts: list[RunRow], kind: str, catalog_digest: str, counted_from: int) -> str | None:
+    """How far a backfill had come that failed, unless its work was forgotten or done by other definitions."""
+    last = max(attempts, key=lambda row: row.attempt, default=None)
+    if last is None or last.state != FAILED or last.id <= counted_from:
+        return None
+    return last.progress if kind == last.kind == BACKFILL and last.catalog_digest == catalog_digest else None
 
 
 def _is_done(row: RunRow, at: datetime, counted_from: int) -> bool:

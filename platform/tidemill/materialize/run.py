@@ -23,7 +23,7 @@ from tidemill.errors import ConflictError, InputError, NotDefinedError, Tidemill
 from tidemill.materialize.chunks import Chunk, chunks_of
 from tidemill.materialize.dry_run import would_write
 from tidemill.materialize.lease import kept
-from tidemill.materialize.ledger import LEASE
+from tidemill.materialize.ledger import BACKFILL, LEASE
 from tidemill.materialize.reach import reached, refuse_empty, seen_until
 from tidemill.materialize.records import Claim
 from tidemill.materialize.report import CURRENT, FAILED, HELD, SUCCEEDED, RunReport
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKFILL = "backfill"
 _EVER = datetime(1, 1, 1, tzinfo=UTC)
 _ROWS_TOLD = 200_000  # rows written between two words of progress: a second or two
 

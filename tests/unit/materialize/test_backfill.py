@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tidemill.errors import InputError, NotDefinedError
-from tidemill.materialize.backfill import Estimate, backfill, switch_name
+from tidemill.errors import InputError, NotDefinedError, OnlineStoreUnavailableError
+from tidemill.materialize.backfill import Estimate, backfill, switch_name, unfinished_end
 from tidemill.schedule.switches import Switches
 
 T0 = datetime(2013, 10, 1, tzinfo=UTC)
@@ -63,6 +64,51 @@ def test_a_paused_backfill_goes_on_where_it_was(world):
     assert (report.state, done) == ("succeeded", 48)
     assert report.rows_read == 51
     assert len(world.project.ledger.runs()) == 1
+
+
+@pytest.mark.parametrize("redefined", [False, True])
+def test_a_backfill_that_failed_goes_on_where_it_was_unless_definitions_changed(world, redefined: bool):
+    history(world)
+    write, written = world.project.online.write, []
+
+    def away_after_ten(*arguments, **named):
+        written.append(arguments)
+        if len(written) > 10:
+            raise OnlineStoreUnavailableError("Redis does not answer.")
+        return write(*arguments, **named)
+
+    world.project.online.write = away_after_ten
+    (report,) = backfill(world.project, "weather", start=T0 - HOUR, end=T0 + 50 * HOUR)
+    assert report.state == "failed"
+    world.project.online.write = write
+    if redefined:
+        world.project.catalogs.add(replace(world.project.catalog, services=()), at=T0)
+        world.project.reload()
+    assert unfinished_end(world.project, "weather", start=T0 - HOUR) == T0 + 50 * HOUR
+    pieces: list[int] = []
+    (report,) = backfill(
+        world.project, "weather", start=T0 - HOUR, end=T0 + 50 * HOUR, piece=HOUR, progress=pieces.append
+    )
+    assert (report.state, report.rows_read) == ("succeeded", 51)
+    assert len(pieces) == (51 if redefined else 38)
+    assert unfinished_end(world.project, "weather", start=T0 - HOUR) is None
+    assert [(run.attempt, run.state) for run in world.project.ledger.runs()] == [(2, "succeeded"), (1, "failed")]
+
+
+def test_a_backfill_that_is_at_work_is_found_by_its_start(world):
+    """The same command in two terminals is the same backfill, though `now` is another."""
+    history(world)
+    start, end = T0 - HOUR, T0 + 50 * HOUR
+    seen: list[datetime | None] = []
+    states: list[str] = []
+
+    def meanwhile(_steps: int) -> None:
+        if not seen:
+            seen.append(unfinished_end(world.project, "weather", start=start))
+            states.extend(report.state for report in backfill(world.project, "weather", start=start, end=end))
+
+    backfill(world.project, "weather", start=start, end=end, progress=meanwhile)
+    assert (seen, states) == ([end], ["held"])
 
 
 def test_a_finished_backfill_may_be_done_again(world):
