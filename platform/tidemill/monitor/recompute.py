@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.definitions.catalog import Catalog, Field, OnDemandView, Projection, View
-from tidemill.definitions.on_demand import evaluate, gather_inputs
+from tidemill.definitions.on_demand import evaluate, gather_inputs, input_types
 from tidemill.definitions.series import declared_series
 from tidemill.monitor.served import served_column
 from tidemill.schedule.ticks import NEVER
@@ -85,7 +85,7 @@ class Recomputation:
         """
         request = {field.name: served_column(rows.request, field).values.to_list() for field in view.request}
         given = gather_inputs(view, {ref: values.to_list() for ref, values in inputs.items()}, request)
-        found = evaluate(view, self._root, given)
+        found = evaluate(view, self._root, given, input_types(self.catalog, view))
         return {f.name: declared_series(f.name, found[f.name], f.dtype) for f in view.features}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from tidemill.definitions.catalog import Catalog, Feature, View
-from tidemill.definitions.on_demand import evaluate, gather_inputs
+from tidemill.definitions.on_demand import evaluate, gather_inputs, input_types
 from tidemill.definitions.series import declared_series
 from tidemill.definitions.types import ValueType
 from tidemill.errors import InputError
@@ -363,7 +363,8 @@ class OfflineStore:
                 for needed in item.view.inputs
             }
             request = {field.name: spine.frame[field.name].to_list() for field in item.view.request}
-            values = evaluate(item.view, self.root, gather_inputs(item.view, inputs, request))
+            types = input_types(self.catalog, item.view)
+            values = evaluate(item.view, self.root, gather_inputs(item.view, inputs, request), types)
             for feature in item.features:
                 column = declared_series(feature.name, values[feature.name], feature.dtype)
                 results[item.view.name, feature.name] = column

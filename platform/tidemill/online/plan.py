@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tidemill.definitions.catalog import Catalog, OnDemandView, Projection, View
-from tidemill.definitions.on_demand import evaluate, gather_inputs
+from tidemill.definitions.on_demand import evaluate, gather_inputs, input_types
 from tidemill.definitions.types import ValueType
 from tidemill.online.codec import WrongValueError
 from tidemill.online.connection import Glance
@@ -97,6 +97,7 @@ class ReadPlan:
             for projection in projections
             if catalog.is_on_demand(projection.view)
         ]
+        self._types = {view.name: input_types(catalog, view) for _, view in self._on_demand}
         stored = with_inputs(catalog, projections, [view for _, view in self._on_demand])
         self._groups = hash_groups(catalog, stored, layout, wrong)
         self._windows = [projection for projection in stored if is_tiled(catalog.view(projection.view))]
@@ -306,6 +307,7 @@ class ReadPlan:
         request = {
             item.name: column_of(rows, item.name, f"the request field of {view.name!r}") for item in view.request
         }
-        values = evaluate(view, self._root, gather_inputs(view, inputs, request)) if rows else {}
+        types = self._types[view.name]
+        values = evaluate(view, self._root, gather_inputs(view, inputs, request), types) if rows else {}
         columns = [values.get(feature.name, []) for feature in view.features]
         return ViewColumns(columns=columns, states=RowStates(event_times=[None] * len(rows)))

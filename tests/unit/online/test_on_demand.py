@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tidemill.definitions import Feature, OnDemandInput, OnDemandView, RequestField, ValueType
+from tidemill.definitions import Catalog, Feature, OnDemandInput, OnDemandView, RequestField, ValueType, View
 from tidemill.definitions.catalog import CodeReference
 from tidemill.definitions.function_text import function_digest
-from tidemill.definitions.on_demand import evaluate, gather_inputs
+from tidemill.definitions.on_demand import evaluate, gather_inputs, input_types
 from tidemill.errors import DefinitionError, InputError
 
 MODULE = """
@@ -23,6 +23,18 @@ def with_pandas(frame):
     frame["twice"] = frame["x"] * 2
     frame["half"] = frame["x"] / 2
     return frame
+
+def lengths(frame):
+    return frame.assign(twice=0, half=frame["x"].str.len())
+
+def hours(frame):
+    return frame.assign(twice=0, half=frame["x"].dt.hour)
+
+def objects(frame):
+    return frame.assign(twice=0, half=frame["x"].astype(object))
+
+def negated(frame):
+    return frame.assign(twice=0, half=(frame["x"] != True).astype(float))
 
 def tenth(inputs):
     return {"twice": inputs["x"], "half": [x / 10 for x in inputs["x"]]}
@@ -76,6 +88,35 @@ def test_a_pandas_function_gives_the_declared_types_with_missing_values(view, tm
     found = evaluate(view("with_pandas", mode="pandas"), tmp_path, {"x": [1, 2, None]})
     assert found["twice"] == [2, 4, None]
     assert [type(value) for value in found["twice"]] == [int, int, type(None)]
+
+
+@pytest.mark.parametrize(
+    ("function", "dtype", "values", "expected"),
+    [
+        ("with_pandas", ValueType.DOUBLE, [1.5, None], [0.75, None]),
+        ("with_pandas", ValueType.INT64, [3, None], [1.5, None]),
+        ("lengths", ValueType.STRING, ["abc", None], [3.0, None]),
+        ("hours", ValueType.UNIX_TIMESTAMP, [datetime(2013, 1, 1, 6, tzinfo=UTC), None], [6.0, None]),
+        ("objects", ValueType.DOUBLE, [1.5, None], [1.5, None]),
+        ("negated", ValueType.BOOL, [True, None], [0.0, 1.0]),
+    ],
+)
+def test_a_row_with_a_null_is_computed_by_pandas_as_it_is_among_others(
+    view, tmp_path: Path, function: str, dtype: ValueType, values: list[Any], expected: list[Any]
+):
+    """Where a float is declared, what is missing is NaN: a float column of pandas cannot tell the two apart."""
+    computed, types = view(function, mode="pandas"), {"x": dtype}
+    together = evaluate(computed, tmp_path, {"x": values}, types)["half"]
+    alone = [evaluate(computed, tmp_path, {"x": [value]}, types)["half"][0] for value in values]
+    assert str(alone) == str(together) == str([float("nan") if value is None else value for value in expected])
+
+
+def test_what_inputs_are_declared_as_is_known_under_both_of_their_names(view):
+    weather = View(
+        name="weather", entities=(), join_keys=(), features=(Feature(name="x", dtype=ValueType.FLOAT),), source="s"
+    )
+    types = input_types(Catalog(project="p", views=(weather,)), view("double"))
+    assert types == {"x": ValueType.FLOAT, "weather__x": ValueType.FLOAT, "hour": ValueType.INT64}
 
 
 def test_a_float_is_rounded_to_the_width_it_is_declared_with(view, tmp_path: Path):
