@@ -136,6 +136,17 @@ class Project:
 
         return EmbeddedRedis(self.redis_folder, maxmemory=self.settings.redis_maxmemory).ensure_started()
 
+    def revive_redis(self) -> bool:
+        """Start the embedded Redis again if it ended by itself, with what it held; whether it had.
+
+        Raises OnlineStoreUnavailableError with the server's own words if it does not come up.
+        """
+        if self.settings.redis_url is not None:
+            return False
+        from tidemill.online.embedded import EmbeddedRedis
+
+        return EmbeddedRedis(self.redis_folder, maxmemory=self.settings.redis_maxmemory).revive()
+
     @property
     def redis_folder(self) -> Path:
         return self.state / "redis"

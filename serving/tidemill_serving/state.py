@@ -187,9 +187,18 @@ class ServingState:
 
     def _keep_refreshing(self) -> None:
         while True:
+            self._revive_redis()
             self._refresh_quietly()
             if self._stopping.wait(POLL_SECONDS):
                 return
+
+    def _revive_redis(self) -> None:
+        """A Redis of the project's own has nobody else who would start it again."""
+        try:
+            if self.project.revive_redis():
+                _log.warning("The embedded Redis had ended by itself; it was started again.")
+        except TidemillError as error:
+            _log.error("The embedded Redis ended and does not start again: %s", str(error))
 
     def _refresh_quietly(self) -> None:
         try:

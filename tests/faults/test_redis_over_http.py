@@ -152,6 +152,18 @@ def test_a_redis_that_is_killed_under_pushes_loses_nothing_that_was_acknowledged
     assert 0 not in found.json()["features"]["seen"]
 
 
+def test_an_embedded_redis_that_is_killed_is_started_again_by_the_server(project: Project) -> None:
+    server = EmbeddedRedis(project.redis_folder)
+    with live(project) as api, httpx.Client(base_url=api.url, timeout=PATIENCE) as client:
+        assert client.post(PUSH, json={"rows": [pushed("JFK", 7.0)]}).status_code == 200
+        killed = server.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: server.pid not in (None, killed))
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert client.post(FEATURES, json={"rows": [ROW]}).json()["statuses"]["temp"] == ["PRESENT"]
+
+
 @pytest.mark.parametrize("made_of", ["text", "list", "set"])
 def test_a_key_that_holds_something_of_another_kind_is_not_found_and_never_a_defect(
     project: Project, online: redis.Redis, caplog: pytest.LogCaptureFixture, made_of: str

@@ -80,6 +80,16 @@ class EmbeddedRedis:
                 self._wait_until_ready()
         return self.url
 
+    def revive(self) -> bool:
+        """Start the server again if it ended and nobody had stopped it: it was killed, perhaps for want of memory.
+
+        Whether that was so. Costs nothing worth counting where it runs. Raises as `ensure_started` does.
+        """
+        if not (self._folder / "redis.pid").exists() or _listens(self.socket):
+            return False
+        self.ensure_started()
+        return True
+
     def stop(self) -> None:
         """Save and end the server. Nothing happens if it is not running."""
         if not self._folder.exists():
@@ -200,6 +210,19 @@ def _ask(path: Path, *words: bytes) -> bytes | None:
             return b""  # its machine or its disk is busy: to end it now would take it from all who wait for it
         except OSError:
             return None
+
+
+def _listens(path: Path) -> bool:
+    """Whether a server is there, however busy it is."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.setblocking(False)
+        try:
+            connection.connect(str(path))
+        except BlockingIOError:  # so many wait already
+            return True
+        except OSError:
+            return False
+        return True
 
 
 def _is_redis(pid: int) -> bool:

@@ -55,6 +55,25 @@ def test_data_survives_a_kill(embedded):
         assert store.get("a") == b"1"
 
 
+def test_a_server_that_was_killed_is_revived_with_its_data_and_one_that_was_stopped_is_not(embedded):
+    server = embedded()
+    assert not server.revive()
+    with client(server.ensure_started()) as store:
+        store.set("a", 1)
+    assert not server.revive()
+    os.kill(server.pid, signal.SIGKILL)
+    while server.running:
+        time.sleep(0.01)
+    assert server.revive()
+    with client(server.url) as store:
+        assert store.get("a") == b"1"
+    with stalled(server.pid):
+        assert not server.revive()
+    server.stop()
+    assert not server.revive()
+    assert not server.running
+
+
 def test_starts_at_the_same_time_make_one_server(embedded):
     server = embedded()
     with ThreadPoolExecutor(8) as pool:
