@@ -27,6 +27,7 @@ def test_every_command_of_the_quickstart_runs_in_order(checkout: Path) -> None:
     assert "No feature of 'arrival_delay' knows the future" in said
     assert "0 are unexplained" in said
     assert "equal to the last bit" in said
+    assert "champion, challenger" not in said
 
 
 def test_the_commands_for_working_on_tidemill_exist(checkout: Path) -> None:

@@ -137,7 +137,7 @@ def show(version: VersionArgument, project: ProjectOption = None, json: JsonOpti
         f"{manifest.name}@{manifest.version}",
         ("what", "value"),
         [
-            ("alias", ", ".join(found.aliases) or None),
+            ("serves as", _role(found.aliases)),
             ("service", f"{manifest.service}, {len(manifest.features)} features"),
             ("requests from", f"{dataset.start:%Y-%m-%d %H:%M} UTC"),
             ("tested from", f"{dataset.test_start:%Y-%m-%d %H:%M} UTC"),
@@ -224,8 +224,13 @@ def _say_deployed(out: Output, deployment: Deployment) -> None:
     out.result(deployment)
 
 
+def _role(aliases: tuple[str, ...]) -> str | None:
+    """What a version is now: a champion was a challenger once."""
+    return "champion" if "champion" in aliases else ", ".join(aliases) or None
+
+
 def _row(model: str, version: int, aliases: tuple[str, ...], manifest: Any, problem: str) -> tuple[Any, ...]:
-    named = ", ".join(aliases) or None
+    named = _role(aliases)
     if manifest is None:
         return model, f"{version}", named, None, problem
     rated = ", ".join(f"{name} {value:.4f}" for name, value in manifest.metrics.items())

@@ -14,11 +14,21 @@ from tidemill.cli.output import Output
 if TYPE_CHECKING:
     from tidemill.project import Project
 
+_COMMAND: ContextVar[typer.Context | None] = ContextVar("command", default=None)
+"""The command at work, which closes at its end what was opened for it."""
+
+
+def _noted(command: typer.Context, folder: Path | None) -> Path | None:
+    _COMMAND.set(command)
+    return folder
+
+
 ProjectOption = Annotated[
     Path | None,
     typer.Option(
         "--project",
         "-p",
+        callback=_noted,
         envvar="TIDEMILL_PROJECT",
         help="The project's folder. Default: the current one, or feature_repo/ in it.",
         show_default=False,
@@ -42,9 +52,13 @@ def find_project(folder: Path | None) -> Path:
 
 
 def open_for_command(folder: Path | None) -> Project:
+    """The project that a command works on, open until the command ends."""
     from tidemill.project import open_project
 
-    return open_project(find_project(folder))
+    opened, command = open_project(find_project(folder)), _COMMAND.get()
+    if command is not None:
+        command.call_on_close(opened.close)
+    return opened
 
 
 OWN_PROCESS: ContextVar[bool] = ContextVar("own_process", default=False)
@@ -73,4 +87,7 @@ def instant(text: str) -> datetime:
         raise typer.BadParameter(f"{text!r} is not an instant; write 2013-10-01 or 2013-10-01T06:30:00Z.") from None
 
 
-InstantOption = Annotated[datetime | None, typer.Option(parser=instant, metavar="INSTANT", show_default=False)]
+_INSTANT = "A date or an instant, such as 2013-10-01T06:30:00Z; UTC where no zone is given."
+InstantOption = Annotated[
+    datetime | None, typer.Option(parser=instant, metavar="INSTANT", help=_INSTANT, show_default=False)
+]
