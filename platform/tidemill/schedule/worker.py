@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
@@ -266,22 +266,29 @@ class Worker:
     def _extract(self, task: Task, due: Due, at: datetime) -> list[TaskReport]:
         from tidemill.extract import extract
 
-        def work() -> int:
-            (report,) = extract(self._project, start=due.start, end=due.tick, sources=[task.subject])
-            return report.rows
+        def work() -> tuple[int, int]:
+            (report,) = extract(self._project, start=due.start, end=due.tick, sources=[task.subject], at=at)
+            if report.quarantined:
+                why = ", ".join(f"{reason} ({rows:,})" for reason, rows in report.reasons)
+                said = f"{report.quarantined:,} rows of {task.subject!r} are in quarantine: {why}."
+                _log.warning(said, extra={"action": "extract.quarantined", "task": task.name})
+            return report.rows, report.quarantined
 
         return self._once(task, due, at, work)
 
     def _fit_again(self, task: Task, due: Due, at: datetime) -> list[TaskReport]:
-        def work() -> int:
+        def work() -> tuple[int, int]:
             if self._retrain is not None:
                 self._retrain(self._project, task.subject, at)
-            return 0
+            return 0, 0
 
         return self._once(task, due, at, work)
 
-    def _once(self, task: Task, due: Due, at: datetime, work: Callable[[], int]) -> list[TaskReport]:
-        """Work that keeps no ledger of its own, claimed and ended in ours; nothing where another worker has it."""
+    def _once(self, task: Task, due: Due, at: datetime, work: Callable[[], tuple[int, int]]) -> list[TaskReport]:
+        """Work that keeps no ledger of its own, claimed and ended in ours; nothing where somebody else is at it.
+
+        `work` says how many rows it wrote and how many it left out.
+        """
         ledger, began = self._project.ledger, monotonic()
         claim = ledger.claim(
             task.name,
@@ -295,13 +302,17 @@ class Worker:
             return []
         try:
             with kept(ledger, claim, at=at):
-                rows = work()
+                written, left_out = work()
+        except ConflictError:
+            ledger.withdraw(claim)  # as when `tidemill extract` is at it by hand: no failure of this task
+            raise
         except BaseException as error:
             ledger.fail(claim, error=_in_words(error), at=ended(self._project.clock, at, began))
             raise
         finished = ended(self._project.clock, at, began)
-        ledger.succeed(claim, cutoff=due.tick, rows_read=rows, rows_written=rows, rows_skipped=0, at=finished)
-        return [_report(task, due, state=SUCCEEDED, rows=rows, seconds=monotonic() - began)]
+        counts = {"rows_read": written + left_out, "rows_written": written, "rows_skipped": left_out}
+        ledger.succeed(claim, cutoff=due.tick, **counts, at=finished)
+        return [replace(_report(task, due, state=SUCCEEDED, seconds=monotonic() - began), **counts)]
 
     def _compact_predictions(self, now: datetime) -> None:
         """Once an hour, the log of hours so long ago that nobody is still answering in them."""
@@ -320,17 +331,15 @@ class Worker:
         return min(max((min(upcoming) - now).total_seconds(), 0.05), _LONGEST_SLEEP)
 
 
-def _report(
-    task: Task, due: Due, *, state: str, rows: int = 0, seconds: float = 0.0, error: str | None = None
-) -> TaskReport:
+def _report(task: Task, due: Due, *, state: str, seconds: float = 0.0, error: str | None = None) -> TaskReport:
     return TaskReport(
         kind=task.kind,
         view=task.name,
         start=due.start,
         end=due.tick,
         cutoff=due.tick if state == SUCCEEDED else None,
-        rows_read=rows,
-        rows_written=rows,
+        rows_read=0,
+        rows_written=0,
         rows_skipped=0,
         seconds=seconds,
         state=state,

@@ -29,6 +29,7 @@ from tidemill.definitions import (
 )
 from tidemill.definitions.catalog import CodeReference, LabelDefinition, Model, SpineDefinition, Split, Trigger
 from tidemill.errors import OnlineStoreUnavailableError
+from tidemill.extract.landing import alone
 from tidemill.predictions import PredictionRecord
 from tidemill.project import Project, open_project
 from tidemill.schedule.switches import Switches
@@ -206,6 +207,36 @@ def test_how_long_an_extraction_took_is_in_the_ledger(airports: Airports) -> Non
     (run,) = airports.project.ledger.runs("extract:measured")
     assert run.finished_at is not None
     assert run.finished_at > run.started_at == at(3, 10)
+
+
+def test_what_a_scheduled_extraction_put_in_quarantine_is_in_its_run_and_in_the_log(
+    airports: Airports, caplog: pytest.LogCaptureFixture
+) -> None:
+    contract = (
+        "from tidemill.extract import Column, Contract\n\nCONTRACT = Contract(columns={'temp': Column(float, max=0)}"
+    )
+    body = EXTRACT.replace("\n\n@", f"\n{contract}, most_bad=1)\n\n@", 1)
+    (airports.project.root / "extract.py").write_text(body.replace('"measured")', '"measured", contract=CONTRACT)'))
+    airports.apply(catalog_with(HOURLY, source_schedule=HOURLY))
+    report, _ = Worker(airports.project).run_due(at(3, 5))
+    assert (report.rows_read, report.rows_written, report.rows_skipped) == (1, 0, 1)
+    (run,) = airports.project.ledger.runs("extract:measured")
+    assert (run.rows_read, run.rows_written, run.rows_skipped) == (1, 0, 1)
+    assert "1 rows of 'measured' are in quarantine: temp is more than 0 (1)." in caplog.text
+
+
+def test_a_source_that_somebody_extracts_by_hand_is_no_failure_and_comes_next_time(airports: Airports) -> None:
+    (airports.project.root / "extract.py").write_text(EXTRACT)
+    airports.apply(catalog_with(HOURLY, source_schedule=HOURLY))
+    worker = Worker(airports.project)
+    with alone(airports.project.state / "locks" / "extract-measured.lock", "extracting"):
+        for minute in range(5, 60):
+            assert worker.run_due(at(3, minute)) == []
+    assert airports.project.ledger.runs() == []
+    assert worker.given_up(at(4, 0)) == []
+    assert [report.state for report in worker.run_due(at(4, 0))] == ["succeeded", "succeeded"]
+    (run,) = airports.project.ledger.runs("extract:measured")
+    assert (run.end, run.attempt, run.takeovers) == (at(3, 5), 1, 0)
 
 
 def test_a_source_that_nothing_extracts_holds_nothing_back(airports: Airports) -> None:
