@@ -296,8 +296,11 @@ def _print_runs(out: Output, reports: Sequence[RunReport | TaskReport], *, dry_r
                 for r in reports
             ],
         )
-        if any(report.rows_skipped for report in reports):
+        skipping = {report.view.startswith("extract:") for report in reports if report.rows_skipped}
+        if False in skipping:
             out.say("Skipped are rows with a null key, and rows older than what is stored.")
+        if True in skipping:
+            out.say("What an extraction skipped is in quarantine: `tidemill quarantine list`.")
     for report in reports:
         if report.error:
             out.warn(f"{report.view}: {report.error}")

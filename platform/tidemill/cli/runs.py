@@ -98,6 +98,8 @@ def _facts(run: Run, now: datetime) -> list[tuple[str, Any]]:
         return [*facts, ("error", run.error)]
     seen = "nothing, as facts before its start are not all loaded" if run.cutoff is None else run.cutoff
     rows = f"{run.rows_read:,} read, {run.rows_written:,} written, {run.rows_skipped:,} skipped"
+    if run.kind == "extract":
+        return [*facts, ("all has landed up to", seen), ("rows", f"{rows} (in quarantine: `tidemill quarantine list`)")]
     return [*facts, ("the store then held all up to", seen), ("rows", f"{rows} (null key, or older than stored)")]
 
 
