@@ -50,6 +50,7 @@ def evaluate(
     for each row, of the declared type.
     """
     rows = len(next(iter(inputs.values()), ()))
+    inputs = dict(inputs) | _sets(inputs, types)
     function = _function(view.function, root)
     try:
         found = _call_pandas(view, function, inputs, types) if view.mode == "pandas" else function(dict(inputs))
@@ -106,6 +107,12 @@ def prepare(view: OnDemandView, root: Path) -> None:
 @lru_cache(maxsize=256)
 def _function(reference: CodeReference, root: Path) -> Callable[..., Any]:
     return load(reference, root)
+
+
+def _sets(inputs: Mapping[str, Sequence[Any]], types: Mapping[str, ValueType]) -> dict[str, list[Any]]:
+    """Sets, which history and requests hold as lists and the online store does not."""
+    names = [name for name, dtype in types.items() if dtype.is_set and name in inputs]
+    return {name: [None if value is None else set(value) for value in inputs[name]] for name in names}
 
 
 def _call_pandas(

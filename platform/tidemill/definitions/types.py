@@ -48,6 +48,11 @@ class ValueType(IntEnum):
         return self in _ELEMENT
 
     @property
+    def is_set(self) -> bool:
+        """Whether neither order nor repetition of its values says anything."""
+        return self.name.endswith("_SET")
+
+    @property
     def element(self) -> ValueType:
         """The scalar type inside a list or set type; the type itself for a scalar."""
         return _ELEMENT.get(self, self)

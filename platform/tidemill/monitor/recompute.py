@@ -13,7 +13,7 @@ import polars as pl
 from tidemill.definitions.catalog import Catalog, Field, OnDemandView, Projection, View
 from tidemill.definitions.on_demand import evaluate, gather_inputs, input_types
 from tidemill.definitions.series import declared_series
-from tidemill.monitor.served import served_column
+from tidemill.monitor.served import comparable, served_column
 from tidemill.schedule.ticks import NEVER
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Recomputation:
     ) -> ViewValues:
         """Some features of a view, for each row as of its cut-off; see `OfflineStore.values_at`."""
         found = self.store.values_at(view.name, keys, at, cutoff, features=list(features), known=known)
-        return ViewValues(values={name: found[name] for name in features}, event_times=_micros(found))
+        values = {name: comparable(found[name], view.feature(name).dtype) for name in features}
+        return ViewValues(values=values, event_times=_micros(found))
 
     def on_demand(
         self, view: OnDemandView, inputs: Mapping[tuple[str, str], pl.Series], rows: Rows
@@ -86,7 +87,7 @@ class Recomputation:
         request = {field.name: served_column(rows.request, field).values.to_list() for field in view.request}
         given = gather_inputs(view, {ref: values.to_list() for ref, values in inputs.items()}, request)
         found = evaluate(view, self._root, given, input_types(self.catalog, view))
-        return {f.name: declared_series(f.name, found[f.name], f.dtype) for f in view.features}
+        return {f.name: comparable(declared_series(f.name, found[f.name], f.dtype), f.dtype) for f in view.features}
 
 
 def _micros(found: pl.DataFrame) -> np.ndarray:

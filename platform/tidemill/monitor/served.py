@@ -56,12 +56,19 @@ def served_column(found: Sequence[dict[str, Any]], field: Declared, *, name: str
     if absent.any():
         raw = [None if value is _ABSENT else value for value in raw]
     values, mistyped = _typed(raw, field.dtype)
-    return ServedColumn(values=values.alias(field.name), absent=absent, mistyped=mistyped, raw=raw)
+    return ServedColumn(
+        values=comparable(values, field.dtype).alias(field.name), absent=absent, mistyped=mistyped, raw=raw
+    )
 
 
 def served_frame(found: Sequence[dict[str, Any]], fields: Iterable[Declared]) -> pl.DataFrame:
     """Several declared fields as a typed frame."""
     return pl.DataFrame([served_column(found, field).values for field in fields])
+
+
+def comparable(values: pl.Series, dtype: ValueType) -> pl.Series:
+    """A column of sets with the values of each in order and once; every other as it is."""
+    return values.list.unique().list.sort() if dtype.is_set and isinstance(values.dtype, pl.List) else values
 
 
 def _typed(raw: list[Any], dtype: ValueType) -> tuple[pl.Series, np.ndarray]:

@@ -24,6 +24,13 @@ def with_pandas(frame):
     frame["half"] = frame["x"] / 2
     return frame
 
+def sizes(inputs):
+    found = [0 if x is None else len(x | set()) for x in inputs["x"]]
+    return {"twice": found, "half": [0.0 for _ in found]}
+
+def sizes_of_frame(frame):
+    return frame.assign(twice=[0 if x is None else len(x | set()) for x in frame["x"]], half=0.0)
+
 def lengths(frame):
     return frame.assign(twice=0, half=frame["x"].str.len())
 
@@ -109,6 +116,15 @@ def test_a_row_with_a_null_is_computed_by_pandas_as_it_is_among_others(
     together = evaluate(computed, tmp_path, {"x": values}, types)["half"]
     alone = [evaluate(computed, tmp_path, {"x": [value]}, types)["half"][0] for value in values]
     assert str(alone) == str(together) == str([float("nan") if value is None else value for value in expected])
+
+
+@pytest.mark.parametrize("given", [[{2, 1}, None, set()], [[1, 2, 1], None, []]])
+@pytest.mark.parametrize(("function", "mode"), [("sizes", "python"), ("sizes_of_frame", "pandas")])
+def test_a_set_is_a_set_to_the_function_though_history_holds_a_list(
+    view, tmp_path: Path, function: str, mode: str, given: list[Any]
+):
+    found = evaluate(view(function, mode=mode), tmp_path, {"x": given}, {"x": ValueType.INT64_SET})
+    assert found["twice"] == [2, 0, 0]
 
 
 def test_what_inputs_are_declared_as_is_known_under_both_of_their_names(view):
