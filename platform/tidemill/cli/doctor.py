@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidemill.errors import TidemillError
+from tidemill.errors import ConflictError, TidemillError
 
 if TYPE_CHECKING:
     from tidemill.cli.output import Output
@@ -64,6 +64,7 @@ def _findings(root: Path) -> Iterator[Finding]:
         ("metadata database", _metadata),
         ("definitions", _definitions),
         ("online store", _online),
+        ("online data", _loaded),
         ("champions", _champions),
     )
     for part, look in parts:
@@ -96,17 +97,28 @@ def _room(root: Path) -> Finding:
 
 def _metadata(project: Project) -> str:
     version = project.catalogs.newest_version()
-    return f"answers; {version} versions of the definitions"
+    return f"answers; definitions up to version {version}" if version else "answers; no definitions yet"
 
 
 def _definitions(project: Project) -> str:
     applied = project.applied
-    return f"version {applied.version}, digest {applied.catalog.digest[:12]}, {len(applied.catalog.views)} views"
+    return f"version {applied.version}, digest {applied.catalog.digest[:12]}, views: {len(applied.catalog.views)}"
 
 
 def _online(project: Project) -> str:
     project.online.ping()
     return "answers"
+
+
+def _loaded(project: Project) -> str:
+    from tidemill.materialize.reach import never_loaded
+
+    missing = never_loaded(project, project.clock.now())
+    if missing:
+        raise ConflictError(
+            f"never loaded: {', '.join(missing)}", hint="Run `tidemill materialize`, or wait for the schedule."
+        )
+    return "every view was loaded"
 
 
 def _champions(project: Project) -> str:

@@ -27,12 +27,18 @@ def replay(
 
     from tidemill.client import Client
     from tidemill.demo.server import api_of
+    from tidemill.materialize.reach import never_loaded
     from tidemill.replay.run import Replay
 
     out = output(json)
     opened = open_for_command(project)
     token = opened.settings.api_token
     serving = nullcontext(url) if url else api_of(opened.root, log=opened.state / "logs" / "replay-api.log")
+    for view in never_loaded(opened, start):
+        out.warn(
+            f"{view} was never loaded with what happened before, so it answers from what the replay pushes. To have it "
+            f"all, stop, run `tidemill clock set {start:%Y-%m-%dT%H:%M:%SZ}` and `tidemill materialize`, then replay."
+        )
     length = (end - start).total_seconds()
     secret = None if token is None else token.get_secret_value()
     before = start

@@ -54,6 +54,18 @@ def seen_until(project: Project, view: View, until: datetime) -> datetime:
     return min(until, reached - _JUST)  # an extraction gives what became known before its end
 
 
+def never_loaded(project: Project, at: datetime) -> tuple[str, ...]:
+    """The views that are kept online and of which no run has loaded what was known before, `at` now.
+
+    They answer with what has been pushed since, or with nothing at all.
+    """
+    return tuple(
+        view.name
+        for view in project.catalog.views
+        if view.online and project.ledger.last_cutoff(view.name, by=at) is None
+    )
+
+
 def refuse_empty(project: Project, view: View) -> None:
     """Raise SourceError where nothing has come into a view's source yet.
 

@@ -25,6 +25,7 @@ from tidemill.monitor.recompute import NEVER, Recomputation, Rows
 from tidemill.monitor.served import documents, served_column
 
 if TYPE_CHECKING:
+    from tidemill.materialize.ledger import Ledger
     from tidemill.project import Project
 
 LATE_WITHIN = timedelta(minutes=15)
@@ -137,23 +138,31 @@ def _compare_part(
             )
             done[projection.name] = (served, comparison.outcomes())
             _note_view(part, projection, *done[projection.name], tally)
-            tally.notes += _advice(catalog, view, done[projection.name][1])
+            tally.notes += _advice(project.ledger, catalog, view, part.rows, done[projection.name][1])
     for projection in projections:
         if catalog.is_on_demand(projection.view):
             _compare_on_demand(again, part, projection, projections, done, tally)
 
 
-def _advice(catalog: Catalog, view: View, found: ViewOutcomes) -> Iterator[str]:
-    """What the definitions of a view could say, but do not, of values that came out otherwise."""
+def _advice(ledger: Ledger, catalog: Catalog, view: View, rows: Rows, found: ViewOutcomes) -> Iterator[str]:
+    """What was not said or not done about a view, where that may be why values came out otherwise."""
     if view.schedule is None and view.stream is None and _count(found, Outcome.LATE_DATA):
         yield (
             f"{view.name} has neither a schedule nor a stream: it was served as of its last run by hand, and "
             "is trained on as of the request. Give it a schedule."
         )
-    if catalog.source(view.source).known_field is None and _count(found, Outcome.UNEXPLAINED):
+    if not _count(found, Outcome.UNEXPLAINED):
+        return
+    if catalog.source(view.source).known_field is None:
         yield (
             f"{view.source} has no created_timestamp_column: its rows count as known when they happened, so one that "
             f"came later looks as though serving had missed it ({view.name}). Record when rows arrive; name the column."
+        )
+    loaded, _ = ledger.cutoffs(view.name)
+    if view.is_pushed and not np.any(loaded <= rows.at.min()):
+        yield (
+            f"{view.name} had not been loaded when it was first asked: what happened before the first push was "
+            "missing. Run `tidemill materialize` before a view is served."
         )
 
 

@@ -126,6 +126,15 @@ def test_events_that_came_late_to_a_source_without_a_known_time_come_with_advice
     assert [note for note in report.notes if note.startswith("delayed has no created_timestamp_column")]
 
 
+def test_a_pushed_view_that_was_served_before_it_was_loaded_comes_with_advice(airports: Any, minutes: Minutes) -> None:
+    airports.history.add("delayed", key="JFK", at=minutes(-90), delay=4.0)
+    airports.serve(minutes(30), temp=None, gusts=None, delay=None)
+    advice = "delays had not been loaded when it was first asked"
+    assert [note for note in verify(airports.project).notes if note.startswith(advice)]
+    airports.ran("delays", tick=minutes(20), started=minutes(20), finished=minutes(21))
+    assert not [note for note in verify(airports.project).notes if note.startswith(advice)]
+
+
 def test_a_value_at_the_very_end_of_its_ttl_may_go_either_way(airports: Any, minutes: Minutes) -> None:
     airports.history.add("measured", key="JFK", at=minutes(-1), temp=1.0, gusts=1)
     almost = minutes(179) + timedelta(milliseconds=300)

@@ -27,6 +27,7 @@ from tidemill.definitions.catalog import (
     View,
 )
 from tidemill.definitions.types import ValueType
+from tidemill.materialize.reach import never_loaded
 from tidemill.project import open_project
 from tidemill.replay.run import Replay
 
@@ -100,6 +101,7 @@ def test_events_are_pushed_when_they_became_known_and_requests_asked_in_between(
     with closing(open_project(tmp_path, clock=SimulatedClock(tmp_path / "clock"))) as project:
         project.catalogs.add(CATALOG, at=START)
         api = Heard()
+        assert never_loaded(project, START) == ("last_purchase",)
         report = Replay(project, "buys", api).run(start=START, end=START + timedelta(hours=1))
     assert api.calls == [
         ("purchase_stream", [2.0]),
