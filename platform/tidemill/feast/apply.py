@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,12 +64,17 @@ def apply(project: Project, *, at: datetime) -> ApplyResult:
         before = _in_force(project)
         changed = plan_between(before, catalog)
         register(repository)
-        for view in changed.rebuild:  # before the catalog is in force: what is loaded twice does no harm
-            project.ledger.forget(view, at=at)
+        _forget(project, changed.rebuild, at)  # before the catalog is in force: what is loaded twice does no harm
         applied = project.catalogs.add(catalog, at=at)
+        _forget(project, changed.rebuild, at)  # and after: by the old one runs may have begun meanwhile, and ended
     project.reload()
     notes = notes_on(repository.contents, project.root)
     return ApplyResult(version=applied.version, digest=catalog.digest, changes=changed.changes, notes=notes)
+
+
+def _forget(project: Project, views: Iterable[str], at: datetime) -> None:
+    for view in views:
+        project.ledger.forget(view, at=at)
 
 
 def _in_force(project: Project) -> Catalog | None:

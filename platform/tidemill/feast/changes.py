@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from datetime import timedelta
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tidemill.definitions.catalog import Catalog, Service, View
+from tidemill.definitions.stored import stored_by
 
 _KINDS = (
     ("entities", "entity"),
@@ -18,15 +18,6 @@ _KINDS = (
     ("services", "feature service"),
     ("models", "model"),
 )
-# What says how a view is kept or described, but not what its stored values are.
-_KEEPING = {
-    "ttl": timedelta(0),
-    "schedule": None,
-    "freshness": None,
-    "description": "",
-    "owner": "",
-    "tags": (),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,16 +103,9 @@ def _when_removed(kind: str) -> str:
 def _when_view_changed(before: Catalog, after: Catalog, old: View, new: View) -> str:
     if not new.online:
         return "its online data is no longer kept up to date" if old.online else ""
-    if not old.online or _stored(old, before) != _stored(new, after):
+    if not old.online or stored_by(before, old) != stored_by(after, new):
         return "load its online data again with `tidemill materialize`"
     return ""
-
-
-def _stored(view: View, catalog: Catalog) -> tuple[Any, ...]:
-    """All that decides what values lie in the online store, and under which keys."""
-    bare = replace(view, **_KEEPING, features=tuple(replace(feature, description="") for feature in view.features))
-    source = replace(catalog.source(view.source), schedule=None, description="")
-    return bare, source, catalog.key_types(view)
 
 
 def _when_vector_changed(old: Service, before: Catalog, new: Service, after: Catalog) -> str:

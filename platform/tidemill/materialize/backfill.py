@@ -142,7 +142,7 @@ class _Work:
         with materializer.recorded(self._claim, self._at, self._began):
             with kept(self._project.ledger, self._claim, at=self._at):
                 finished = self._load_pieces(parallel)
-                materializer.refuse_removed(self._view)
+                materializer.refuse_outdated(self._view, self._at)
             now = materializer.finished(self._at, self._began)
             if not finished:
                 self._project.ledger.release(self._claim, at=self._at)

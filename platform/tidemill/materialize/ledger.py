@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -81,7 +82,9 @@ class Ledger:
                     return None
                 held = next((row for row in attempts if row.state == CLAIMED), None)
                 if held is not None:
-                    return self._take_over(session, held, holder=holder, at=at, lease=lease)
+                    return self._take_over(
+                        session, held, holder=holder, at=at, lease=lease, catalog_digest=catalog_digest
+                    )
                 row = RunRow(
                     project=self._project,
                     view=view,
@@ -291,19 +294,23 @@ class Ledger:
             RunRow.interval_end != row.interval_end,
         )
 
-    def _take_over(self, session: Session, row: RunRow, *, holder: str, at: datetime, lease: timedelta) -> Claim | None:
-        """Take a dead holder's claim, unless somebody was quicker: the old holder and lease must still stand."""
+    def _take_over(
+        self, session: Session, row: RunRow, *, holder: str, at: datetime, lease: timedelta, catalog_digest: str
+    ) -> Claim | None:
+        """Take a dead holder's claim, unless somebody was quicker: the old holder and lease must still stand. What was
+        done by other definitions is done again."""
         if not _is_free(row, at):
             return None
+        progress = row.progress if row.catalog_digest == catalog_digest else None
+        taken: dict[str, Any] = {"claimed_by": holder, "catalog_digest": catalog_digest, "progress": progress}
         changed = session.execute(
             _still(row.id, row.claimed_by, row.lease_until).values(
-                claimed_by=holder, lease_until=to_micros(at + lease), takeovers=RunRow.takeovers + 1
+                **taken, lease_until=to_micros(at + lease), takeovers=RunRow.takeovers + 1
             )
         )
         if _count(changed) == 0:
             return None
-        claim = as_claim(row, lease)
-        return Claim(**{**vars(claim), "by": holder})
+        return replace(as_claim(row, lease), by=holder, progress=progress)
 
     def _end(self, claim: Claim, **values: Any) -> None:
         """The claim's last change: owed where the database is away. The first ending that was owed is the true one."""

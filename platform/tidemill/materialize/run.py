@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from tidemill.clock import ended
 from tidemill.definitions.catalog import View
-from tidemill.errors import ConflictError, InputError, NotDefinedError, TidemillError
+from tidemill.definitions.stored import has_view, store_alike
+from tidemill.errors import ConflictError, InputError, TidemillError
 from tidemill.materialize.chunks import Chunk, chunks_of
 from tidemill.materialize.dry_run import would_write
 from tidemill.materialize.lease import kept
@@ -112,11 +113,25 @@ class Materializer:
 
     def _end_unfinished(self, view: View, at: datetime) -> list[RunReport]:
         """Intervals whose worker died are done first, so that every run that began also ends."""
+        left = [run for run in self._project.ledger.unfinished(view.name, at=at) if run.kind != BACKFILL]
+        outdated = [run for run in left if not self._stored_alike(view, run.catalog_digest)]
+        for run in outdated:
+            error = "Its worker ended before it did, and the view was defined anew; the next run loads all of it again."
+            if self._project.ledger.give_up(run, error=error, at=at):
+                self._project.ledger.forget(view.name, at=at)
         return [
             self.run_interval(view, start=run.start, end=run.end, at=at, kind=run.kind)
-            for run in self._project.ledger.unfinished(view.name, at=at)
-            if run.kind != BACKFILL
+            for run in left
+            if run not in outdated
         ]
+
+    def _stored_alike(self, view: View, digest: str) -> bool:
+        """Whether a run by other definitions wrote what one by ours writes."""
+        catalog = self._project.catalog
+        if digest in ("", catalog.digest):
+            return True
+        other = self._project.catalogs.by_digest(digest)
+        return other is not None and store_alike(other, catalog, view.name)
 
     def run_interval(
         self, view: View, *, start: datetime | None, end: datetime, at: datetime, kind: str = "manual"
@@ -140,7 +155,7 @@ class Materializer:
                 loaded = ledger.last_cutoff(view.name, by=at)
                 cutoff = max(seen_until(self._project, view, end), loaded or _EVER)
                 report = self._write_chunks(view, claim, at, began, loaded=loaded, cutoff=cutoff)
-                self.refuse_removed(view)
+                self.refuse_outdated(view, at)
             ledger.succeed(
                 claim,
                 cutoff=cutoff,
@@ -241,6 +256,8 @@ class Materializer:
         with self.recorded(claims[0], at, began, *claims[1:]):
             with kept(ledger, *claims, at=at):
                 result = rebuild_stream(self._project.online, stream, offline=self._project.offline, at=until)
+                for claim in claims:
+                    self.refuse_outdated(self._project.catalog.view(claim.view), at)
             for claim in claims:
                 ledger.succeed(
                     claim,
@@ -265,18 +282,21 @@ class Materializer:
             ]
         return [self.failure(claim, began) for claim in claims]
 
-    def refuse_removed(self, view: View) -> None:
-        """A view that was removed while it ran must not leave data behind that nobody will ever delete."""
+    def refuse_outdated(self, view: View, at: datetime) -> None:
+        """End a run in the ledger as what it is where its view was removed or defined anew while it ran.
+
+        Raises ConflictError. What a removed view would leave nobody would ever delete; what was written by old
+        definitions is loaded again by the new ones.
+        """
         newest = self._project.catalogs.newest()
         if newest is None or newest.catalog.digest == self._project.catalog.digest:
             return
-        try:
-            newest.catalog.view(view.name)
-        except NotDefinedError:
+        if not has_view(newest.catalog, view.name):
             self._project.online.delete_view(view.name)
-            raise ConflictError(
-                f"View {view.name!r} was removed while it ran; what had been written is gone."
-            ) from None
+            raise ConflictError(f"View {view.name!r} was removed while it ran; what had been written is gone.")
+        if not store_alike(newest.catalog, self._project.catalog, view.name):
+            self._project.ledger.forget(view.name, at=at)
+            raise ConflictError(f"View {view.name!r} was defined anew while it ran; its next run loads all of it.")
 
     @contextmanager
     def recorded(self, claim: Claim, at: datetime, began: float, *more: Claim) -> Iterator[None]:
