@@ -12,6 +12,9 @@ from tidemill_serving.problems import OverloadedError
 HEAD_TIMEOUT = 10.0
 """Seconds a connection may stay open without sending a complete request head."""
 
+TAKE_TIMEOUT = 10.0
+"""Seconds in which a client must take some of an answer that waits for it."""
+
 HEAD_BYTES = 65_536
 """How long a request's head may be."""
 

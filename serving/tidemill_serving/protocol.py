@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with patience that ends: what sends no complete request head is closed.
+"""uvicorn's HTTP protocol with patience that ends: what sends no complete request head, or takes no answer, is closed.
 
 Otherwise ten thousand connections that send nothing would hold ten thousand file descriptors for ever, and one that
 sends a head without end would hold all memory.
@@ -13,8 +13,9 @@ from functools import cache, partial
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from tidemill_serving.exchange import WHOLE
-from tidemill_serving.limits import HEAD_BYTES, HEAD_TIMEOUT
+from tidemill_serving.limits import HEAD_BYTES, HEAD_TIMEOUT, TAKE_TIMEOUT
 from tidemill_serving.problems import problem
+from tidemill_serving.unread import UnreadAnswer
 
 DRAINING = "draining"
 """Set in the state that all connections of a server share when it is about to end."""
@@ -56,10 +57,12 @@ class PatientHttpProtocol(HttpToolsProtocol):
     """
 
     head_timeout = HEAD_TIMEOUT
+    take_timeout = TAKE_TIMEOUT
     _idle: dict[PatientHttpProtocol, None] = {}  # noqa: RUF012 - of the whole process, as are its file descriptors
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._unread = UnreadAnswer(transport, self.loop, seconds=self.take_timeout)
         self._head_bytes = 0
         self._head_alarm: asyncio.TimerHandle | None = self.loop.call_later(self.head_timeout, self._give_up)
         if len(self.connections) > most_connections():
@@ -94,7 +97,16 @@ class PatientHttpProtocol(HttpToolsProtocol):
         if self.cycle.response_complete and not self.transport.is_closing():
             self._idle[self] = None
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread.begin()
+
+    def resume_writing(self) -> None:
+        self._unread.end()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._unread.end()
         self._forget_head_alarm()
         self._idle.pop(self, None)
         super().connection_lost(exc)
@@ -110,11 +122,16 @@ class PatientHttpProtocol(HttpToolsProtocol):
         if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
 
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "Not HTTP", f"{msg} Nothing that follows on this connection can be understood.")
+
     def _refuse_head(self) -> None:
-        detail = f"The head of the request is longer than {HEAD_BYTES:,} bytes."
-        found = problem(431, {"type": "about:blank", "title": "Head too large", "status": 431, "detail": detail})
+        self._refuse(431, "Head too large", f"The head of the request is longer than {HEAD_BYTES:,} bytes.")
+
+    def _refuse(self, status: int, title: str, detail: str) -> None:
+        found = problem(status, {"type": "about:blank", "title": title, "status": status, "detail": detail})
         head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        self.transport.write(STATUS_LINE[431] + head % len(found.body) + found.body)
+        self.transport.write(STATUS_LINE[status] + head % len(found.body) + found.body)
         self._give_up()
 
     def _forget_head_alarm(self) -> None:
