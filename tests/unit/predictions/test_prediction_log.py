@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +25,14 @@ from tidemill.predictions import PredictionBatch, PredictionLog, PredictionRecor
 from tidemill.predictions.segment import Segment
 
 NOON = datetime(2013, 10, 1, 12, tzinfo=UTC)
+OpenLog = Callable[..., PredictionLog]
+
+
+@pytest.fixture
+def open_log() -> Iterator[OpenLog]:
+    """Opens logs, as `PredictionLog` does, that are closed at the end of the test."""
+    with ExitStack() as opened:
+        yield lambda *where, **how: opened.enter_context(closing(PredictionLog(*where, **how)))
 
 
 def record(
@@ -64,8 +74,8 @@ def batch(
     )
 
 
-def test_what_was_appended_is_scanned_back_with_its_columns_and_types(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path)
+def test_what_was_appended_is_scanned_back_with_its_columns_and_types(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     log.append([record(0), record(1)])
     frame = log.scan()
     assert frame.columns == [
@@ -79,16 +89,16 @@ def test_what_was_appended_is_scanned_back_with_its_columns_and_types(tmp_path: 
     assert frame["prediction"].to_list() == [0.0, 0.1]
 
 
-def test_a_batch_is_scanned_back_as_the_records_of_its_rows(tmp_path: Path) -> None:
-    by_row, by_column = PredictionLog(tmp_path / "rows"), PredictionLog(tmp_path / "columns")
+def test_a_batch_is_scanned_back_as_the_records_of_its_rows(tmp_path: Path, open_log: OpenLog) -> None:
+    by_row, by_column = open_log(tmp_path / "rows"), open_log(tmp_path / "columns")
     by_row.append([record(number) for number in range(5)])
     by_column.append_batch(batch(0, 1, 2))
     by_column.append_batch(batch(3, 4, statuses={"temp": ["PRESENT", "PRESENT"]}))
     assert by_column.scan().equals(by_row.scan())
 
 
-def test_batches_and_records_lie_in_one_file_and_are_scanned_together(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path)
+def test_batches_and_records_lie_in_one_file_and_are_scanned_together(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     log.append([record(0)])
     log.append_batch(batch(1, 2, at=NOON + timedelta(minutes=1)))
     log.append_batch(batch(7, model="other"))
@@ -99,36 +109,36 @@ def test_batches_and_records_lie_in_one_file_and_are_scanned_together(tmp_path: 
     assert log.scan("other")["features"].to_list() == ['{"temp":1.5}']
 
 
-def test_a_status_that_is_not_present_belongs_to_its_row(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path)
+def test_a_status_that_is_not_present_belongs_to_its_row(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     log.append_batch(batch(0, 1, statuses={"temp": ["PRESENT", "NOT_FOUND"]}))
     assert log.scan()["statuses"].to_list() == ['{"temp":"PRESENT"}', '{"temp":"NOT_FOUND"}']
 
 
-def test_a_batch_sent_again_under_its_names_counts_once_with_its_last_answer(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path)
+def test_a_batch_sent_again_under_its_names_counts_once_with_its_last_answer(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     log.append_batch(batch(0, 1))
     log.append_batch(replace(batch(0, 1), predictions=[0.7, 0.8]))
     assert log.scan()["prediction"].to_list() == [0.7, 0.8]
 
 
-def test_values_of_every_kind_come_back_from_a_batch_as_they_were_written(tmp_path: Path) -> None:
+def test_values_of_every_kind_come_back_from_a_batch_as_they_were_written(tmp_path: Path, open_log: OpenLog) -> None:
     features = {"n": [None, 9223372036854775807], "x": [0.1, "NaN"], "s": ['a"\\é\n', ""], "l": [[1, 2], []]}
-    log = PredictionLog(tmp_path)
+    log = open_log(tmp_path)
     log.append_batch(replace(batch(0, 1), features=features, statuses={name: ["PRESENT"] * 2 for name in features}))
     rows = [json.loads(text) for text in log.scan()["features"].to_list()]
     assert rows == [{name: column[place] for name, column in features.items()} for place in range(2)]
 
 
 @pytest.mark.parametrize("text", ['{"a":"b\\\\c\\"d\\u00e9\\n"}', '{"big":9223372036854775807}', '{"x":0.1,"n":null}'])
-def test_nested_json_comes_back_byte_for_byte(tmp_path: Path, text: str) -> None:
-    log = PredictionLog(tmp_path)
+def test_nested_json_comes_back_byte_for_byte(tmp_path: Path, text: str, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     log.append([record(0, features=text)])
     assert log.scan()["features"].to_list() == [text]
 
 
-def test_a_scan_is_limited_to_a_model_and_an_interval_that_excludes_its_end(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path)
+def test_a_scan_is_limited_to_a_model_and_an_interval_that_excludes_its_end(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     for hour in range(5):
         log.append([record(hour, at=NOON + timedelta(hours=hour))])
     log.append([record(99, model="other")])
@@ -137,21 +147,21 @@ def test_a_scan_is_limited_to_a_model_and_an_interval_that_excludes_its_end(tmp_
     assert log.scan("nobody").is_empty()
 
 
-def test_an_empty_log_scans_to_an_empty_frame_with_the_same_columns(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path / "never_written")
-    assert log.scan().schema == PredictionLog(tmp_path).scan().schema
+def test_an_empty_log_scans_to_an_empty_frame_with_the_same_columns(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path / "never_written")
+    assert log.scan().schema == open_log(tmp_path).scan().schema
     assert log.scan().is_empty()
 
 
-def test_there_is_one_file_for_each_hour(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path)
+def test_there_is_one_file_for_each_hour(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     for minutes in (0, 10, 59, 60, 61):
         log.append([record(minutes, at=NOON + timedelta(minutes=minutes))])
     assert sorted(file.name[:11] for file in tmp_path.iterdir()) == ["20131001T12", "20131001T13"]
 
 
-def test_a_segment_that_has_grown_is_followed_by_another(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path, segment_bytes=500)
+def test_a_segment_that_has_grown_is_followed_by_another(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path, segment_bytes=500)
     for number in range(6):
         log.append([record(number)])
     assert len(list(tmp_path.iterdir())) > 1
@@ -160,9 +170,9 @@ def test_a_segment_that_has_grown_is_followed_by_another(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("torn", [b'{"prediction_id":"half', batch(2, 3).line()[:-10]])
 def test_a_torn_last_line_is_skipped_and_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: bytes
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: bytes, open_log: OpenLog
 ) -> None:
-    log = PredictionLog(tmp_path)
+    log = open_log(tmp_path)
     log.append([record(0), record(1)])
     log.close()
     [segment] = tmp_path.iterdir()
@@ -173,8 +183,8 @@ def test_a_torn_last_line_is_skipped_and_reported(
     assert "torn" in caplog.text
 
 
-def test_threads_append_side_by_side_without_mixing_lines(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path, sync=True)
+def test_threads_append_side_by_side_without_mixing_lines(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path, sync=True)
 
     def work(first: int) -> None:
         for number in range(first, first + 50):
@@ -188,8 +198,8 @@ def test_threads_append_side_by_side_without_mixing_lines(tmp_path: Path) -> Non
     assert log.scan()["prediction_id"].n_unique() == 400
 
 
-def test_names_of_records_are_unique_over_logs_and_calls(tmp_path: Path) -> None:
-    first, second = PredictionLog(tmp_path), PredictionLog(tmp_path)
+def test_names_of_records_are_unique_over_logs_and_calls(tmp_path: Path, open_log: OpenLog) -> None:
+    first, second = open_log(tmp_path), open_log(tmp_path)
     names = first.new_ids(100) + first.new_ids(100) + second.new_ids(100)
     assert len(set(names)) == 300
 
@@ -208,7 +218,7 @@ while True:
 """
 
 
-def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
+def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path, open_log: OpenLog) -> None:
     writer = subprocess.Popen([sys.executable, "-c", _ENDLESS_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     acknowledged = [int(writer.stdout.readline()) for _ in range(200)]
@@ -216,14 +226,14 @@ def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
     acknowledged += [int(line) for line in writer.stdout.read().split("\n")[:-1]]
     writer.wait()
     writer.stdout.close()
-    kept = set(PredictionLog(tmp_path).scan()["prediction_id"].cast(pl.Int64).to_list())
+    kept = set(open_log(tmp_path).scan()["prediction_id"].cast(pl.Int64).to_list())
     assert set(acknowledged) <= kept
 
 
 def test_a_full_disk_is_a_clear_error_and_writing_goes_on_in_another_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_log: OpenLog
 ) -> None:
-    log = PredictionLog(tmp_path)
+    log = open_log(tmp_path)
     log.append([record(0)])
 
     def half_then_full(self: Segment, lines: bytes) -> None:
@@ -238,8 +248,8 @@ def test_a_full_disk_is_a_clear_error_and_writing_goes_on_in_another_file(
     assert log.scan()["prediction_id"].to_list() == ["p-0", "p-2"]
 
 
-def test_compaction_keeps_every_record_and_may_be_repeated(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path)
+def test_compaction_keeps_every_record_and_may_be_repeated(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     for hour in range(4):
         log.append([record(hour, at=NOON + timedelta(hours=hour))])
     log.append_batch(batch(8, 9))
@@ -250,13 +260,15 @@ def test_compaction_keeps_every_record_and_may_be_repeated(tmp_path: Path) -> No
     assert log.scan().equals(before)
 
 
-def test_whoever_listed_the_files_before_they_were_compacted_reads_the_same(tmp_path: Path, monkeypatch) -> None:
-    log = PredictionLog(tmp_path)
+def test_whoever_listed_the_files_before_they_were_compacted_reads_the_same(
+    tmp_path: Path, monkeypatch, open_log: OpenLog
+) -> None:
+    log = open_log(tmp_path)
     log.append([record(0)])
     log.close()
     listed = list(log._files(None, None))
     before = log.scan()
-    others = PredictionLog(tmp_path)
+    others = open_log(tmp_path)
     others.compact(before=NOON + timedelta(days=1))
     monkeypatch.setattr(log, "_files", lambda _start, _end: listed)
     assert log.scan().equals(before)
@@ -266,8 +278,8 @@ def test_whoever_listed_the_files_before_they_were_compacted_reads_the_same(tmp_
     assert [file.suffix for file in tmp_path.iterdir()] == [".parquet"]
 
 
-def test_a_disk_that_refuses_a_compaction_keeps_the_lines(tmp_path: Path, monkeypatch) -> None:
-    log = PredictionLog(tmp_path)
+def test_a_disk_that_refuses_a_compaction_keeps_the_lines(tmp_path: Path, monkeypatch, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     log.append([record(0)])
     log.close()
 
@@ -282,8 +294,8 @@ def test_a_disk_that_refuses_a_compaction_keeps_the_lines(tmp_path: Path, monkey
     assert log.scan().height == 1
 
 
-def test_a_compaction_killed_before_removing_the_lines_counts_nothing_twice(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path)
+def test_a_compaction_killed_before_removing_the_lines_counts_nothing_twice(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     log.append([record(0)])
     log.close()
     [segment] = tmp_path.iterdir()
@@ -293,8 +305,8 @@ def test_a_compaction_killed_before_removing_the_lines_counts_nothing_twice(tmp_
     assert log.scan().height == 1
 
 
-def test_the_next_compaction_removes_what_one_that_was_killed_left_behind(tmp_path: Path) -> None:
-    log = PredictionLog(tmp_path)
+def test_the_next_compaction_removes_what_one_that_was_killed_left_behind(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
     log.append([record(0)])
     log.close()
     [segment] = tmp_path.iterdir()
@@ -308,9 +320,9 @@ def test_the_next_compaction_removes_what_one_that_was_killed_left_behind(tmp_pa
 
 
 def test_a_segment_that_is_compacted_while_the_folder_is_listed_is_read_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_log: OpenLog
 ) -> None:
-    log = PredictionLog(tmp_path)
+    log = open_log(tmp_path)
     log.append([record(0)])
     log.close()
     plain = Path.iterdir
@@ -318,7 +330,7 @@ def test_a_segment_that_is_compacted_while_the_folder_is_listed_is_read_all_the_
     def compacted_meanwhile(folder: Path) -> list[Path]:
         """Past where the new name stands before it is there, and at the old one when it is gone."""
         monkeypatch.setattr(Path, "iterdir", plain)
-        PredictionLog(tmp_path).compact(before=NOON + timedelta(days=1))
+        open_log(tmp_path).compact(before=NOON + timedelta(days=1))
         return []
 
     monkeypatch.setattr(Path, "iterdir", compacted_meanwhile)
@@ -326,9 +338,9 @@ def test_a_segment_that_is_compacted_while_the_folder_is_listed_is_read_all_the_
 
 
 def test_a_damaged_line_is_skipped_and_reported_and_keeps_no_other_segment_from_compaction(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, open_log: OpenLog
 ) -> None:
-    log = PredictionLog(tmp_path)
+    log = open_log(tmp_path)
     for hour in range(2):
         log.append([record(hour, at=NOON + timedelta(hours=hour))])
     log.append_batch(batch(8, 9, at=NOON + timedelta(hours=1)))
@@ -343,9 +355,9 @@ def test_a_damaged_line_is_skipped_and_reported_and_keeps_no_other_segment_from_
 
 
 def test_what_was_written_beside_a_record_that_the_disk_refused_is_not_taken_for_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_log: OpenLog
 ) -> None:
-    log = PredictionLog(tmp_path, sync=True)
+    log = open_log(tmp_path, sync=True)
 
     def refuse(_descriptor: int) -> None:
         monkeypatch.undo()
