@@ -125,7 +125,7 @@ def render_head() -> Markup:
 
 
 def render_nothing(facts: ModelsFacts) -> Markup:
-    why = facts.trouble or "The definitions declare none."
+    why = facts.trouble or "The definitions declare none. Declare a Model beside the features that it reads, then:"
     return empty("No models yet", why, "tidemill apply")
 
 

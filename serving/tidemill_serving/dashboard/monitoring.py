@@ -139,7 +139,15 @@ def _answered(project: Project, model: str, now: datetime) -> tuple[Answered, ..
 def render(facts: MonitoringFacts) -> Markup:
     lead = "Whether what is served is what was trained on, and whether the world still is."
     if facts.model is None:
-        return page("Monitoring", lead, empty("No models yet", facts.trouble or "None is declared.", "tidemill apply"))
+        return page(
+            "Monitoring",
+            lead,
+            empty(
+                "No models yet",
+                facts.trouble or "The definitions declare none. Declare a Model, then:",
+                "tidemill apply",
+            ),
+        )
     said = trouble(facts.trouble) if facts.trouble else EMPTY
     return page(
         "Monitoring",

@@ -15,6 +15,7 @@ from tidemill.models.deployments import Deployment
 from tidemill.project import Project
 from tidemill_serving.dashboard import charts
 from tidemill_serving.dashboard.markup import (
+    EMPTY,
     NOTHING,
     Tone,
     ago,
@@ -226,8 +227,12 @@ def _parity_tile(facts: OverviewFacts) -> Markup:
     body = facts.parity.body
     unexplained = body.get("differences", {}).get("unexplained", 0)
     compared, equal = body.get("compared", 0), body.get("equal", 0)
-    share = f"{equal / compared:.2%}" if compared else NOTHING
-    if compared and equal < compared and share == "100.00%":
+    if not compared:
+        return tile(
+            "Parity", NOTHING, f"nothing that was served could be compared, {ago(facts.parity.made_at, facts.now)}"
+        )
+    share = f"{equal / compared:.2%}"
+    if equal < compared and share == "100.00%":
         share = "> 99.99%"
     detail = Markup("of {} recomputed from history are equal, {}; {}").format(
         count(compared, "served value"),
@@ -259,8 +264,13 @@ def _loop(facts: OverviewFacts) -> Markup:
 
 
 def _attention(facts: OverviewFacts) -> Markup:
+    broken = join(finding("critical", part.name, part.text, "") for part in facts.parts if part.tone is Tone.BAD)
     serious = [item for item in facts.findings if item.get("severity") != "info"]
-    if not facts.findings:
+    if broken and not serious:
+        body = EMPTY
+    elif not facts.champions:
+        body = empty("No model yet", "Monitoring looks at models; the definitions declare none.")
+    elif not facts.findings:
         body = empty("Nothing found", "Monitoring has said nothing about any model so far.", "tidemill monitor")
     elif not serious:
         body = empty("All well", "The last look at every model found nothing to act on.")
@@ -268,7 +278,7 @@ def _attention(facts: OverviewFacts) -> Markup:
         shown = (finding(item["severity"], item["subject"], item["what"], item["advice"]) for item in serious)
         body = _outdated(facts) + join(list(shown)[:_FINDINGS])
     more = link("/monitoring", f"all {len(serious)}, on Monitoring") if len(serious) > _FINDINGS else ""
-    return card("Needs attention", body, note=more)
+    return card("Needs attention", broken + body, note=more)
 
 
 def _outdated(facts: OverviewFacts) -> Markup:

@@ -15,8 +15,9 @@ from tidemill.metadata.reports import StoredReport
 from tidemill.models.deployments import CHAMPION, Deployment
 from tidemill_serving.dashboard import features, frame, monitoring, overview, runs
 from tidemill_serving.dashboard.features import FeaturesFacts, ViewFacts
+from tidemill_serving.dashboard.markup import Tone
 from tidemill_serving.dashboard.monitoring import MonitoringFacts
-from tidemill_serving.dashboard.overview import Champion, OverviewFacts
+from tidemill_serving.dashboard.overview import Champion, OverviewFacts, PartHealth
 from tidemill_serving.dashboard.runs import RunsFacts
 
 NOW = datetime(2024, 2, 1, tzinfo=UTC)
@@ -93,6 +94,22 @@ def test_the_overview_shows_a_few_findings_and_the_way_to_all_of_them_and_to_wha
     assert "<b>f8</b>" not in shown
     assert "<a href='/dashboard/monitoring'>all 9, on Monitoring</a>" in shown
     assert "<a href='/dashboard/runs'>why they failed</a>" in shown
+
+
+def test_a_part_in_trouble_needs_attention_whatever_monitoring_says():
+    gone = PartHealth(name="Online store", tone=Tone.BAD, text="Redis does not answer.")
+    for findings in ((), (MOVED,)):
+        shown = overview.render(replace(overview_of(1, findings), parts=(gone,)))
+        attention = shown[shown.index("Needs attention") : shown.index("<h2>Parts</h2>")]
+        assert "<b>Online store</b> Redis does not answer." in attention
+        assert "Nothing found" not in attention
+
+
+def test_a_check_that_found_nothing_to_compare_is_no_good_news():
+    facts = replace(overview_of(1, ()), parity=report("parity", {"compared": 0, "equal": 0}))
+    shown = overview.render(facts)
+    assert "nothing that was served could be compared" in shown
+    assert "<div class='tile plain'><span class='label'>Parity</span>" in shown
 
 
 def test_parity_shows_what_differs_and_folds_what_does_not():
