@@ -45,12 +45,12 @@ _PART: Json = object_of({"ok": {"type": "boolean"}, "trouble": nullable(_TEXT)})
 
 def fixed_schemas() -> dict[str, Json]:
     """Schemas under their names."""
-    by_feature: Json = {"type": "object", "additionalProperties": array_of({})}
+    words: dict[str, Json] = {"Problem": PROBLEM, "FeatureStatus": STATUS, "Float": FLOAT, "RowField": _ROW_FIELD}
+    return words | _catalog_schemas() | _read_schemas() | _feast_schemas() | _health_schemas()
+
+
+def _catalog_schemas() -> dict[str, Json]:
     return {
-        "Problem": PROBLEM,
-        "FeatureStatus": STATUS,
-        "Float": FLOAT,
-        "RowField": _ROW_FIELD,
         "Model": object_of(_MODEL),
         "ModelDetails": object_of(_MODEL | _EVALUATION, required=[*_MODEL]),
         "FeatureServiceInfo": object_of(
@@ -61,6 +61,12 @@ def fixed_schemas() -> dict[str, Json]:
                 "features": {"type": "object", "additionalProperties": _TEXT, "description": "Types by feature."},
             }
         ),
+    }
+
+
+def _read_schemas() -> dict[str, Json]:
+    by_feature: Json = {"type": "object", "additionalProperties": array_of({})}
+    return {
         "ReadRequest": object_of(
             {
                 "features": {"type": "array", "minItems": 1, "items": _REFERENCE},
@@ -82,6 +88,11 @@ def fixed_schemas() -> dict[str, Json]:
             },
             required=["service", "catalog_version", "at", "features", "statuses", "stale"],
         ),
+    }
+
+
+def _feast_schemas() -> dict[str, Json]:
+    return {
         "GetOnlineFeaturesRequest": object_of(
             {
                 "features": {"type": "array", "minItems": 1, "items": _REFERENCE},
@@ -121,6 +132,11 @@ def fixed_schemas() -> dict[str, Json]:
             {"feature_view_name": _TEXT, "df": _COLUMNS, "allow_registry_cache": _FLAG},
             required=["feature_view_name", "df"],
         ),
+    }
+
+
+def _health_schemas() -> dict[str, Json]:
+    return {
         "ServerStatus": object_of(
             {
                 "project": _TEXT,
