@@ -202,7 +202,7 @@ def pipeline(records: Records) -> Evidence:
     if not all(steps.values()):
         return NONE
     again = records.delivery is not None
-    text = "extracted to verified in one project" + (", and changes are tested by a pipeline" if again else "")
+    text = "materialized to verified in one project" + (", and changes are tested by a pipeline" if again else "")
     return Evidence(points=_half_without(again), text=text)
 
 
