@@ -19,7 +19,7 @@ from tidemill_serving.problems import DeadlineError, OverloadedError
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-_LARGEST_BATCH = 256  # rows
+_LARGEST_BATCH = 400  # rows: of four requests of a hundred, of which each costs a sixth less than of two
 _LANES = 2
 _LANES_ALONE = 8
 _ADVICE = "Try again in a second, or add a replica."

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import mmh3
@@ -209,19 +209,20 @@ def packer_between(dtype: ValueType, before: bytes, after: bytes) -> Callable[[i
     return lambda value: pack(before, value, after)
 
 
-def _packer(dtype: ValueType) -> Callable[..., bytes]:
-    """Type, length and value of a number."""
-    return struct.Struct(f"<II{_FIXED[dtype].format[1:]}").pack
+def _packer(dtype: ValueType) -> Callable[[int], bytes]:
+    """A function of a whole number: its type, length and value. It raises struct.error where that does not fit."""
+    fixed = _FIXED[dtype]
+    return partial(struct.Struct(f"<8s{fixed.format[1:]}").pack, _TWO_U32.pack(dtype, fixed.size))
 
 
 def _encode_fixed(dtype: ValueType) -> _Encoder:
-    pack, size = _packer(dtype), _FIXED[dtype].size
+    pack = _packer(dtype)
 
     def encode(name: str, column: Sequence[Any]) -> list[bytes | None]:
         try:
             if set(map(type, column)) == _INT:
-                return [pack(dtype, size, value) for value in column]
-            return [None if value is None else pack(dtype, size, _whole_number(name, dtype, value)) for value in column]
+                return [*map(pack, column)]
+            return [None if value is None else pack(_whole_number(name, dtype, value)) for value in column]
         except struct.error:
             raise InputError(f"The key {name!r} holds a number that does not fit {dtype.name}.") from None
 
@@ -250,13 +251,13 @@ def _usual_encoder(dtype: ValueType) -> Callable[[Any], bytes | None]:
         return _usual_text
     if dtype is ValueType.BYTES:
         return lambda _: None
-    pack, size = _packer(dtype), _FIXED[dtype].size
+    pack = _packer(dtype)
 
     def encode(value: Any) -> bytes | None:
         if type(value) is not int:
             return None
         try:
-            return pack(dtype, size, value)
+            return pack(value)
         except struct.error:
             return None
 
