@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -221,9 +222,8 @@ def features_get(
         (name, result.values[name][0], result.statuses[name][0].name, _seconds_old(opened, result.event_times[name][0]))
         for name in result.names
     ]
-    out.table(
-        f"{service} at {opened.clock.now():%Y-%m-%d %H:%M:%S} UTC", ("feature", "value", "status", "age in s"), rows
-    )
+    shown = [(name, _as_it_is(value), status, _age(seconds)) for name, value, status, seconds in rows]
+    out.table(f"{service} at {opened.clock.now():%Y-%m-%d %H:%M:%S} UTC", ("feature", "value", "status", "age"), shown)
     out.result({name: {"value": value, "status": status, "age_seconds": age} for name, value, status, age in rows})
 
 
@@ -319,6 +319,22 @@ def _seconds_old(project: Project, event_time: int | None) -> float | None:
     from tidemill.clock import to_micros
 
     return None if event_time is None else round((to_micros(project.clock.now()) - event_time) / 1e6, 1)
+
+
+def _as_it_is(value: Any) -> str | None:
+    """A value without signs that are not its own: a year has no thousands."""
+    if value is None or isinstance(value, str):
+        return value
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _age(seconds: float | None) -> str | None:
+    """Its largest two units: 281d, 1h30m, 2m5s."""
+    from tidemill.definitions.duration import format_duration
+
+    if seconds is None:
+        return None
+    return "".join(re.findall(r"\d+[a-z]", format_duration(timedelta(seconds=max(seconds, 0))))[:2])
 
 
 def _read_frame(file: Path) -> Any:

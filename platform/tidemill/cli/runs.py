@@ -20,10 +20,7 @@ schedule_app = typer.Typer(help="Scheduled work: what is due, pause, resume, try
 
 _LARGEST = 2**31 - 1  # of the numbers that both databases take
 _STATES = ("claimed", "succeeded", "failed")
-_COLUMNS = (
-    *("id", "task", "kind", "from", "up to", "cut-off", "try", "state"),
-    *("read", "written", "skipped", "seconds"),
-)
+_COLUMNS = ("id", "task", "kind", "interval, UTC", "state", "rows written", "took")  # the rest: --explain
 
 TaskArgument = Annotated[str, typer.Argument(help="A task as `schedule show` names it, backfill:VIEW, or * for all.")]
 
@@ -54,6 +51,7 @@ def runs(
     found = opened.ledger.runs(task, limit=limit, state=state)
     if found:
         out.table("Runs, newest first", _COLUMNS, [_cells(run) for run in found])
+        out.say("All about one of them: tidemill runs --explain ID")
     else:
         if task is not None:
             _known(opened, task)
@@ -72,9 +70,13 @@ def _explain(out: Output, project: Project, run_id: int) -> None:
 
 def _cells(run: Run) -> tuple[Any, ...]:
     """A run's line in the table of runs, below `_COLUMNS`."""
-    when = run.start, run.end, run.cutoff
-    rows = run.rows_read, run.rows_written, run.rows_skipped
-    return run.id, run.view, run.kind, *when, run.attempt, run.state, *rows, run.seconds
+    begin = "the beginning" if run.start is None else f"{run.start:%Y-%m-%d %H:%M}"
+    same_day = run.start is not None and run.start.date() == run.end.date()
+    interval = f"{begin} to {run.end:{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}}"
+    state = f"{run.state}, try {run.attempt}" if run.attempt > 1 else run.state
+    rows = f"{run.rows_written:,}" + (f", {run.rows_skipped:,} skipped" if run.rows_skipped else "")
+    took = None if run.seconds is None else f"{run.seconds:.1f} s"
+    return run.id, run.view, run.kind, interval, state, rows, took
 
 
 def _facts(run: Run, now: datetime) -> list[tuple[str, Any]]:

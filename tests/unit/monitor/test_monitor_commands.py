@@ -81,6 +81,8 @@ def test_runs_lists_the_ledger_with_its_errors(airports: Any, minutes: Minutes, 
     airports.project.ledger.fail(claim, error="the disk is full", at=minutes(61))
     result = run("runs", "weather")
     assert "the disk is full" in result.output
+    assert "2013-10-01 00:00 to 01:00" in result.output
+    assert "60.0 s" in result.output
     assert [item["state"] for item in json.loads(run("runs", "--json").stdout)] == ["failed", "succeeded"]
     assert len(json.loads(run("runs", "--state", "failed", "--json").stdout)) == 1
 
