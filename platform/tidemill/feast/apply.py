@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from feast.feature_store import FeatureStore
 from feast.repo_operations import apply_total_with_repo_instance
 
+from tidemill.definitions.stored import has_view
 from tidemill.errors import TidemillError, UnavailableError
 from tidemill.feast.changes import Change, Plan, plan_between
 from tidemill.feast.compile import catalog_of, compile_repository
@@ -64,17 +65,21 @@ def apply(project: Project, *, at: datetime) -> ApplyResult:
         before = _in_force(project)
         changed = plan_between(before, catalog)
         register(repository)
-        _forget(project, changed.rebuild, at)  # before the catalog is in force: what is loaded twice does no harm
+        _forget(
+            project, changed.rebuild, before, at
+        )  # before the catalog is in force: what is loaded twice does no harm
         applied = project.catalogs.add(catalog, at=at)
-        _forget(project, changed.rebuild, at)  # and after: by the old one runs may have begun meanwhile, and ended
+        _forget(
+            project, changed.rebuild, before, at
+        )  # and after: by the old one runs may have begun meanwhile, and ended
     project.reload()
     notes = notes_on(repository.contents, project.root)
     return ApplyResult(version=applied.version, digest=catalog.digest, changes=changed.changes, notes=notes)
 
 
-def _forget(project: Project, views: Iterable[str], at: datetime) -> None:
+def _forget(project: Project, views: Iterable[str], before: Catalog | None, at: datetime) -> None:
     for view in views:
-        project.ledger.forget(view, at=at)
+        project.ledger.forget(view, at=at, redefined=before is not None and has_view(before, view))
 
 
 def _in_force(project: Project) -> Catalog | None:

@@ -226,6 +226,8 @@ class _Work:
 
     def _cutoff(self) -> datetime | None:
         """What could be seen of the interval, if now all of it is in the store: nothing before its start is missing."""
+        if self._project.ledger.is_redefined(self._view.name):
+            return None  # values of the earlier definition are in the store until a run has loaded all
         before = self._project.ledger.last_cutoff(self._view.name, by=self._at)
         start, seen = self._claim.start, seen_until(self._project, self._view, self._claim.end)
         if start is None or (before is not None and start <= before):

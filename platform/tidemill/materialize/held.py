@@ -58,11 +58,16 @@ def held(
 
 def forgotten_up_to(session: Session, project: str, view: str) -> int:
     """The id of the last run whose work the online store no longer holds; 0 where it holds all."""
+    return forgotten(session, project, view).get("up_to", 0)
+
+
+def forgotten(session: Session, project: str, view: str) -> dict[str, Any]:
+    """What was said when a view was last forgotten; nothing where it never was."""
     query = select(ReportRow.body).where(
         ReportRow.project == project, ReportRow.kind == FORGOTTEN, ReportRow.subject == view
     )
     newest = session.scalar(query.order_by(ReportRow.id.desc()).limit(1))
-    return 0 if newest is None else int(json.loads(newest)["up_to"])
+    return {} if newest is None else json.loads(newest)
 
 
 def _done(project: str, view: str) -> Conditions:

@@ -19,7 +19,16 @@ from sqlalchemy.orm import Session
 
 from tidemill.clock import to_micros
 from tidemill.errors import ConflictError, InputError, UnavailableError
-from tidemill.materialize.held import FORGOTTEN, LEASE, SKEW, forgotten_up_to, held, newest_cutoff, newest_end
+from tidemill.materialize.held import (
+    FORGOTTEN,
+    LEASE,
+    SKEW,
+    forgotten,
+    forgotten_up_to,
+    held,
+    newest_cutoff,
+    newest_end,
+)
 from tidemill.materialize.holders import is_dead, this_worker
 from tidemill.materialize.records import Claim, Run, as_claim, as_run, instant_of, micros_of
 from tidemill.metadata.database import Database
@@ -114,8 +123,8 @@ class Ledger:
         """Keep the claim for another lease. Raises ConflictError if it was taken over meanwhile."""
         self._change(claim, lease_until=to_micros(at + claim.lease))
 
-    def save_progress(self, claim: Claim, progress: str, *, at: datetime) -> None:
-        """Note how far the work is, for whoever continues it; renews the claim.
+    def save_progress(self, claim: Claim, progress: str | None, *, at: datetime) -> None:
+        """Note how far the work is, for whoever continues it, or None where that has to begin anew; renews the claim.
 
         A database that is away does not stop the work: the next note says all that this one would have said.
         """
@@ -177,14 +186,23 @@ class Ledger:
                 _log.warning("%s", error, extra={"action": "claim_lost"})
             self._owed.pop(claim.id, None)
 
-    def forget(self, view: str, *, at: datetime) -> None:
-        """What the online store holds of a view is gone or of another make: the next run loads all of it again.
+    def forget(self, view: str, *, at: datetime, redefined: bool = False) -> None:
+        """What the online store holds of a view is gone or, where it was `redefined`, of another make: the next run
+        loads all of it again.
 
         The runs stay in the ledger, and what they say about the past stays true.
         """
+        stays = redefined or self.is_redefined(view)
         with self._database.reading() as session:
             newest = session.scalar(select(func.max(RunRow.id)).where(RunRow.project == self._project)) or 0
-        ReportRepository(self._database, self._project).add(FORGOTTEN, view, {"up_to": newest}, at=at)
+        body = {"up_to": newest, "redefined": stays}
+        ReportRepository(self._database, self._project).add(FORGOTTEN, view, body, at=at)
+
+    def is_redefined(self, view: str) -> bool:
+        """Whether no run has loaded all of a view since it was defined anew."""
+        with self._database.reading() as session:
+            redefined = forgotten(session, self._project, view).get("redefined", False)
+            return redefined and newest_cutoff(session, self._project, view, by=None) is None
 
     def last_cutoff(self, view: str, *, by: datetime | None = None) -> datetime | None:
         """What the online store holds everything up to, or None if no run has succeeded.

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from tidemill.clock import ended
+from tidemill.clock import ended, to_micros
 from tidemill.definitions.catalog import View
 from tidemill.definitions.stored import has_view, store_alike
 from tidemill.errors import ConflictError, InputError, TidemillError
@@ -28,6 +28,7 @@ from tidemill.materialize.ledger import BACKFILL, LEASE
 from tidemill.materialize.reach import reached, refuse_empty, seen_until
 from tidemill.materialize.records import Claim
 from tidemill.materialize.report import CURRENT, FAILED, HELD, SUCCEEDED, RunReport
+from tidemill.online.deletion import delete_view
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _EVER = datetime(1, 1, 1, tzinfo=UTC)
+_JUST = timedelta(microseconds=1)
 _ROWS_TOLD = 200_000  # rows written between two words of progress: a second or two
 
 Tell = Callable[[str, float], object]
@@ -118,7 +120,7 @@ class Materializer:
         for run in outdated:
             error = "Its worker ended before it did, and the view was defined anew; the next run loads all of it again."
             if self._project.ledger.give_up(run, error=error, at=at):
-                self._project.ledger.forget(view.name, at=at)
+                self._project.ledger.forget(view.name, at=at, redefined=True)
         return [
             self.run_interval(view, start=run.start, end=run.end, at=at, kind=run.kind)
             for run in left
@@ -154,7 +156,10 @@ class Materializer:
                 refuse_empty(self._project, view)
                 loaded = ledger.last_cutoff(view.name, by=at)
                 cutoff = max(seen_until(self._project, view, end), loaded or _EVER)
-                report = self._write_chunks(view, claim, at, began, loaded=loaded, cutoff=cutoff)
+                if loaded is None and not view.is_pushed and ledger.is_redefined(view.name):
+                    report = self._replace(view, claim, at, began, cutoff=cutoff)
+                else:
+                    report = self._write_chunks(view, claim, at, began, loaded=loaded, cutoff=cutoff)
                 self.refuse_outdated(view, at)
             ledger.succeed(
                 claim,
@@ -179,10 +184,39 @@ class Materializer:
             seconds=time.monotonic() - began,
         )
 
+    def _replace(self, view: View, claim: Claim, at: datetime, began: float, *, cutoff: datetime) -> RunReport:
+        """Load all of a view that was defined anew, and delete what only its earlier definition had.
+
+        That is told by when it was learned: what is loaded now is learned later than all that was there. What is
+        deleted may have hidden values of ours that happened earlier, so that all is written once more then.
+        """
+        online, learned = self._project.online, at + _JUST
+        report = self._write_chunks(view, claim, at, began, loaded=None, cutoff=cutoff, learned=learned)
+        # From here on whoever continues begins anew.
+        self._project.ledger.save_progress(claim, None, at=self.finished(at, began))
+        if not delete_view(online.resp, online.catalog, view, learned_before=to_micros(learned)):
+            return report
+        anew = replace(claim, progress=None)
+        again = self._write_chunks(view, anew, at, began, loaded=None, cutoff=cutoff, learned=learned)
+        return replace(
+            again, rows_written=report.rows_written + again.rows_written, rows_unchanged=report.rows_unchanged
+        )
+
     def _write_chunks(
-        self, view: View, claim: Claim, at: datetime, began: float, *, loaded: datetime | None, cutoff: datetime
+        self,
+        view: View,
+        claim: Claim,
+        at: datetime,
+        began: float,
+        *,
+        loaded: datetime | None,
+        cutoff: datetime,
+        learned: datetime | None = None,
     ) -> RunReport:
-        """What lies between two cut-offs, in pieces that fit the memory limit, each as if it were a run of its own."""
+        """What lies between two cut-offs, in pieces that fit the memory limit, each as if it were a run of its own.
+
+        It is learned at the end of the run's interval, unless it is said when.
+        """
         report, start = _resumed(claim, loaded)
         if start is not None and start >= cutoff:
             return report
@@ -191,7 +225,8 @@ class Materializer:
             for share in range(chunk.shares):
                 found = self._rows_of(view, start, chunk, share)
                 done = (number + share / chunk.shares) / len(chunks)
-                result = self._write(view, found.frame, claim.end, done=done, part=1 / len(chunks) / chunk.shares)
+                part = 1 / len(chunks) / chunk.shares
+                result = self._write(view, found.frame, learned or claim.end, done=done, part=part)
                 report = report.with_part(found, result)
             start = chunk.end
             if start < cutoff:
@@ -295,7 +330,7 @@ class Materializer:
             self._project.online.delete_view(view.name)
             raise ConflictError(f"View {view.name!r} was removed while it ran; what had been written is gone.")
         if not store_alike(newest.catalog, self._project.catalog, view.name):
-            self._project.ledger.forget(view.name, at=at)
+            self._project.ledger.forget(view.name, at=at, redefined=True)
             raise ConflictError(f"View {view.name!r} was defined anew while it ran; its next run loads all of it.")
 
     @contextmanager

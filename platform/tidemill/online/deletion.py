@@ -17,7 +17,7 @@ _SCANNED_AT_ONCE = 2_000
 _HASHES_AT_ONCE = 100  # in one step of Redis, in which readers wait
 
 _DELETE = Script("""
-local call, marks, deleted = redis.call, tonumber(ARGV[1]), 0
+local call, marks, before, deleted = redis.call, tonumber(ARGV[1]), tonumber(ARGV[2]), 0
 
 local function belongs_to_a_view(key)
   for _, name in ipairs(call('HKEYS', key)) do
@@ -27,29 +27,41 @@ local function belongs_to_a_view(key)
   return false
 end
 
+local function learned(key)
+  for i = marks + 2, marks + 3 do  -- of the packed layout, and of Feast's
+    local times = call('HGET', key, ARGV[i])
+    if times and #times >= 24 then return (select(3, struct.unpack('>i8i8i8', times))) end
+  end
+  return before
+end
+
 for _, key in ipairs(KEYS) do
   local there = false
-  for i = 2, marks + 1 do there = there or call('HEXISTS', key, ARGV[i]) == 1 end
-  if there then
-    for i = 2, #ARGV, 1000 do call('HDEL', key, unpack(ARGV, i, math.min(i + 999, #ARGV))) end
+  for i = 3, marks + 2 do there = there or call('HEXISTS', key, ARGV[i]) == 1 end
+  if there and (before == 0 or learned(key) < before) then
+    for i = 3, #ARGV, 1000 do call('HDEL', key, unpack(ARGV, i, math.min(i + 999, #ARGV))) end
     if not belongs_to_a_view(key) then call('UNLINK', key) end
     deleted = deleted + 1
   end
 end
 return deleted
 """)
-"""`KEYS` are hashes; after the number of the fields that mark the view come those, and its other ones.
+"""`KEYS` are hashes; after the number of the fields that mark the view, and the instant before which its values were
+learned (0 for whenever), come those fields, and its other ones.
 
 A hash in which no view has a time is nobody's then: it holds fields of features that were renamed long ago, and goes
 with the view."""
 
 
-def delete_view(client: RespClient, catalog: Catalog, view: View) -> int:
-    """Remove a view's plain values; returns how many entities had some. Other views on the same keys keep theirs."""
+def delete_view(client: RespClient, catalog: Catalog, view: View, *, learned_before: int = 0) -> int:
+    """Remove a view's plain values; returns how many entities had some. Other views on the same keys keep theirs.
+
+    With `learned_before` (microseconds) only those that were learned before then; such as tell nothing of it stay.
+    """
     layout = key_layout(catalog, view)
     marks = [time_field(view.name), packed_field(view.name)]
     others = [known_field(view.name), *(hash_field(view.name, feature.name) for feature in view.features)]
-    arguments = [len(marks), *marks, *others]
+    arguments = [len(marks), learned_before, *marks, *others]
     deleted = 0
     for keys in _scan(client, _escaped(layout.head) + b"*" + _escaped(layout.tail)):
         mine = [key for key in keys if layout.decode(key) is not None]

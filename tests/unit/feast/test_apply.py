@@ -73,6 +73,8 @@ def test_a_view_whose_stored_values_change_is_loaded_again_from_the_beginning(
     apply(project, at=AT)
 
     assert project.ledger.last_cutoff("profile") == loaded
+    assert project.ledger.is_redefined("profile") == (loaded is None)
+    assert not project.ledger.is_redefined("spending"), "it is new, and nothing of it was there before"
     assert len(project.ledger.cutoffs("profile")[0]) == 1, "what was served until now stays known"
 
 

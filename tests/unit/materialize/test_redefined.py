@@ -34,9 +34,9 @@ def redefine(world: Any) -> Callable[[], Catalog]:
     def change() -> Catalog:
         before = world.project.catalogs.newest().catalog
         after = replace(before, views=(replace(before.view("weather"), source="other"),))
-        world.project.ledger.forget("weather", at=world.clock.now())
+        world.project.ledger.forget("weather", at=world.clock.now(), redefined=True)
         world.project.catalogs.add(after, at=world.clock.now())
-        world.project.ledger.forget("weather", at=world.clock.now())
+        world.project.ledger.forget("weather", at=world.clock.now(), redefined=True)
         return after
 
     return change
@@ -95,13 +95,60 @@ def test_a_run_that_another_definition_left_is_not_continued_but_done_anew(
     (report,) = Worker(fresh).run_due(now)
     assert (report.state, world.served("K0")) == ("succeeded", [-5.0])
 
-    project.online.write("weather", project.offline.latest("weather", end=now), learned=now)
-    assert world.served("K0") == [4.0], "as the old worker does before it dies"
+    project.online.write("weather", project.offline.latest("weather", end=now), learned=now + HOUR / 60)
+    assert world.served("K0") == [4.0], "as an old worker may before it dies, whose clock is a minute ahead"
     (report,) = Worker(fresh).run_due(at_hour(world, 5))
     assert (report.state, report.rows_read) == ("succeeded", 18)
     assert world.served("K0", "K1", "K2") == [-6.0] * 3
     assert "defined anew" in str(ledger.run(left.id).error)
     fresh.close()
+
+
+@pytest.mark.parametrize("layout", ["feast", "packed"])
+@pytest.mark.parametrize("killed", [False, True])
+def test_no_value_of_the_earlier_definition_outlives_the_load_by_the_new_one(
+    world: Any, redefine: Callable[[], Catalog], layout: str, killed: bool
+) -> None:
+    """Not the one that happened later than any of the new source, and not that of an entity which it does not have."""
+    world.project.settings = world.project.settings.model_copy(update={"online_layout": layout})
+    world.happened(("K0", T0 + 8.5 * HOUR, T0 + 2 * HOUR, 80.0, 1), ("K9", T0, T0, 90.0, 1), file="b")
+    now = at_hour(world, 9)
+    Worker(world.project).run_due(now)
+    assert world.served("K0", "K1", "K9") == [80.0, 8.0, 90.0]
+    redefine()
+    world.project.reload()
+    world.project.ledger.forget("weather", at=now)
+    if killed:
+        write, calls = world.project.online.write, []
+
+        def dies(*arguments: Any, **named: Any) -> Any:
+            calls.append(arguments)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return write(*arguments, **named)
+
+        world.project.online.write = dies
+        with pytest.raises(KeyboardInterrupt):
+            Worker(world.project).run_due(now)
+        assert world.served("K0", "K9") == [None, None], "what was there is deleted, and what it hid not yet written"
+        world.project.online.write = write
+        now += HOUR / 2
+        world.clock.set(now)
+    reports = Worker(world.project).run_due(now)
+    assert {report.state for report in reports} == {"succeeded"}
+    assert world.served("K0", "K1", "K2", "K9") == [-9.0, -9.0, -9.0, None]
+    assert not world.project.ledger.is_redefined("weather")
+
+
+def test_what_is_loaded_again_deletes_nothing_where_definitions_are_the_same(world: Any) -> None:
+    """Its history may have been cleared away meanwhile."""
+    world.happened(("K0", T0, T0, 1.0, 1), file="a")
+    world.happened(("K1", T0, T0, 2.0, 1), file="b")
+    world.run(T0 + HOUR)
+    (world.root / "data" / "weather" / "b.parquet").unlink()
+    (report,) = world.run(T0 + 2 * HOUR, again=True)
+    assert (report.state, report.rows_read) == ("succeeded", 1)
+    assert world.served("K0", "K1") == [1.0, 2.0]
 
 
 def test_progress_of_other_definitions_is_not_gone_on_from(world: Any) -> None:
