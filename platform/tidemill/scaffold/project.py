@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -10,11 +10,10 @@ from pathlib import Path
 
 import polars as pl
 
-from tidemill.errors import ConfigurationError, InputError
-from tidemill.scaffold.guess import TableShape, guess_shape
+from tidemill.errors import ConfigurationError
+from tidemill.scaffold.guess import TableShape, guess_shape, identifier
+from tidemill.scaffold.table import read_table, with_instants, with_texts_read
 from tidemill.scaffold.templates import project_files
-
-_READERS = {".parquet": pl.read_parquet, ".csv": lambda file: pl.read_csv(file, try_parse_dates=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +42,13 @@ def create_project(
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigurationError(f"{folder} is not empty.", hint="Name a new folder; nothing was written.")
-    table = _example_table() if data is None else _read_table(data)
-    shape = guess_shape(table, name="rides" if data is None else _identifier(data.stem), key=key, time=time)
+    table = _example_table() if data is None else with_texts_read(read_table(data))
+    shape = guess_shape(table, name="rides" if data is None else identifier(data.stem), key=key, time=time)
+    table = with_instants(table, [shape.time, *([shape.known] if shape.known else [])])
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write_draft(draft, _identifier(folder.resolve().name), shape, table)
+        _write_draft(draft, identifier(folder.resolve().name), shape, table)
         if folder.exists():
             folder.rmdir()
         draft.rename(folder)
@@ -66,45 +66,21 @@ def _write_draft(draft: Path, name: str, shape: TableShape, table: pl.DataFrame)
         file.write_text(text)
     target = draft / "data" / shape.name / "history.parquet"
     target.parent.mkdir(parents=True)
-    _with_utc_time(table, shape).sort(shape.time).write_parquet(target)
+    table.sort(shape.time).write_parquet(target)
 
 
 def _describe(folder: Path, shape: TableShape, table: pl.DataFrame) -> MadeProject:
-    example = table.get_column(shape.key).drop_nulls()
+    keys = table.get_column(shape.key).drop_nulls()
+    example = shlex.quote(f"{shape.key}={keys[-1] if len(keys) else 1}")
     return MadeProject(
         folder=str(folder),
-        name=_identifier(folder.resolve().name),
+        name=identifier(folder.resolve().name),
         view=shape.view,
         service=shape.service,
         entity=shape.entity,
         features=tuple(name for name, _ in shape.features),
-        read_command=f"tidemill features get {shape.service} --entity {shape.key}={example[-1] if len(example) else 1}",
+        read_command=f"tidemill features get {shape.service} --entity {example}",
     )
-
-
-def _read_table(file: Path) -> pl.DataFrame:
-    reader = _READERS.get(file.suffix.lower())
-    if reader is None:
-        raise InputError(f"{file} is neither Parquet nor CSV.", hint=f"Known endings: {', '.join(_READERS)}.")
-    if not file.is_file():
-        raise InputError(f"There is no file {file}.")
-    try:
-        table = reader(file)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
-    if table.is_empty():
-        raise InputError(f"{file} holds no rows.", hint="A project starts from at least one row.")
-    return table
-
-
-def _with_utc_time(table: pl.DataFrame, shape: TableShape) -> pl.DataFrame:
-    column = pl.col(shape.time)
-    dtype = table.schema[shape.time]
-    if dtype == pl.Date:
-        column = column.cast(pl.Datetime("us"))
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
-        return table.with_columns(column.dt.convert_time_zone("UTC"))
-    return table.with_columns(column.dt.replace_time_zone("UTC"))
 
 
 def _example_table() -> pl.DataFrame:
@@ -116,9 +92,3 @@ def _example_table() -> pl.DataFrame:
         for taxi in range(1, 6)
     ]
     return pl.DataFrame(rows)
-
-
-def _identifier(text: str) -> str:
-    """A name usable in Python and in Feast."""
-    name = re.sub(r"\W+", "_", text.lower()).strip("_")
-    return name if name and not name[0].isdigit() else f"p_{name}"
