@@ -166,7 +166,7 @@ class OnlineStore:
         from tidemill.online.tile_rebuild import delete_tiles
 
         found = self.catalog.view(view)
-        tiles = delete_tiles(self, view) if found.is_windowed else 0
+        tiles = delete_tiles(self, view)  # of a view that is plain too: it may have been one of windows before
         return deletion.delete_view(self.resp, self.catalog, found) + tiles
 
     def delete_project(self) -> int:

@@ -97,3 +97,12 @@ def test_a_view_of_very_many_features_is_deleted_whole(make, address: str):
     with redis.Redis.from_url(address) as client:
         assert all(client.hlen(key) <= 3 for key in client.scan_iter())
     assert store.read_features(["delays:late"], [{"origin": "JFK"}]).values["late"] == [1.0]
+
+
+def test_tiles_of_a_view_that_was_one_of_windows_go_with_it(make, address: str):
+    store = make(catalog(WEATHER))
+    store.resp.call("SET", "tm:{prod}:w:weather:0123456789:JFK", "tiles")
+    store.resp.call("SET", "tm:{prod}:w:weathers:0123456789:JFK", "another view's")
+    store.resp.call("SET", "tm:{my_prod}:w:weather:0123456789:JFK", "another project's")
+    assert store.delete_view("weather") == 1
+    assert len(store.resp.call("KEYS", "*")) == 2
