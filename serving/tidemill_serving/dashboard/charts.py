@@ -138,7 +138,8 @@ def curves(lines: Sequence[Line], *, label: str, marks: Sequence[tuple[float, st
     if marks:
         legend += Markup("<span><i class='compare'></i>{}</span>").format("; ".join(text for _, text in marks))
     return Markup(
-        "<figure class='plot'><svg viewBox='0 0 {} {}' role='img' aria-label='{}'>{}{}{}{}</svg>"
+        "<figure class='plot scroll' tabindex='0'>"
+        "<svg class='curves' viewBox='0 0 {} {}' role='img' aria-label='{}'>{}{}{}{}</svg>"
         "<figcaption>{}</figcaption></figure>"
     ).format(WIDTH, height, label, rules, axis.labels(height - 6), compared, drawn, legend)
 
@@ -206,7 +207,7 @@ def timeline(spans: Sequence[Span], *, start: datetime, end: datetime, label: st
         for span in spans
     )
     return Markup(
-        "<figure class='plot scroll'>"
+        "<figure class='plot scroll' tabindex='0'>"
         "<svg class='lanes' viewBox='0 0 {} {}' role='img' aria-label='{}'>{}{}{}</svg></figure>"
     ).format(width, height, label, rows, axis.labels(height - 6), drawn)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from markupsafe import Markup
 
 from tidemill_serving.dashboard import look
-from tidemill_serving.dashboard.markup import PATH, Tone, chip, join, link, page_head
+from tidemill_serving.dashboard.markup import PATH, Tone, chip, join, page_head
 
 PAGES = (
     ("/", "Overview"),
@@ -50,10 +50,12 @@ def clock(now: datetime, *, simulated: bool) -> Markup:
 
 def nowhere(path: str, project: str) -> str:
     """A whole HTML page for an address that has none."""
-    said = page_head("No such page", Markup("There is nothing at <code>{}</code>.").format(f"{PATH}/{path}"))
-    ways = Markup("<p>{}</p>").format(join(Markup("{} ").format(link(place, name)) for place, name in PAGES))
+    said = page_head(
+        "No such page",
+        Markup("There is nothing at <code>{}</code>. All there is stands above.").format(f"{PATH}/{path}"),
+    )
     return Markup(
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{}</title>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>{}{}</head>"
-        "<body><header class='top'>{}{}</header><div class='body'>{}{}</div></body></html>"
-    ).format(title_of(path, project), look.icon(), look.head(), bar(path, project), THEME, said, ways)
+        "<body><header class='top'>{}{}</header><div class='body'>{}</div></body></html>"
+    ).format(title_of(path, project), look.icon(), look.head(), bar(path, project), THEME, said)

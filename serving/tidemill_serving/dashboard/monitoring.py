@@ -302,7 +302,7 @@ def _performance(facts: MonitoringFacts) -> Markup:
     heads = ("Version", "Outcomes", *map(metric_name, facts.metrics))
     numbers = tuple(range(len(heads)))
     shown = table(heads, rows, numbers=numbers, label="Performance by version, with the test metrics in training")
-    many = any(len(line.points) > 1 for line in drawn)
+    many = len({at for line in drawn for at, item in line.points if item is not None}) > 1
     plot = charts.curves(drawn, label="Metrics over time, by report") if many else EMPTY
     return card("Performance", plot, shown, note="live; below it, when tested in training")
 

@@ -120,6 +120,15 @@ def test_parity_shows_what_differs_and_folds_what_does_not():
     assert "All 2 features: every value equal" in monitoring.render(replace(facts, parity=parity(temp=10, visib=10)))
 
 
+def test_performance_is_drawn_over_time_once_there_are_two_times():
+    versions = [{"version": 1, "labelled": 9, "metrics": {"roc_auc": 0.8}, "trained": {"roc_auc": 0.9}}]
+    looks = [report("monitor", {"performance": {"versions": versions}}) for _ in range(2)]
+    facts = MonitoringFacts(now=NOW, models=("late",), model="late", metrics=("roc_auc",), history=tuple(looks))
+    assert "class='curves'" not in monitoring.render(facts)
+    later = replace(looks[1], made_at=NOW + timedelta(days=1))
+    assert "class='curves'" in monitoring.render(replace(facts, history=(looks[0], later)))
+
+
 def test_a_failure_stays_in_sight_however_much_has_run_since():
     failed = replace(RUN, id=1, state="failed", error="The source is gone.")
     shown = runs.render(RunsFacts(now=NOW, runs=(RUN,), failed=(failed,)))
