@@ -43,7 +43,7 @@ class HashGroup:
         self._prefixes: dict[int, bytes] = {}
         self.command = self._command_of_row()
         self.glance = RowReply(self.decoder.types).read if isinstance(self.decoder, FieldDecoder) else None
-        self.table = TableReply(self.decoder.types).read if isinstance(self.decoder, FieldDecoder) else None
+        self.table = self._table()
 
     def _command_of_row(self) -> Callable[[Row], bytes | None]:
         """A function that makes the HMGET for a row; None where a key is null. It raises InputError like
@@ -93,9 +93,15 @@ class HashGroup:
         columns = [[row[place]] for place in self.decoder.row_places]
         return GroupColumns(columns, without_null=[None] not in columns)
 
-    def columns_of_table(self, table: Sequence[Any]) -> GroupColumns:
+    def _table(self) -> Callable[..., GroupColumns | None] | None:
+        """What reads many replies at once, its columns in the order of the command; None for packed values."""
+        if not isinstance(self.decoder, FieldDecoder):
+            return None
+        return TableReply(self.decoder.types, self.decoder.decode_row).read
+
+    def columns_of_table(self, table: GroupColumns) -> GroupColumns:
         """The columns of many rows, from what the table has found."""
-        return GroupColumns([table[place] for place in self.decoder.row_places])
+        return GroupColumns([table.columns[place] for place in self.decoder.row_places], table.without_null)
 
     def decode(self, found: GroupColumns, rows: int, present: list[int] | None, at: int) -> list[ViewColumns]:
         """The answers of the views from the fields' columns. `present` tells which rows have a key, None all."""

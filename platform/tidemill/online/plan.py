@@ -6,7 +6,7 @@ whose entities are the same share one Redis hash, and so one HMGET; windowed vie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from tidemill.definitions.catalog import Catalog, OnDemandView, Projection, View
 from tidemill.definitions.on_demand import evaluate, gather_inputs, input_types
 from tidemill.definitions.types import ValueType
 from tidemill.online.codec import WrongValueError
-from tidemill.online.connection import Glance
 from tidemill.online.decoding import WrongValues
 from tidemill.online.hash_groups import hash_groups, spread
 from tidemill.online.key_columns import KeyColumns, Rows, column_of
@@ -177,17 +176,17 @@ class ReadPlan:
         arrays = arrays and self._may_be_arrays(request)
         return self._answer(request, self._finish(request, replies, arrays=arrays), replies, at)
 
-    def glance(self, request: Request) -> Glance | None:
+    def glance(self, request: Request) -> Callable[[bytes], GroupColumns | None] | None:
         """What may understand all replies without a parser; None where they are few, or not all of one kind."""
         groups = self._groups
         if len(groups) != 1 or self._windows or request.replies < _ENOUGH_FOR_A_TABLE or groups[0].table is None:
             return None
         return partial(groups[0].table, rows=request.replies)
 
-    def decode_table(self, request: Request, table: Sequence[Any], at: int, *, arrays: bool = False) -> OnlineResult:
+    def decode_table(self, request: Request, table: GroupColumns, at: int, *, arrays: bool = False) -> OnlineResult:
         """`decode` of what the glance has found."""
         if not (arrays and self._may_be_arrays(request)):
-            table = [listed(column) for column in table]
+            table = GroupColumns([listed(column) for column in table.columns], table.without_null)
         return self._answer(request, [self._groups[0].columns_of_table(table)], [], at)
 
     def judge(self, rows: Rows, row: Sequence[Any], at: int) -> OnlineResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,7 +12,7 @@ import redis
 
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.online.confirmation import Confirmation
-from tidemill.online.connection import Connection, Glance
+from tidemill.online.connection import Connection
 from tidemill.online.redis_address import connect
 from tidemill.online.redis_refusals import ConnectionLostError, RedisReplyError, accepted, gone, too_slow
 from tidemill.online.resp import Script, is_unknown_script, pack_command
@@ -33,14 +34,14 @@ class AsyncRespClient:
         """Send commands and return their replies. Raises OnlineStoreUnavailableError like `RespClient`."""
         return (await self._answer(packed, replies, retry))[1]
 
-    async def ask(self, packed: bytes, replies: int, glance: Glance) -> tuple[bool, list[Any]]:
+    async def ask(self, packed: bytes, replies: int, glance: Callable[[bytes], Any]) -> tuple[bool, Any]:
         """`execute` of a large read: True and what the glance made of the bytes of all replies, or False and the
         replies. It is shown nothing where those bytes cannot be told from what comes after them."""
         return await self._answer(packed, replies, glance=glance)
 
     async def _answer(
-        self, packed: bytes, replies: int, retry: bool = True, glance: Glance | None = None
-    ) -> tuple[bool, list[Any]]:
+        self, packed: bytes, replies: int, retry: bool = True, glance: Callable[[bytes], Any] | None = None
+    ) -> tuple[bool, Any]:
         if replies == 0:
             return False, []
         try:

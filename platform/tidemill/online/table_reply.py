@@ -1,23 +1,27 @@
 """Many replies to HMGET, values straight from the bytes that came: all numbers of a kind by a few array operations.
 
 A parser of the protocol would first make an object of each field. Like `row_reply` this knows the shape of the replies
-beforehand, and leaves whatever is of another shape to the parser: a value that is missing or null, a refusal, a text
-with a line end in it. Nothing is taken for granted: every length and every line end is looked at, so that what is found
-here is what a parser finds. See https://redis.io/docs/reference/protocol-spec/
+beforehand, and leaves whatever is of another shape to the parser: a refusal, a text with a line end in it, and where
+few rows lack some value only those rows. Nothing is taken for granted: every length and every line end is looked at,
+so that what is found here is what a parser finds. See https://redis.io/docs/reference/protocol-spec/
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
+import hiredis
 import numpy as np
 
 from tidemill.definitions.types import ValueType
-from tidemill.online.bulk_numbers import as_doubles, varints_at
+from tidemill.online.bulk_numbers import Raw, as_doubles, varints_at
 from tidemill.online.codec import WrongValueError, tag
+from tidemill.online.reply_columns import GroupColumns
+from tidemill.online.result import listed
 from tidemill.online.row_reply import ReplyHead
 from tidemill.online.value_memo import BulkMemo, FieldType
 
@@ -34,11 +38,18 @@ _HEAD_MASKS = np.array([-(1 << 8 * (4 - len(head))) & 0xFFFFFFFF for head in _HE
 
 _INT32 = 2**31
 
+_ODD = (b"\r\n$-1\r\n", b"\r\n$0\r\n")
+"""A value that is missing, and one that is null."""
+_MOST_ODD = 0.9
+"""Of the rows; where there are more, the parser may have them all."""
+
 
 class TableReply:
     """Reads replies whose fields are of these types, the fixed-width numbers first."""
 
-    def __init__(self, types: Sequence[FieldType]) -> None:
+    def __init__(self, types: Sequence[FieldType], decode_row: Callable[[Raw], list[Any]]) -> None:
+        """`decode_row` makes the values of one parsed reply."""
+        self._fields, self._decode_row = len(types), decode_row
         self._head = head = ReplyHead(types)
         self._size = len(head.start)
         self._shape, self._mask = np.frombuffer(head.start, np.uint8), np.frombuffer(head.mask, np.uint8)
@@ -48,9 +59,14 @@ class TableReply:
         for dtype, some in groupby(head.others):
             self._readers.append((_reader(dtype), len(list(some))))
 
-    def read(self, data: bytes, rows: int) -> list[Any] | None:
-        """A column for each field: arrays of float64 and int64 for numbers, lists for everything else, without a null
-        in any of them. None unless `data` is so many whole replies of the usual shape, and nothing else."""
+    def read(self, data: bytes, rows: int) -> GroupColumns | None:
+        """A column for each field, in the order of the fields; arrays of float64 and int64 for numbers where no row is
+        odd. None unless `data` is so many whole replies, most of them of the usual shape, and nothing else."""
+        columns = self._usual(data, rows)
+        return self._with_odd_rows(data, rows) if columns is None else GroupColumns(columns)
+
+    def _usual(self, data: bytes, rows: int) -> list[Any] | None:
+        """The columns where no row is odd, and so without a null."""
         found = bytearray().join((data, _MARGIN))
         try:
             starts = self._starts(found, rows)
@@ -61,6 +77,38 @@ class TableReply:
         except (_UnusualError, WrongValueError, UnicodeDecodeError):
             return None
         return columns
+
+    def _with_odd_rows(self, data: bytes, rows: int) -> GroupColumns | None:
+        """The columns where some rows lack a value. Only those are parsed."""
+        starts = _places(data, b"*%d\r\n$" % self._fields)
+        if len(starts) != rows or starts[0]:
+            return None
+        odd = {bisect_right(starts, place) - 1 for mark in _ODD for place in _places(data, mark)}
+        if not 0 < len(odd) <= rows * _MOST_ODD:
+            return None
+        parts = [data[start:end] for start, end in pairwise([*starts, len(data)])]
+        usual = b"".join([part for row, part in enumerate(parts) if row not in odd])
+        found = self._usual(usual, rows - len(odd))
+        if found is None:
+            return None
+        columns = [listed(column) for column in found]
+        for row in sorted(odd):
+            values = self._parsed(parts[row])
+            if values is None:
+                return None
+            for column, value in zip(columns, values, strict=True):
+                column.insert(row, value)
+        return GroupColumns(columns, without_null=False)
+
+    def _parsed(self, data: bytes) -> list[Any] | None:
+        reader = hiredis.Reader()
+        reader.feed(data)
+        try:
+            reply = reader.gets()
+        except hiredis.ProtocolError:
+            return None
+        whole = type(reply) is list and len(reply) == self._fields and not reader.has_data()
+        return self._decode_row(reply) if whole else None  # type: ignore[arg-type] - a list is one of fields
 
     def _starts(self, data: bytearray, rows: int) -> np.ndarray:
         """Where each reply starts."""
@@ -88,6 +136,15 @@ class TableReply:
 def _words(data: bytes | bytearray, kind: str = "<u8") -> np.ndarray:
     """The number that begins at each byte."""
     return np.ndarray((len(data) - 7,), kind, data, 0, (1,))
+
+
+def _places(data: bytes, mark: bytes) -> list[int]:
+    """Where the mark begins."""
+    places, place = [], data.find(mark)
+    while place >= 0:
+        places.append(place)
+        place = data.find(mark, place + len(mark) - 2)
+    return places
 
 
 def _word(some: bytes) -> np.uint64:

@@ -27,7 +27,7 @@ VALUES: dict[ValueType | None, Sequence[Any]] = {
     ValueType.INT64: (0, 10, 13, 127, 128, 2**56 - 1, 2**56, 2**63 - 1, -(2**63), -1),
     ValueType.INT32: (0, 13, -1, 2**31 - 1, -(2**31)),
     ValueType.STRING: ("", "text", "é" * 60, "a\nb", "*13\r", "$", "x" * 127, "\0"),
-    ValueType.BYTES: (b"", b"\x00\xff", b"*13", b"x" * 200),
+    ValueType.BYTES: (b"", b"\x00\xff", b"*12", b"x" * 200),
     ValueType.BOOL: (True, False),
     ValueType.INT64_LIST: ([], [1, 3]),
     ValueType.UNIX_TIMESTAMP: (0, 1_700_000_000),
@@ -40,7 +40,7 @@ def decoder(types: Sequence[ValueType | None]) -> FieldDecoder:
 
 
 DECODER = decoder(TYPES)
-TABLE = TableReply(DECODER.types)
+TABLE = TableReply(DECODER.types, DECODER.decode_row)
 
 
 def encoded(dtype: ValueType | None, value: Any) -> bytes:
@@ -93,17 +93,18 @@ def careful(found: FieldDecoder, data: bytes, rows: int = ROWS) -> list[str]:
 @pytest.mark.parametrize("seed", range(30))
 def test_usual_rows_are_what_each_of_them_is_alone(seed: int):
     data = sent(table_of(seed))
-    columns = TABLE.read(data, ROWS)
-    assert columns is not None
-    assert plain(columns) == careful(DECODER, data)
+    table = TABLE.read(data, ROWS)
+    assert table is not None
+    assert table.without_null
+    assert plain(table.columns) == careful(DECODER, data)
 
 
 def test_numbers_are_arrays_and_everything_else_is_lists():
-    columns = TABLE.read(sent(table_of(0)), ROWS)
-    assert columns is not None
+    table = TABLE.read(sent(table_of(0)), ROWS)
+    assert table is not None
     kinds = {
         dtype: column.dtype if isinstance(column, np.ndarray) else list
-        for dtype, column in zip(DECODER.types, columns, strict=True)
+        for dtype, column in zip(DECODER.types, table.columns, strict=True)
     }
     assert {kinds[dtype] for dtype in (ValueType.DOUBLE, ValueType.FLOAT)} == {np.dtype(np.float64)}
     assert {kinds[dtype] for dtype in (ValueType.INT64, ValueType.INT32)} == {np.dtype(np.int64)}
@@ -126,9 +127,9 @@ def test_any_kinds_of_fields_are_read(types: tuple[ValueType | None, ...]):
         [encoded(dtype, draw.choice([v for v in VALUES[dtype] if v != "*13\r"])) for dtype in found.types]
         for _ in range(ROWS)
     ]
-    columns = TableReply(found.types).read(sent(rows), ROWS)
-    assert columns is not None
-    assert plain(columns) == careful(found, sent(rows))
+    table = TableReply(found.types, found.decode_row).read(sent(rows), ROWS)
+    assert table is not None
+    assert plain(table.columns) == careful(found, sent(rows))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -139,9 +140,10 @@ def test_whatever_the_bytes_are_nothing_is_read_that_a_parser_does_not_find(seed
         data = bytearray(usual)
         for _ in range(draw.choice((1, 1, 2, 5))):
             draw.choice(CHANGES)(data, draw)
-        columns = TABLE.read(bytes(data), ROWS)
-        if columns is not None:
-            assert plain(columns) == careful(DECODER, bytes(data))
+        table = TABLE.read(bytes(data), ROWS)
+        if table is not None:
+            assert plain(table.columns) == careful(DECODER, bytes(data))
+            assert not table.without_null or not any(None in list(column) for column in table.columns)
 
 
 def replace_a_byte(data: bytearray, draw: random.Random) -> None:
@@ -155,16 +157,46 @@ def remove_bytes(data: bytearray, draw: random.Random) -> None:
 
 def insert_bytes(data: bytearray, draw: random.Random) -> None:
     place = draw.randrange(len(data))
-    data[place:place] = draw.choice((b"\r\n", b"$", b"\r\n$3\r\nabc", b"*13\r\n$9\r\n)", b"$-1\r\n", b"\x80"))
+    data[place:place] = draw.choice((b"\r\n", b"$", b"\r\n$3\r\nabc", b"*13\r\n$9\r\n)", b"\r\n$-1\r\n", b"\x80"))
 
 
 CHANGES: tuple[Callable[[bytearray, random.Random], None], ...] = (replace_a_byte, remove_bytes, insert_bytes)
 
 
-@pytest.mark.parametrize("place", [0, ROWS - 1])
-@pytest.mark.parametrize("raw", [None, b"", b"\x98\x01\x00", b"\x00", b"\x29abc"])
+@pytest.mark.parametrize("raw", [None, b""])
 @pytest.mark.parametrize("field", range(len(TYPES)))
-def test_a_value_that_is_missing_null_or_wrong_is_left_to_the_parser(place: int, raw: bytes | None, field: int):
+def test_of_rows_without_some_value_only_those_are_parsed(raw: bytes | None, field: int):
+    rows = table_of(1)
+    for place in (0, 30, 31, ROWS - 1):
+        rows[place][field] = raw
+    rows[40] = [raw] * len(TYPES)
+    table = TABLE.read(sent(rows), ROWS)
+    assert table is not None
+    assert not table.without_null
+    assert plain(table.columns) == careful(DECODER, sent(rows))
+
+
+def test_a_value_that_looks_like_the_start_of_a_row_leaves_those_beside_a_missing_one_to_the_parser():
+    rows = table_of(1)
+    rows[7][DECODER.types.index(ValueType.BYTES)] = encode_value(ValueType.BYTES, b"*13")
+    table = TABLE.read(sent(rows), ROWS)
+    assert table is not None
+    assert plain(table.columns) == careful(DECODER, sent(rows))
+    rows[9][0] = None
+    assert TABLE.read(sent(rows), ROWS) is None
+
+
+def test_where_all_rows_lack_a_value_they_are_left_to_the_parser():
+    rows = table_of(1)
+    for row in rows:
+        row[0] = None
+    assert TABLE.read(sent(rows), ROWS) is None
+
+
+@pytest.mark.parametrize("place", [0, ROWS - 1])
+@pytest.mark.parametrize("raw", [b"\x98\x01\x00", b"\x00", b"\x29abc"])
+@pytest.mark.parametrize("field", range(len(TYPES)))
+def test_a_value_that_is_wrong_or_null_in_so_many_words_is_left_to_the_parser(place: int, raw: bytes, field: int):
     rows = table_of(1)
     rows[place][field] = raw
     assert TABLE.read(sent(rows), ROWS) is None
@@ -186,7 +218,6 @@ def test_a_value_that_is_missing_null_or_wrong_is_left_to_the_parser(place: int,
         (ValueType.INT64, b"\x20" + b"\x80" * 10 + b"\x01"),
         (ValueType.INT64, b"\x20\x80"),
         (ValueType.DOUBLE, b"\x29*13\r\n$9\r"),
-        (None, encode_timestamp(0)),
         (None, encode_timestamp(-1_000_000)),
         (None, encode_timestamp(1_700_000_000_123_456) + b"\x08\x01"),
     ],
@@ -197,12 +228,14 @@ def test_an_unusual_value_is_left_to_the_parser(dtype: ValueType | None, raw: by
     assert TABLE.read(sent(rows), ROWS) is None
 
 
-def test_a_nil_beside_a_text_that_looks_like_what_it_lacks_is_left_to_the_parser():
+def test_a_nil_beside_a_text_that_looks_like_what_it_lacks_is_found():
     rows = table_of(4)
     texts = DECODER.types.index(ValueType.STRING)
     rows[9][texts] = None
     rows[9][texts + 1] = encode_value(ValueType.STRING, "\r\n$3\r\nabc")
-    assert TABLE.read(sent(rows), ROWS) is None
+    table = TABLE.read(sent(rows), ROWS)
+    assert table is not None
+    assert plain(table.columns) == careful(DECODER, sent(rows))
 
 
 def test_a_number_may_look_like_the_end_of_a_line_or_a_value():
@@ -210,9 +243,10 @@ def test_a_number_may_look_like_the_end_of_a_line_or_a_value():
     for place, number in enumerate((b"\r\n\r\n\r\n\r\n", b"*13\r\n$5\r", b"$9\r\n)*12", b"\r\n$-1\r\n\0")):
         rows[place][0] = b"\x29" + number
     data = sent(rows)
-    columns = TABLE.read(data, ROWS)
-    assert columns is not None
-    assert plain(columns) == careful(DECODER, data)
+    table = TABLE.read(data, ROWS)
+    assert table is not None
+    assert table.without_null
+    assert plain(table.columns) == careful(DECODER, data)
 
 
 @pytest.mark.parametrize(
