@@ -24,6 +24,7 @@ from tidemill.errors import InputError
 
 if TYPE_CHECKING:
     from tidemill.cli.output import Output
+    from tidemill.extract import ExtractReport
     from tidemill.materialize.backfill import Estimate
     from tidemill.materialize.report import RunReport
     from tidemill.materialize.run import Tell
@@ -83,7 +84,21 @@ def extract(
             out.say(f"{report.source}: {rows:,} rows in quarantine: {reason}", plain=True)
     if any(report.quarantined for report in reports):
         out.say("`tidemill quarantine` shows, explains and clears them.")
+    for report in reports:
+        _tell_what_is_passed_over(out, opened, report, now)
     out.result(reports)
+
+
+def _tell_what_is_passed_over(out: Output, project: Project, report: ExtractReport, now: datetime) -> None:
+    from tidemill.materialize.reach import passing_over
+
+    if report.first_known is None:
+        return
+    for view in passing_over(project, report.source, report.first_known, at=now):
+        out.warn(
+            f"{view} has been loaded further than {report.first_known:%Y-%m-%d %H:%M:%S} already, from where rows of "
+            f"{report.source} have landed only now: `tidemill materialize --again --view {view}` loads them."
+        )
 
 
 def materialize(

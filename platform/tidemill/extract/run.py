@@ -34,7 +34,7 @@ class ExtractReport:
     """What was done for one source: `intervals` asked for, of which `skipped` had landed before; `rows` landed now.
 
     `quarantined` counts the rows that broke the source's contract and wait in `quarantine` (a file for each interval);
-    `reasons` says why, the most frequent first.
+    `reasons` says why, the most frequent first. `first_known` is when the first of the rows that landed became known.
     """
 
     source: str
@@ -47,6 +47,7 @@ class ExtractReport:
     quarantined: int = 0
     quarantine: tuple[str, ...] = ()
     reasons: tuple[tuple[str, int], ...] = ()
+    first_known: datetime | None = None
 
 
 def extract(
@@ -131,6 +132,7 @@ def _extract_source(
         quarantined=done.quarantined,
         quarantine=tuple(map(str, done.files)),
         reasons=tuple(done.reasons.most_common()),
+        first_known=done.first_known,
     )
 
 
@@ -147,6 +149,7 @@ class _Landing:
         self.rows = self.skipped = self.quarantined = 0
         self.files: list[Path] = []
         self.reasons: Counter[str] = Counter()
+        self.first_known: datetime | None = None
 
     def take(self, interval: Interval) -> None:
         gaps = self._gaps(interval)
@@ -173,11 +176,22 @@ class _Landing:
         self.rows += found.good.height
         self.quarantined += found.bad.height
         self.reasons.update(dict(found.reasons()))
+        self.first_known = _earlier(self.first_known, _first(found.good, self._source))
 
     def _gaps(self, interval: Interval) -> list[tuple[Interval, str]]:
         if self._extraction.once:
             return [] if (self._folder / ONCE).exists() else [(interval, ONCE)]
         return [(gap, gap.file_name) for gap in missing(interval, self._there)]
+
+
+def _first(frame: pl.DataFrame, source: Source) -> datetime | None:
+    """When the first row became known."""
+    first = frame.get_column(source.known_field or source.timestamp_field).min()
+    return as_utc(first) if isinstance(first, datetime) else None
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((moment for moment in (one, other) if moment is not None), default=None)
 
 
 def _in_order(frame: pl.DataFrame, column: str) -> pl.DataFrame:

@@ -66,6 +66,16 @@ def never_loaded(project: Project, at: datetime) -> tuple[str, ...]:
     )
 
 
+def passing_over(project: Project, source: str, since: datetime, *, at: datetime) -> list[str]:
+    """The views that have been loaded further than `since` already, and so pass over what lands from there only now.
+
+    Late facts are found by when they became known; what became known before the last cut-off is taken to be loaded.
+    """
+    views = [view for view in project.catalog.views if view.source == source and view.online and not view.is_pushed]
+    cutoffs = {view.name: project.ledger.last_cutoff(view.name, by=at) for view in views}
+    return [name for name, cutoff in cutoffs.items() if cutoff is not None and since <= cutoff]
+
+
 def refuse_empty(project: Project, view: View) -> None:
     """Raise SourceError where nothing has come into a view's source yet.
 
