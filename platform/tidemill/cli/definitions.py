@@ -28,7 +28,7 @@ def init(
 
     out = output(json)
     made = create_project(folder, data=data, key=key, time=time)
-    out.say(f"Made a project in {folder} with {len(made.features)} features of {made.entity!r}.")
+    out.say(f"Made a project in {folder}; {made.entity!r} has the features: {', '.join(made.features)}.")
     out.say("What to try next:")
     out.say(f"  cd {folder}")
     for line in ("tidemill apply", "tidemill materialize", made.read_command):
