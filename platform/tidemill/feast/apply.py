@@ -92,10 +92,10 @@ def register(repository: Repository) -> None:
     try:
         with redirect_stdout(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            store = FeatureStore(config=repository.config)
-            apply_total_with_repo_instance(
-                store, store.project, store.registry, repository.contents, skip_source_validation=True
-            )
+            with _opened(repository) as store:
+                apply_total_with_repo_instance(
+                    store, store.project, store.registry, repository.contents, skip_source_validation=True
+                )
     except TidemillError:
         raise
     except Exception as error:  # Feast raises whatever its registry's driver raises
@@ -103,6 +103,19 @@ def register(repository: Repository) -> None:
             f"Feast could not register the definitions: {type(error).__name__}: {error}.",
             hint="Nothing was put in force; apply again once the cause is gone.",
         ) from error
+
+
+@contextmanager
+def _opened(repository: Repository) -> Iterator[FeatureStore]:
+    """Feast's store, whose registry lets go of its database afterwards; Feast itself leaves it open."""
+    store = FeatureStore(config=repository.config)
+    try:
+        yield store
+    finally:
+        for name in ("write_engine", "read_engine"):
+            engine = getattr(store.registry, name, None)
+            if engine is not None:
+                engine.dispose()
 
 
 @contextmanager

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from feast import FeatureStore
+from feast.infra.registry.sql import SqlRegistry
 from processes import together
 
 import tidemill
@@ -16,15 +19,28 @@ from tidemill.feast.apply import apply, plan
 from tidemill.project import Project
 
 Write = Callable[..., Path]
+Opened = Callable[[Path], Project]
 AT = datetime(2024, 3, 5, tzinfo=UTC)
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
 
 
-def opened(root: Path) -> Project:
-    return tidemill.open(root)
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Opens projects that are closed at the end of the test."""
+    with ExitStack() as projects:
+        yield lambda root: projects.enter_context(closing(tidemill.open(root)))
 
 
-def test_a_plan_changes_nothing(write_repository: Write) -> None:
+@contextmanager
+def registered(root: Path) -> Iterator[FeatureStore]:
+    """What Feast knows of the repository."""
+    store = FeatureStore(repo_path=str(root))
+    yield store
+    assert isinstance(store.registry, SqlRegistry)
+    store.registry.write_engine.dispose()
+
+
+def test_a_plan_changes_nothing(write_repository: Write, opened: Opened) -> None:
     project = opened(write_repository())
     found = plan(project)
 
@@ -35,20 +51,18 @@ def test_a_plan_changes_nothing(write_repository: Write) -> None:
     assert not (project.root / ".tidemill" / "registry.db").exists()
 
 
-def test_apply_puts_the_catalog_in_force_and_tells_feast(write_repository: Write) -> None:
-    from feast import FeatureStore
-
+def test_apply_puts_the_catalog_in_force_and_tells_feast(write_repository: Write, opened: Opened) -> None:
     project = opened(write_repository())
     result = apply(project, at=AT)
 
     assert result.version == 1
     assert project.catalog.digest == result.digest
-    registered = FeatureStore(repo_path=str(project.root))
-    assert {view.name for view in registered.list_stream_feature_views()} == {"spending"}
+    with registered(project.root) as store:
+        assert {view.name for view in store.list_stream_feature_views()} == {"spending"}
     assert plan(project).lines == ("Nothing would change.",)
 
 
-def test_the_same_definitions_again_keep_their_version(write_repository: Write) -> None:
+def test_the_same_definitions_again_keep_their_version(write_repository: Write, opened: Opened) -> None:
     project = opened(write_repository())
 
     assert [apply(project, at=AT).version, apply(project, at=AT).version] == [1, 1]
@@ -62,7 +76,7 @@ def test_the_same_definitions_again_keep_their_version(write_repository: Write) 
     ],
 )
 def test_a_view_whose_stored_values_change_is_loaded_again_from_the_beginning(
-    write_repository: Write, old: str, new: str, loaded: datetime | None
+    write_repository: Write, old: str, new: str, loaded: datetime | None, opened: Opened
 ) -> None:
     project = opened(write_repository())
     apply(project, at=AT)
@@ -78,7 +92,7 @@ def test_a_view_whose_stored_values_change_is_loaded_again_from_the_beginning(
     assert len(project.ledger.cutoffs("profile")[0]) == 1, "what was served until now stays known"
 
 
-def test_wrong_definitions_change_nothing(write_repository: Write) -> None:
+def test_wrong_definitions_change_nothing(write_repository: Write, opened: Opened) -> None:
     root = write_repository()
     project = opened(root)
     before = apply(project, at=AT)
@@ -99,7 +113,9 @@ def test_wrong_definitions_change_nothing(write_repository: Write) -> None:
         ('timestamp_field="at")\norders', 'timestamp_field="then")\norders', "change source profile_file"),
     ],
 )
-def test_a_plan_says_what_a_change_costs(write_repository: Write, old: str, new: str, line: str) -> None:
+def test_a_plan_says_what_a_change_costs(
+    write_repository: Write, old: str, new: str, line: str, opened: Opened
+) -> None:
     root = write_repository()
     project = opened(root)
     apply(project, at=AT)
@@ -111,7 +127,7 @@ def test_a_plan_says_what_a_change_costs(write_repository: Write, old: str, new:
         assert not plan(project).rebuild
 
 
-def test_a_model_whose_vector_changes_has_to_be_trained_again(write_repository: Write) -> None:
+def test_a_model_whose_vector_changes_has_to_be_trained_again(write_repository: Write, opened: Opened) -> None:
     from test_compile import MODEL
 
     root = write_repository(more=MODEL)
@@ -125,9 +141,7 @@ def test_a_model_whose_vector_changes_has_to_be_trained_again(write_repository: 
     assert any("loses profile:age and gains profile:country" in line for line in found.lines)
 
 
-def test_a_view_that_is_removed_leaves_feasts_registry_and_the_catalog(write_repository: Write) -> None:
-    from feast import FeatureStore
-
+def test_a_view_that_is_removed_leaves_feasts_registry_and_the_catalog(write_repository: Write, opened: Opened) -> None:
     root = write_repository()
     project = opened(root)
     apply(project, at=AT)
@@ -140,7 +154,8 @@ def test_a_view_that_is_removed_leaves_feasts_registry_and_the_catalog(write_rep
 
     assert result.version == 2
     assert [view.name for view in project.catalog.views] == ["profile"]
-    assert FeatureStore(repo_path=str(root)).list_stream_feature_views() == []
+    with registered(root) as store:
+        assert store.list_stream_feature_views() == []
     assert not project.redis_folder.exists(), "no Redis is started where none was ever used"
 
 
@@ -158,19 +173,17 @@ print([apply(project, at=datetime.fromisoformat(at)).version for _ in range(2)])
 
 
 def test_two_processes_that_apply_at_once_lose_nothing(write_repository: Write) -> None:
-    from feast import FeatureStore
-
     root = write_repository()
     said = together(APPLY, [[str(root), AT.isoformat()]] * 2)
 
     assert [text.split("\n") for text in said] == [["[1, 1]", ""]] * 2
-    store = FeatureStore(repo_path=str(root))
-    assert {view.name for view in store.list_feature_views()} == {"profile"}
-    assert {service.name for service in store.list_feature_services()} == {"offers_v1"}
+    with registered(root) as store:
+        assert {view.name for view in store.list_feature_views()} == {"profile"}
+        assert {service.name for service in store.list_feature_services()} == {"offers_v1"}
     assert sys.modules.get("definitions") is None
 
 
-def test_a_function_beside_feasts_definitions_is_noted(write_repository: Write) -> None:
+def test_a_function_beside_feasts_definitions_is_noted(write_repository: Write, opened: Opened) -> None:
     """It works, but whoever evaluates it has to import Feast."""
     beside = "def discount(inputs):\n    return {'discount': inputs['total']}\n"
     far = apply(opened(write_repository()), at=AT)
@@ -181,9 +194,7 @@ def test_a_function_beside_feasts_definitions_is_noted(write_repository: Write) 
     assert near.lines[-1] == f"Note: {near.notes[0]}"
 
 
-def test_label_views_are_registered_and_noted(write_repository: Write) -> None:
-    from feast import FeatureStore
-
+def test_label_views_are_registered_and_noted(write_repository: Write, opened: Opened) -> None:
     labels = (
         "from feast import LabelView\n"
         'judged = LabelView(name="judged", entities=[customer], source=orders, schema='
@@ -191,4 +202,5 @@ def test_label_views_are_registered_and_noted(write_repository: Write) -> None:
     )
     project = opened(write_repository(more=labels))
     assert apply(project, at=AT).notes[0].startswith("Label views are Feast's alone (judged)")
-    assert [view.name for view in FeatureStore(repo_path=str(project.root)).list_label_views()] == ["judged"]
+    with registered(project.root) as store:
+        assert [view.name for view in store.list_label_views()] == ["judged"]
