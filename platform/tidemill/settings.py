@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from tidemill.errors import ConfigurationError, ProjectNotFoundError
+from tidemill.errors import ConfigurationError, DefinitionError, ProjectNotFoundError
 
 FILE_NAME = "feature_store.yaml"
 _TOP_LEVEL = {
@@ -58,6 +58,17 @@ class Settings(BaseSettings):
         {}, description="logs from which `tidemill up` pushes events: a stream's name and the address of its log"
     )
     online_layout: str = Field("feast", pattern="^(feast|packed)$", description="feast: any Feast client reads it")
+
+    @field_validator("quarantine_keep")
+    @classmethod
+    def _is_duration(cls, value: str | None) -> str | None:
+        from tidemill.definitions.duration import parse_duration
+
+        try:
+            parse_duration(value or "0s")
+        except DefinitionError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @classmethod
     def settings_customise_sources(

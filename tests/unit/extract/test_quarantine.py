@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from tidemill.cli.main import app
 from tidemill.definitions.catalog import Catalog, Source
-from tidemill.errors import InputError, NotDefinedError, SourceError
+from tidemill.errors import ConfigurationError, InputError, NotDefinedError, SourceError
 from tidemill.extract import Quarantine, extract
 from tidemill.extract.validation import REASON
 from tidemill.project import Project, open_project
@@ -156,6 +156,12 @@ def test_rows_are_kept_as_long_as_the_project_says(three_days: Project) -> None:
     extract(limited, start=START, end=START + DAY, at=put_there + timedelta(days=91))
     assert Quarantine(three_days.state).files() == []
     limited.close()
+
+
+def test_a_time_to_keep_rows_that_is_none_is_refused_when_the_project_is_opened(project: Project) -> None:
+    (project.root / "feature_store.yaml").write_text("project: shop\ntidemill:\n  quarantine_keep: 90 days\n")
+    with pytest.raises(ConfigurationError, match=r"quarantine_keep: .*'90 days' is not a duration"):
+        open_project(project.root)
 
 
 def test_rows_from_before_and_after_a_change_of_the_contract_are_read_together(
