@@ -71,6 +71,14 @@ class FieldDecoder:
             return [[row[place]] for place in self.row_places], None not in row
         if not replies:
             return [[] for _ in self.order], True
+        try:
+            return self._by_kind(replies, arrays)
+        except _GapError:
+            columns = [list(column) for column in zip(*map(self.decode_row, replies), strict=True)]
+            return [columns[place] for place in self.row_places], False
+
+    def _by_kind(self, replies: Replies, arrays: bool) -> Decoded:
+        """Raises _GapError where a number of fixed width is missing, null or wrong."""
         columns: list[Any] = []
         without_null = True
         found = list(zip(*replies, strict=True))
@@ -80,6 +88,10 @@ class FieldDecoder:
             without_null = without_null and certain
             columns += decoded
         return [columns[place] for place in self.row_places], without_null
+
+
+class _GapError(Exception):
+    """There is not everywhere a number: row by row is quicker, since most rows have all of theirs."""
 
 
 class _RowDecoder:
@@ -149,22 +161,25 @@ class _Numbers(_Kind):
 
 
 class _FixedWidth(_Numbers):
-    """[tag][number] everywhere at once. A null or a wrong value shows by its length or its tag."""
+    """[tag][number] everywhere at once. A null or a wrong value shows by its length or its tag, and raises _GapError.
+
+    These kinds come first: nothing has been decoded then that would be counted as wrong twice.
+    """
 
     def __init__(self, start: int, end: int, memos: Sequence[Memo], dtype: FieldType) -> None:
         super().__init__(start, end, memos, dtype)
         _, self._size, self._tag = _BULK[dtype]  # type: ignore[index]
         self._record = np.dtype([("tag", "u1"), ("number", f"<f{self._size - 1}")])
 
-    def _matrix(self, columns: Sequence[Raw]) -> np.ndarray | None:
+    def _matrix(self, columns: Sequence[Raw]) -> np.ndarray:
         rows = len(columns[0])
         try:
             joined = b"".join(chain.from_iterable(columns))  # type: ignore[arg-type]
         except TypeError:
-            return None
+            raise _GapError from None
         count = rows * len(columns)
         if len(joined) != self._size * count or joined[:: self._size] != self._tag * count:
-            return None
+            raise _GapError
         found = np.frombuffer(joined, dtype=self._record)["number"].reshape(-1, rows)
         return as_doubles(found)
 

@@ -40,8 +40,8 @@ _INT32 = 2**31
 
 _ODD = (b"\r\n$-1\r\n", b"\r\n$0\r\n")
 """A value that is missing, and one that is null."""
-_MOST_ODD = 0.9
-"""Of the rows; where there are more, the parser may have them all."""
+_MOST_ODD = 0.1
+"""Of the rows; where there are more, the parser is quicker with all of them."""
 
 
 class TableReply:

@@ -43,6 +43,20 @@ def test_rows_together_are_what_each_row_is_alone(rows: int):
     assert without_null is not any(None in column for column in columns)
 
 
+@pytest.mark.parametrize("raw", [None, b"", encode_value(ValueType.STRING, "no")])
+@pytest.mark.parametrize("field", range(len(TYPES)))
+def test_a_number_that_is_missing_null_or_wrong_is_counted_once(raw: bytes | None, field: int):
+    replies = [row for row in map(reply, range(200)) if None not in row]
+    replies[70] = [*replies[70][:field], raw, *replies[70][field + 1 :]]
+    wrong = WrongValues()
+    found = FieldDecoder([(f"view:{place}", dtype) for place, dtype in enumerate(TYPES)], wrong)
+    columns, without_null = found.decode(replies)
+    assert columns == one_by_one(replies)
+    assert without_null is not any(None in column for column in columns)
+    expected = raw and found.types[field] is not ValueType.STRING
+    assert sum(wrong.count.values()) == (1 if expected else 0)
+
+
 @pytest.mark.parametrize("bursts", [[300], [1, 299], [40, 80, 120, 299], list(range(1, 300, 7))])
 def test_what_was_decoded_early_is_what_would_be_decoded_late(bursts: list[int]):
     replies = [reply(number) for number in range(300)]
