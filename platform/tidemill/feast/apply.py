@@ -65,13 +65,11 @@ def apply(project: Project, *, at: datetime) -> ApplyResult:
         before = _in_force(project)
         changed = plan_between(before, catalog)
         register(repository)
-        _forget(
-            project, changed.rebuild, before, at
-        )  # before the catalog is in force: what is loaded twice does no harm
+        # Before the catalog is in force, since what is loaded twice does no harm; and after, since by the old one runs
+        # may have begun meanwhile, and ended.
+        _forget(project, changed.rebuild, before, at)
         applied = project.catalogs.add(catalog, at=at)
-        _forget(
-            project, changed.rebuild, before, at
-        )  # and after: by the old one runs may have begun meanwhile, and ended
+        _forget(project, changed.rebuild, before, at)
     project.reload()
     notes = notes_on(repository.contents, project.root)
     return ApplyResult(version=applied.version, digest=catalog.digest, changes=changed.changes, notes=notes)

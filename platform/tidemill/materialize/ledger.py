@@ -319,7 +319,7 @@ class Ledger:
         done by other definitions is done again."""
         if not _is_free(row, at):
             return None
-        progress = row.progress if row.catalog_digest == catalog_digest else None
+        progress = row.progress if row.catalog_digest in ("", catalog_digest) else None  # "": nobody said
         taken: dict[str, Any] = {"claimed_by": holder, "catalog_digest": catalog_digest, "progress": progress}
         changed = session.execute(
             _still(row.id, row.claimed_by, row.lease_until).values(
