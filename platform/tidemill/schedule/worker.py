@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tidemill.clock import as_utc, ended
 from tidemill.errors import ConflictError, TidemillError
 from tidemill.extract.declare import extracted_sources
+from tidemill.extract.intervals import history_until
 from tidemill.materialize.lease import kept
 from tidemill.materialize.report import FAILED, SUCCEEDED
 from tidemill.materialize.run import BACKFILL
@@ -267,7 +268,8 @@ class Worker:
         from tidemill.extract import extract
 
         def work() -> tuple[int, int]:
-            (report,) = extract(self._project, start=due.start, end=due.tick, sources=[task.subject], at=at)
+            start = self._where_history_ends(task, due)
+            (report,) = extract(self._project, start=start, end=due.tick, sources=[task.subject], at=at)
             if report.quarantined:
                 why = ", ".join(f"{reason} ({rows:,})" for reason, rows in report.reasons)
                 said = f"{report.quarantined:,} rows of {task.subject!r} are in quarantine: {why}."
@@ -275,6 +277,13 @@ class Worker:
             return report.rows, report.quarantined
 
         return self._once(task, due, at, work)
+
+    def _where_history_ends(self, task: Task, due: Due) -> datetime:
+        """Where an extraction begins: the first by schedule goes on where one by hand has ended, however long ago."""
+        if self._project.ledger.last_end(task.name) is not None:
+            return due.start
+        reached = history_until(self._project.root, self._project.catalog.source(task.subject))
+        return due.start if reached is None else min(due.start, reached)
 
     def _fit_again(self, task: Task, due: Due, at: datetime) -> list[TaskReport]:
         def work() -> tuple[int, int]:

@@ -29,6 +29,7 @@ from tidemill.definitions import (
 )
 from tidemill.definitions.catalog import CodeReference, LabelDefinition, Model, SpineDefinition, Split, Trigger
 from tidemill.errors import OnlineStoreUnavailableError
+from tidemill.extract import extract
 from tidemill.extract.landing import alone
 from tidemill.predictions import PredictionRecord
 from tidemill.project import Project, open_project
@@ -237,6 +238,15 @@ def test_a_source_that_somebody_extracts_by_hand_is_no_failure_and_comes_next_ti
     assert [report.state for report in worker.run_due(at(4, 0))] == ["succeeded", "succeeded"]
     (run,) = airports.project.ledger.runs("extract:measured")
     assert (run.end, run.attempt, run.takeovers) == (at(3, 5), 1, 0)
+
+
+def test_the_first_scheduled_extraction_goes_on_where_one_by_hand_has_ended(airports: Airports) -> None:
+    (airports.project.root / "extract.py").write_text(EXTRACT)
+    airports.apply(catalog_with(HOURLY, source_schedule=HOURLY))
+    extract(airports.project, start=at(0) - timedelta(days=2), end=at(0) - timedelta(days=1))
+    Worker(airports.project).run_due(at(5, 5))
+    hours = airports.project.offline.scan("measured").collect().get_column("event_time")
+    assert hours.sort().to_list() == [at(0) + timedelta(hours=hour) for hour in range(-48, 6)]
 
 
 def test_a_source_that_nothing_extracts_holds_nothing_back(airports: Airports) -> None:
