@@ -32,6 +32,8 @@ _CLOSER = tuple(
 
 def as_doubles(numbers: np.ndarray) -> np.ndarray:
     """What a float of Python is, and side by side in memory. A NaN of any kind is a NaN."""
+    if numbers.itemsize == 8:
+        return numbers.astype(np.float64, order="C")
     with np.errstate(invalid="ignore"):
         return numbers.astype(np.float64, order="C")
 
