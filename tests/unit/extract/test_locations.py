@@ -75,6 +75,7 @@ def test_folders_of_other_stores_are_read_as_those_of_this_machine() -> None:
         assert read_csv(address).collect().get_column("n").to_list() == [1, 2]
     with pytest.raises(SourceError, match="memory://shop/imports"):
         read_csv("memory://shop/imports/")
+    store.rm("/shop", recursive=True)
 
 
 @pytest.mark.parametrize("values", [[1_709_251_200], [1.5], [True]])
