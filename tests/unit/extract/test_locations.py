@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from ports import free_port
 
 from tidemill.errors import SourceError
 from tidemill.extract import extract, read_csv, read_parquet
@@ -118,16 +119,39 @@ def test_what_is_neither_yes_nor_no_is_an_error_and_no_null(tmp_path: Path) -> N
         read_csv(tmp_path / "orders.csv", schema={"ok": pl.Boolean()}).collect()
 
 
+class _Nothing(BaseHTTPRequestHandler):
+    """Whatever is asked for is not there."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the standard library
+        """Say nothing."""
+
+
+@pytest.fixture
+def host() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Nothing)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 @pytest.mark.parametrize("address", ["http://me:hunter2@{host}/x.csv", "http://{host}/x.csv?sig=hunter2&se=2030"])
-def test_secrets_of_an_address_that_does_not_answer_are_not_told(
-    project: Project, extraction: Callable[[str], None], address: str
+def test_secrets_of_an_address_where_nothing_is_are_not_told(
+    project: Project, extraction: Callable[[str], None], host: str, address: str
 ) -> None:
-    host = f"127.0.0.1:{free_port()}"
-    options = {"max_retries": 0}
     extraction(f"""
     @extracts(source="orders")
     def orders(start, end):
-        return read_csv({address.format(host=host)!r}, storage_options={options!r})
+        return read_csv({address.format(host=host)!r})
     """)
     with pytest.raises(SourceError, match=f"'orders' failed .*{host}") as caught:
         extract(project, start=START, end=START + DAY)
