@@ -15,6 +15,7 @@ from tidemill_serving.problems import Fault, MalformedBodyError, RejectedRowsErr
 from tidemill_serving.values import WrongTypeError, expected, reader_of
 
 _MOST_FAULTS = 20
+_MOST_COLUMNS = 1_000
 
 
 def stream_of(catalog: Catalog, name: str) -> Stream:
@@ -33,7 +34,10 @@ def columns_of_rows(rows: Any, *, limit: int) -> dict[str, list[Any]]:
     if not rows:
         raise RejectedRowsError("`rows` is empty; at least one row was expected.")
     _check_count(len(rows), limit)
-    names = dict.fromkeys(name for row in rows for name in row)
+    names: dict[str, Any] = {}
+    for row in rows:
+        names |= row
+        _check_width(len(names))  # at once: as many columns as rows would be too many values to look at
     return {name: [row.get(name) for row in rows] for name in names}
 
 
@@ -45,6 +49,7 @@ def columns_of_frame(frame: Any, *, limit: int) -> dict[str, list[Any]]:
     if len(lengths) > 1:
         raise MalformedBodyError(f"The arrays of `df` have different lengths: {sorted(lengths)}.")
     _check_count(lengths.pop(), limit)
+    _check_width(len(frame))
     return frame
 
 
@@ -98,6 +103,11 @@ def _instants(source: Source) -> dict[str, ValueType]:
 def _view_types(catalog: Catalog, view: View) -> dict[str, ValueType]:
     keys = dict(zip(view.join_keys, catalog.key_types(view), strict=True))
     return keys if view.is_windowed else keys | {feature.name: feature.dtype for feature in view.features}
+
+
+def _check_width(columns: int) -> None:
+    if columns > _MOST_COLUMNS:
+        raise RejectedRowsError(f"The rows have more than {_MOST_COLUMNS:,} different fields.")
 
 
 def _check_count(count: int, limit: int) -> None:

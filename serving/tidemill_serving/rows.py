@@ -103,12 +103,15 @@ class RowSchema:
             return {}
         checked = {field.name: self._check_field(row, field, where, faults) for field in self.fields}
         for name in row.keys() - self._known:
-            close = difflib.get_close_matches(name, self._known, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else f"only: {', '.join(sorted(self._known))}"
+            advice = self._advice(name) if len(faults) < _MOST_FAULTS else ""  # the others are only counted
             faults.append(Fault(where=f"{where}.{name}", found="an unknown field", expected=advice))
         if self.id_column is not None and self.id_column in row and self.id_column not in checked:
             checked[self.id_column] = _check_id(row[self.id_column], f"{where}.{self.id_column}", faults)
         return checked
+
+    def _advice(self, unknown: str) -> str:
+        close = difflib.get_close_matches(unknown, self._known, n=1)
+        return f"did you mean {close[0]!r}?" if close else f"only: {', '.join(sorted(self._known))}"
 
     def _check_field(self, row: Row, field: RowField, where: str, faults: list[Fault]) -> Any:
         if field.name not in row:
