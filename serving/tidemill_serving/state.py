@@ -168,6 +168,7 @@ class ServingState:
 
     def _announce(self, snapshot: Snapshot) -> None:
         self.metrics.catalog_version.set(snapshot.version)
+        self.metrics.model_version.clear()  # of those that are declared no more
         for name, served in self.shelf.served.items():
             self.metrics.model_version.labels(name).set(served.version)
         for listener in self._listeners:

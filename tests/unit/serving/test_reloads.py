@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from small_model import promote
 from small_project import NOW, DictionaryStore, catalog, open_small, served
 from waiting import wait_until
 
@@ -59,3 +60,12 @@ def test_the_requests_that_wait_are_counted_after_a_reload_too(project: Project)
         client.serving._loop.call_soon_threadsafe(waiting[0].set)  # type: ignore[attr-defined]
         assert asked.result().status_code == 200
     assert 'tidemill_pending_requests{kind="features",name="delay_v1"} 1.0' in found
+
+
+def test_a_model_that_is_declared_no_more_is_not_counted_as_served(project: Project) -> None:
+    promote(project, 1)
+    with served(project) as client:
+        assert 'tidemill_model_version{model="delay"} 1.0' in client.get("/metrics").text
+        project.catalogs.add(catalog(models=()), at=NOW)
+        client.serving.refresh()  # type: ignore[attr-defined]
+        assert "tidemill_model_version{" not in client.get("/metrics").text
