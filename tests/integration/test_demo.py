@@ -41,7 +41,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]
     """A checkout in which every command of the README but the tests was run, and what that said."""
     checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
     commands = [line for line in commands_of(CHECKOUT / "README.md") if line != "make test"]
-    said = run("\n".join(["source .venv/bin/activate", *commands]), checkout)
+    said = run("\n".join(commands), checkout)
     yield checkout / "feature_repo", said
     stop_everything(checkout)
 
@@ -142,3 +142,8 @@ def _same(feast: Any, ours: Any) -> bool:
     if feast is None or ours is None:
         return feast is None and ours is None
     return feast == pytest.approx(ours, rel=1e-9)
+
+
+def test_features_are_shown_as_they_are_and_how_old_they_are(lived: tuple[Path, str]) -> None:
+    built = next(line for line in lived[1].splitlines() if line.startswith("│ built_year"))
+    assert [cell.strip() for cell in built.strip("│").split("│")] == ["built_year", "1989", "PRESENT", "281d"]
