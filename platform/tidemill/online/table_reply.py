@@ -88,19 +88,18 @@ class TableReply:
             return None
         parts = [data[start:end] for start, end in pairwise([*starts, len(data)])]
         usual = b"".join([part for row, part in enumerate(parts) if row not in odd])
-        found = self._usual(usual, rows - len(odd))
+        replies = {row: self._parsed(parts[row]) for row in sorted(odd)}
+        found = None if None in replies.values() else self._usual(usual, rows - len(odd))
         if found is None:
             return None
         columns = [listed(column) for column in found]
-        for row in sorted(odd):
-            values = self._parsed(parts[row])
-            if values is None:
-                return None
-            for column, value in zip(columns, values, strict=True):
+        for row, reply in replies.items():
+            for column, value in zip(columns, self._decode_row(reply), strict=True):  # type: ignore[arg-type] - none is None
                 column.insert(row, value)
         return GroupColumns(columns, without_null=False)
 
-    def _parsed(self, data: bytes) -> list[Any] | None:
+    def _parsed(self, data: bytes) -> Raw | None:
+        """The fields, if this is one whole reply and nothing else."""
         reader = hiredis.Reader()
         reader.feed(data)
         try:
@@ -108,7 +107,7 @@ class TableReply:
         except hiredis.ProtocolError:
             return None
         whole = type(reply) is list and len(reply) == self._fields and not reader.has_data()
-        return self._decode_row(reply) if whole else None  # type: ignore[arg-type] - a list is one of fields
+        return reply if whole else None  # type: ignore[return-value] - a list is one of fields
 
     def _starts(self, data: bytearray, rows: int) -> np.ndarray:
         """Where each reply starts."""
