@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from tidemill.clock import as_utc
 from tidemill.definitions.catalog import Model
 from tidemill.metadata.reports import ReportRepository
 from tidemill.models.artifact import read_manifest
+from tidemill.models.deployments import CHALLENGER
+from tidemill.models.manifest import Manifest
 from tidemill_training.train import REPORT as TRAINING_REPORT
 from tidemill_training.train import Progress, TrainedVersion, train
-from tidemill_training.triggers import Situation, TriggerCheck, check_triggers
+from tidemill_training.triggers import Situation, TriggerCheck, check_triggers, new_labels
 
 if TYPE_CHECKING:
     from tidemill.project import Project
 
 REPORT = "retrain"
+WORTH_A_FIT = 0.01
+"""Share of a version's rows that must have become known since, before drift, performance or new data ask for another: a
+challenger that was refused would be refused again."""
 PROMOTED, REFUSED, NOT_DUE = "promoted", "refused", "not due"
 
 
@@ -104,7 +110,35 @@ def _asked(project: Project, model: Model, at: datetime) -> tuple[TriggerCheck, 
         return (TriggerCheck(kind="on_demand", fired=True, reason="there is no champion yet"),)
     champion, _ = read_manifest(deployment.folder(project.root))
     since = _last_trained(project, model.name, champion.trained_at)
-    return check_triggers(Situation(project=project, model=model, champion=champion, since=since, at=at))
+    situation = Situation(project=project, model=model, champion=champion, since=since, at=at)
+    checks = check_triggers(situation)
+    return _with_something_new(situation, checks) if any(check.fired for check in checks) else checks
+
+
+def _with_something_new(situation: Situation, checks: tuple[TriggerCheck, ...]) -> tuple[TriggerCheck, ...]:
+    """The answers, but what is the matter does not count where another version would learn nothing else."""
+    newest = _newest(situation)
+    if newest.catalog_digest != situation.project.catalog.digest:
+        return checks
+    found, wanted = new_labels(replace(situation, champion=newest)), ceil(WORTH_A_FIT * newest.dataset.rows)
+    if found >= wanted:
+        return checks
+    told = f"but {found:,} outcomes became known since version {newest.version} was fitted, another takes {wanted:,}"
+    return tuple(_unless_scheduled(check, told) for check in checks)
+
+
+def _newest(situation: Situation) -> Manifest:
+    """The version that was fitted last, promoted or not."""
+    project = situation.project
+    challenger = project.deployments.current(situation.model.name, alias=CHALLENGER)
+    return situation.champion if challenger is None else read_manifest(challenger.folder(project.root))[0]
+
+
+def _unless_scheduled(check: TriggerCheck, told: str) -> TriggerCheck:
+    """What is the matter stays the matter until there is something to learn from. A schedule means what it says."""
+    if not check.fired or check.kind == "schedule":
+        return check
+    return replace(check, fired=False, reason=f"{check.reason}; {told}")
 
 
 def _last_trained(project: Project, model: str, champion_trained_at: datetime) -> datetime:

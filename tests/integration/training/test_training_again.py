@@ -65,3 +65,25 @@ def test_without_a_champion_there_is_reason_enough(fresh_shop: Project):
     decision = retrain(fresh_shop, "order_return", at=TODAY)
     assert decision.outcome == "promoted"
     assert decision.fired[0].reason == "there is no champion yet"
+
+
+def test_what_was_learned_from_already_is_no_reason_to_fit_again(shop: Project):
+    """A refused challenger leaves the champion as it was, and with it whatever is the matter."""
+    redefine(shop, gates=(Gate(kind="at_least", metric="roc_auc", value=1.0),))
+    later = TODAY + timedelta(days=5)
+    assert retrain(at(shop, later), "order_return", at=later).outcome == "refused"
+
+    again = retrain(shop, "order_return", at=later + timedelta(minutes=1))
+    assert again.outcome == "not due"
+    [asked] = [check for check in again.triggers if check.kind == "new_data"]
+    assert "but 1 outcomes became known since version 2 was fitted, another takes" in asked.reason
+
+    redefine(shop, gates=(Gate(kind="at_least", metric="roc_auc", value=0.5),))
+    assert retrain(shop, "order_return", at=later + timedelta(minutes=2)).outcome == "promoted"
+
+
+def test_a_schedule_fits_again_even_where_there_is_nothing_new(shop: Project):
+    monday = datetime(2024, 2, 26, 6, tzinfo=UTC)
+    redefine(shop, retrain=(Trigger(kind="schedule", settings=(("cron", "0 * * * *"), ("timezone", "UTC"))),))
+    assert retrain(at(shop, monday), "order_return", at=monday).fired
+    assert retrain(shop, "order_return", at=monday + timedelta(hours=1)).fired
