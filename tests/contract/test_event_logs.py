@@ -168,7 +168,7 @@ def departure(number: int, **others: Any) -> bytes:
 
 def counted(store: OnlineStore) -> int:
     plan = TilePlan("flights", [(VIEW, ["departures"])])
-    keys = plan.keys(0, key_layout(CATALOG, VIEW).encode(["JFK"]))
+    keys = [plan.key(0, key_layout(CATALOG, VIEW).encode(["JFK"]))]
     blobs = store.resp.pipeline([("GET", key) for key in keys])
     return plan.decode([blobs], to_micros(NOW))[0].values["departures"][0]
 

@@ -109,9 +109,8 @@ class World:
         plan = TilePlan("flights", [(view, [f.name for f in view.features]) for view, _ in asked])
         blobs = []
         for number, (view, key) in enumerate(asked):
-            keys = plan.keys(number, key_layout(CATALOG, view).encode(key))
-            assert plan.width(number) == len(keys)
-            blobs.append(self.store.resp.pipeline([("GET", name) for name in keys]))
+            name = plan.key(number, key_layout(CATALOG, view).encode(key))
+            blobs.append(self.store.resp.pipeline([("GET", name)]))
         found = []
         for columns in plan.decode(blobs, at):
             values = {name: column[0] for name, column in columns.values.items()}

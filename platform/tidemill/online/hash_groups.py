@@ -107,7 +107,7 @@ class HashGroup:
         """The answers of the views from the fields' columns. `present` tells which rows have a key, None all."""
         columns = found.columns
         if present is not None:
-            columns = [spread(column, present, rows, 1) for column in columns]
+            columns = [spread(column, present, rows) for column in columns]
         views = [view.decode(columns, at) for view in self.views]
         if found.without_null:
             for view in views:
@@ -151,9 +151,9 @@ def _packed(views: Sequence[ViewRead], wrong: WrongValues) -> tuple[list[bytes],
     return fields, PackedDecoder([(one.view.name, one.view.features, one.places) for one in views], wrong)
 
 
-def spread(found: Sequence[Any], present: list[int], rows: int, width: int) -> list[Any]:
-    """Replies of some rows at their places among all rows, None elsewhere."""
-    out: list[Any] = [None] * (rows * width)
-    for at, place in enumerate(present):
-        out[place * width : (place + 1) * width] = found[at * width : (at + 1) * width]
+def spread(found: Sequence[Any], present: list[int], rows: int) -> list[Any]:
+    """Values of some rows at their places among all rows, None elsewhere."""
+    out: list[Any] = [None] * rows
+    for value, place in zip(found, present, strict=True):
+        out[place] = value
     return out

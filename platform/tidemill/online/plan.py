@@ -14,9 +14,10 @@ from typing import Any
 from tidemill.definitions.catalog import Catalog, OnDemandView, Projection, View
 from tidemill.definitions.on_demand import evaluate, gather_inputs, input_types
 from tidemill.definitions.types import ValueType
+from tidemill.online.asked_once import Asked, each_once
 from tidemill.online.codec import WrongValueError
 from tidemill.online.decoding import WrongValues
-from tidemill.online.hash_groups import hash_groups, spread
+from tidemill.online.hash_groups import hash_groups
 from tidemill.online.key_columns import KeyColumns, Rows, column_of
 from tidemill.online.redis_refusals import is_refusal
 from tidemill.online.reply_columns import WORTHWHILE, GroupColumns, ReplyColumns
@@ -36,14 +37,16 @@ _ENOUGH_FOR_A_TABLE = 40  # rows; for fewer the parser is quicker
 class Request:
     """A read on its way: the commands to send, and what is needed to understand the replies.
 
-    `present` tells for each kind of key which rows have one, None all of them.
+    `present` tells for each kind of key which rows have one, None all of them; `asked` for each windowed view which
+    reply each row reads.
     """
 
-    __slots__ = ("columns", "packed", "present", "replies", "rows")
+    __slots__ = ("asked", "columns", "packed", "present", "replies", "rows")
 
     def __init__(self, rows: Rows, packed: bytes = b"", replies: int = 0) -> None:
         self.rows, self.packed, self.replies = rows, packed, replies
         self.present: list[list[int] | None] = []
+        self.asked: list[Asked] = []
         self.columns: ReplyColumns | None = None
 
 
@@ -159,8 +162,9 @@ class ReadPlan:
             request.columns = self._columns(sizes)
         for place, columns in enumerate(self._window_keys):
             keys, there = columns.of_rows(rows)
-            request.present.append(there)
-            request.replies += len(keys) * self._tiles.width(place)
+            keys, asked = each_once(keys, there, len(rows))
+            request.asked.append(asked)
+            request.replies += len(keys)
             yield from [self._tiles.commands(place, columns.head + key + columns.tail) for key in keys]
 
     def decode(self, request: Request, replies: list[Any], at: int, *, arrays: bool = False) -> OnlineResult:
@@ -269,15 +273,16 @@ class ReadPlan:
         return SingleRow.where_it_fits(self._groups, self._places, self.dtypes)
 
     def _decode_windows(self, request: Request, replies: list[Any], rows: int, at: int) -> list[ViewColumns]:
-        blobs, start = [], sum(self._sizes(request))
-        for place in range(len(self._windows)):
-            width = self._tiles.width(place)
-            present = request.present[len(self._groups) + place] if request.present else None
-            size = (rows if present is None else len(present)) * width
-            mine = replies[start : start + size]
-            blobs.append(mine if present is None else spread(mine, present, rows, width))
-            start += size
-        answers = self._tiles.decode(blobs, at)
+        everyone = [Asked(replies=rows)] * len(self._windows)
+        asked, blobs, start = request.asked or everyone, [], sum(self._sizes(request))
+        for one in asked:
+            mine = replies[start : start + one.replies]
+            blobs.append(mine if one.of_row is None else [*mine, None])
+            start += one.replies
+        answers = [
+            answer if one.of_row is None else answer.of_rows(one.of_row)
+            for answer, one in zip(self._tiles.decode(blobs, at), asked, strict=True)
+        ]
         return [
             self._window_columns(view, answer, at) for view, answer in zip(self._window_views, answers, strict=True)
         ]

@@ -46,6 +46,16 @@ class WindowColumns:
     broken: int = 0
     wrong: list[str] = field(default_factory=list)
 
+    def of_rows(self, rows: Sequence[int]) -> WindowColumns:
+        """The same for other rows, each of which is one of these."""
+        return replace(
+            self,
+            values={name: [column[row] for row in rows] for name, column in self.values.items()},
+            found=[self.found[row] for row in rows],
+            event_times=[self.event_times[row] for row in rows],
+            as_of=[self.as_of[row] for row in rows],
+        )
+
 
 class TilePlan:
     """How the windowed views of a service are read. Made once, used by any number of threads.
@@ -63,17 +73,12 @@ class TilePlan:
         """The features wanted of a projection, in order."""
         return self._projections[projection].features
 
-    def width(self, projection: int) -> int:
-        """How many keys one row of this projection takes: all tiles of an entity lie under one."""
-        del projection
-        return 1
-
-    def keys(self, projection: int, entity_key: bytes) -> list[bytes]:
-        """The Redis keys to GET for one row of this projection, given its entity's key (`KeyLayout.encode`)."""
-        return [self._projections[projection].prefix + entity_key]
+    def key(self, projection: int, entity_key: bytes) -> bytes:
+        """The Redis key to GET for one row of this projection, given its entity's key (`KeyLayout.encode`)."""
+        return self._projections[projection].prefix + entity_key
 
     def commands(self, projection: int, entity_key: bytes) -> bytes:
-        """The same as commands ready to send; `width` replies come back."""
+        """The same as a command ready to send; one reply comes back."""
         found = self._projections[projection]
         head = found.heads_of.get(len(entity_key)) or found.add_head(len(entity_key))
         return head + entity_key + b"\r\n"

@@ -79,6 +79,6 @@ def window(project: Any, view: str = "origin_delays", key: str = "JFK", at: date
     """(departures in the last hour, their delay) of an airport."""
     found = project.catalog.view(view)
     plan = TilePlan(project.name, [(found, ["departures_1h", "delay_1h"])])
-    keys = plan.keys(0, key_layout(project.catalog, found).encode([key]))
+    keys = [plan.key(0, key_layout(project.catalog, found).encode([key]))]
     columns = plan.decode([project.online.resp.pipeline([("GET", name) for name in keys])], to_micros(at))[0]
     return columns.values["departures_1h"][0], columns.values["delay_1h"][0]

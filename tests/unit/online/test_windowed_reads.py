@@ -138,6 +138,22 @@ def test_one_row_of_windows_is_answered_as_many_are(store: OnlineStore, address:
             assert list(one.event_times[name]) == list(many.event_times[name])[place : place + 1]
 
 
+def test_rows_about_the_same_entity_ask_for_its_windows_once(store: OnlineStore, address: str):
+    push(store, ("JFK", -10 * MINUTE, 4), ("JFK", -MINUTE, 8), ("LGA", -MINUTE, 1))
+    write(store, "weather", origin=["JFK"], temp=[20.5])
+    origins = ["LGA", "JFK", None, "JFK", "EWR", "LGA", None, "EWR"]
+    store.resp.call("CONFIG", "RESETSTAT")
+    many = store.read("all", [{"origin": origin} for origin in origins])
+    commands = store.resp.call("INFO", "commandstats").decode()
+    assert commands.partition("cmdstat_get:calls=")[2].partition(",")[0] == "3"
+    for place, origin in enumerate(origins):
+        one = store.read("all", [{"origin": origin}])
+        for name in many.names:
+            assert many.values[name][place] == one.values[name][0]
+            assert list(many.statuses[name])[place] == next(iter(one.statuses[name]))
+            assert list(many.event_times[name])[place] == next(iter(one.event_times[name]))
+
+
 def test_a_window_slides_on_though_no_event_arrives(store: OnlineStore):
     push(store, ("JFK", -10 * MINUTE, 4), ("JFK", -MINUTE, 8))
     later = store.read("all", [{"origin": "JFK"}], at=T0 + 56 * MINUTE)
