@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -63,6 +63,21 @@ class QuickHistogram(Collector):
         yield metric
 
 
+class ServedVersions(Collector):
+    """The version of each model that is served. `versions` is replaced as a whole: a model that is gone is gone."""
+
+    def __init__(self) -> None:
+        self.versions: Mapping[str, int] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        metric = GaugeMetricFamily(
+            "tidemill_model_version", "The version of each model that is served", labels=("model",)
+        )
+        for model, version in self.versions.items():
+            metric.add_metric((model,), version)
+        yield metric
+
+
 class Metrics:
     """The meters of one application. The quick ones are to be used from its event loop only."""
 
@@ -91,9 +106,8 @@ class Metrics:
             ("service", "feature"), registry=self.registry,
         )  # fmt: skip
         self.pending = Gauge("tidemill_pending_requests", "Requests waiting", ("kind", "name"), registry=self.registry)
-        self.model_version = Gauge(
-            "tidemill_model_version", "The version of each model that is served", ("model",), registry=self.registry
-        )
+        self.served = ServedVersions()
+        self.registry.register(self.served)
         self.catalog_version = Gauge("tidemill_catalog_version", "The catalog in force", registry=self.registry)
         self.log_waiting = Gauge(
             "tidemill_prediction_log_waiting_seconds",

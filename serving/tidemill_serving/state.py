@@ -94,6 +94,7 @@ class ServingState:
         self._retired: list[Snapshot] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._listeners: list[Callable[[], None]] = []
+        self._is_news = False
         self._stopping = threading.Event()
         self._refreshing = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -142,8 +143,10 @@ class ServingState:
             snapshot = self._newest_snapshot()
             changed = self.shelf.refresh(snapshot.catalog)
             self._snapshot = snapshot
-            if changed or snapshot is not before:
+            self._is_news |= changed or snapshot is not before
+            if self._is_news:
                 self._announce(snapshot)
+                self._is_news = False  # had it failed, it would be announced by the next look
             self.trouble = None  # ready only now: the routes of what is new are there
             if before is not None and before is not snapshot:
                 self._close_later(before)
@@ -168,9 +171,7 @@ class ServingState:
 
     def _announce(self, snapshot: Snapshot) -> None:
         self.metrics.catalog_version.set(snapshot.version)
-        self.metrics.model_version.clear()  # of those that are declared no more
-        for name, served in self.shelf.served.items():
-            self.metrics.model_version.labels(name).set(served.version)
+        self.metrics.served.versions = {name: served.version for name, served in self.shelf.served.items()}
         for listener in self._listeners:
             listener()
 

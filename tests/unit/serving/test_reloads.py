@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -69,3 +70,21 @@ def test_a_model_that_is_declared_no_more_is_not_counted_as_served(project: Proj
         project.catalogs.add(catalog(models=()), at=NOW)
         client.serving.refresh()  # type: ignore[attr-defined]
         assert "tidemill_model_version{" not in client.get("/metrics").text
+
+
+def test_what_could_not_be_announced_is_announced_by_the_next_look(project: Project) -> None:
+    """Else a server would be ready whose paths are not there."""
+    heard: list[int] = []
+
+    def fail_once() -> None:
+        heard.append(len(heard))
+        if len(heard) == 1:
+            raise RuntimeError("not now")
+
+    with served(project) as client:
+        client.serving.on_change(fail_once)  # type: ignore[attr-defined]
+        with contextlib.suppress(RuntimeError):  # unless the server's own look was the first to come upon the change
+            change(project, client, 1)
+        client.serving.refresh()  # type: ignore[attr-defined]
+        client.serving.refresh()  # type: ignore[attr-defined]
+    assert heard == [0, 1]
