@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = ["ReadPlan", "Request", "Rows"]
 
 _ENOUGH_FOR_ARRAYS = 32  # rows; an array costs as much as so many plain numbers
 _ENOUGH_FOR_A_TABLE = 40  # rows; for fewer the parser is quicker
+_FIRST_PART = 0.75  # of the rows; nobody works beside us while the second part is decoded
 
 
 class Request:
@@ -51,7 +53,7 @@ class Request:
 
 
 class Halves:
-    """A read of many rows whose second half is prepared while Redis is busy with the first, and whose first half is
+    """A read of many rows whose second part is prepared while Redis is busy with the first, and whose first part is
     decoded while it is busy with the second. Redis answers all that it was sent at once, so it must not be sent all."""
 
     def __init__(self, request: Request, pieces: Iterator[bytes]) -> None:
@@ -132,24 +134,25 @@ class ReadPlan:
             if packed is not None:
                 return Request(rows, packed, self.single.replies)
         request = Request(rows)
-        request.packed = b"".join(self._pieces(request, 1))
+        request.packed = b"".join(self._pieces(request, 1.0))
         return request
 
     def halves(self, rows: Rows) -> tuple[Request, Halves | None]:
-        """The same, in halves if there are rows enough to make it worth the while."""
+        """The same, in two parts if there are rows enough to make it worth the while."""
         if len(rows) <= WORTHWHILE or not self._groups:
             return self.prepare(rows), None
         request = Request(rows)
-        halves = Halves(request, self._pieces(request, 2))
+        halves = Halves(request, self._pieces(request, _FIRST_PART))
         return (request, halves) if request.replies else (self.prepare(rows), None)
 
-    def _pieces(self, request: Request, parts: int) -> Iterator[bytes]:
-        """The commands, those of the first kind of key in so many parts; tells the request of them as they are made."""
+    def _pieces(self, request: Request, share: float) -> Iterator[bytes]:
+        """The commands, of the first kind of key those of this share of the rows before the others; tells the request
+        of them as they are made."""
         rows = request.rows
         sizes: list[int] = []
         for group in self._groups:
             present: list[int] = []
-            size = -(-len(rows) // parts) or 1
+            size = ceil(share * len(rows)) or 1
             for start in range(0, len(rows), size):
                 some, there = group.keys.of_rows(rows[start : start + size], first=start)
                 present += range(start, start + len(some)) if there is None else [start + place for place in there]
@@ -157,7 +160,7 @@ class ReadPlan:
                 yield group.commands(some)
             request.present.append(None if len(present) == len(rows) else present)
             sizes.append(len(present))
-            parts = 1
+            share = 1.0
         if len(rows) > 1:
             request.columns = self._columns(sizes)
         for place, columns in enumerate(self._window_keys):
