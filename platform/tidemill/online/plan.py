@@ -52,7 +52,7 @@ class Request:
         self.columns: ReplyColumns | None = None
 
 
-class Halves:
+class TwoParts:
     """A read of many rows whose second part is prepared while Redis is busy with the first, and whose first part is
     decoded while it is busy with the second. Redis answers all that it was sent at once, so it must not be sent all."""
 
@@ -137,13 +137,13 @@ class ReadPlan:
         request.packed = b"".join(self._pieces(request, 1.0))
         return request
 
-    def halves(self, rows: Rows) -> tuple[Request, Halves | None]:
+    def in_two_parts(self, rows: Rows) -> tuple[Request, TwoParts | None]:
         """The same, in two parts if there are rows enough to make it worth the while."""
         if len(rows) <= WORTHWHILE or not self._groups:
             return self.prepare(rows), None
         request = Request(rows)
-        halves = Halves(request, self._pieces(request, _FIRST_PART))
-        return (request, halves) if request.replies else (self.prepare(rows), None)
+        parts = TwoParts(request, self._pieces(request, _FIRST_PART))
+        return (request, parts) if request.replies else (self.prepare(rows), None)
 
     def _pieces(self, request: Request, share: float) -> Iterator[bytes]:
         """The commands, of the first kind of key those of this share of the rows before the others; tells the request

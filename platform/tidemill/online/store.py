@@ -193,9 +193,9 @@ class OnlineStore:
             packed = plan.single.commands(rows[0])
             if packed is not None:
                 return self._read_one(plan, plan.single, rows, packed, at)
-        request, halves = plan.halves(rows)
+        request, parts = plan.in_two_parts(rows)
         try:
-            replies = self.resp.execute(request.packed, request.replies, listener=halves)
+            replies = self.resp.execute(request.packed, request.replies, listener=parts)
         except WrongKindError as error:
             replies = plan.without_refusals(request, error.replies)
         return plan.decode(request, replies, self._instant(at))
