@@ -53,12 +53,12 @@ def _follow(folder: Path) -> list[str]:
 
 def test_an_event_that_is_sent_twice_counts_once(said: list[str]) -> None:
     assert "1 accepted, 0 seen before\n0 accepted, 1 seen before" in said[0]
-    assert re.search(r"spent_1h +│ +20\.0", said[0])
+    assert re.search(r"spent_1h +│ +20 ", said[0])
 
 
 def test_the_consumer_takes_what_it_can_and_stops_when_nothing_is_left(said: list[str]) -> None:
     assert "100 events accepted, 0 seen before, 1 set aside." in said[1]
-    assert re.search(r"spent_1h +│ +150\.0", said[1])
+    assert re.search(r"spent_1h +│ +150 ", said[1])
 
 
 def test_what_could_not_be_pushed_is_shown_with_its_reason(said: list[str]) -> None:

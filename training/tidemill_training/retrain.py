@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 REPORT = "retrain"
 WORTH_A_FIT = 0.01
-"""Share of a version's rows that must have become known since, before drift, performance or new data ask for another: a
-challenger that was refused would be refused again."""
+"""Share of a refused challenger's rows that must have become known since, before drift, performance or new data ask for
+another: it would be refused again. After a champion any outcome will do."""
 PROMOTED, REFUSED, NOT_DUE = "promoted", "refused", "not due"
 
 
@@ -120,7 +120,9 @@ def _with_something_new(situation: Situation, checks: tuple[TriggerCheck, ...]) 
     newest = _newest(situation)
     if newest.catalog_digest != situation.project.catalog.digest:
         return checks
-    found, wanted = new_labels(replace(situation, champion=newest)), ceil(WORTH_A_FIT * newest.dataset.rows)
+    serves = newest.version == situation.champion.version
+    wanted = 1 if serves else ceil(WORTH_A_FIT * newest.dataset.rows)
+    found = new_labels(replace(situation, champion=newest))
     if found >= wanted:
         return checks
     told = f"but {found:,} outcomes became known since version {newest.version} was fitted, another takes {wanted:,}"
