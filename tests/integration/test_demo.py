@@ -91,10 +91,11 @@ def test_every_scheduled_flight_of_the_week_was_predicted_once_and_labelled(proj
 
 
 def test_the_challenger_met_the_champion_and_the_decision_gives_reasons(project: Project) -> None:
-    decision = newest(project, "retrain")
+    decisions = [kept.body for kept in ReportRepository(project.database, project.name).list("retrain", MODEL)]
 
-    assert decision["outcome"] in {"promoted", "refused"}
-    assert decision["reasons"]
+    # The worker of `up`, which other tests start in the same project, may have found nothing new to learn since.
+    assert {decision["outcome"] for decision in decisions} & {"promoted", "refused"}
+    assert all(decision["reasons"] for decision in decisions)
 
 
 def test_feasts_own_sdk_reads_the_same_values_online_and_from_history(project: Project) -> None:
