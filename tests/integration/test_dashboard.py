@@ -162,9 +162,8 @@ if chromium() is not None:
         tab.until_gone("Cancel")
         assert project.deployments.current("late").version == 2
         tab.click("Roll back to version 1")
-        assert (
-            "Version 1 of late, the champion before, will serve within a second, in place of version 2." in tab.text()
-        )
+        told = "Version 1 of late, the champion before, will serve within a second, in place of version 2."
+        tab.until(f"document.body.innerText.includes({told!r})")
         tab.click("Roll back")
         tab.until_said("went back to the champion before")
         assert project.deployments.current("late").version == 1
