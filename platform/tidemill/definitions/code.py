@@ -14,7 +14,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from tidemill.definitions.catalog import CodeReference
-from tidemill.definitions.function_text import files_used, function_digest, module_digest
+from tidemill.definitions.function_text import function_digest, module_text
 from tidemill.errors import DefinitionError
 
 IMPORTING = threading.RLock()
@@ -86,10 +86,11 @@ def import_file(file: Path, root: Path) -> Any:
     with it, by their own names.
     """
     place = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
-    name = f"_tidemill_user_{module_digest(file, root)[:16]}_{place}_{file.stem}"
+    digest, files = module_text(file, root)
+    name = f"_tidemill_user_{digest[:16]}_{place}_{file.stem}"
     with IMPORTING:
         if name not in sys.modules:
-            with _own_modules(files_used(file, root), root):
+            with _own_modules(files, root):
                 _execute(file, name)
         return sys.modules[name]
 

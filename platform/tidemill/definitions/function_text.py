@@ -31,14 +31,11 @@ def function_digest(file: Path, qualname: str, root: Path) -> str:
     return _digest_of(_reached(file, qualname, root.resolve()))
 
 
-def module_digest(file: Path, root: Path) -> str:
-    """The same for a whole file and all files that it imports."""
-    return _digest_of(_reached(file, _WHOLE, root.resolve()))
-
-
-def files_used(file: Path, root: Path) -> set[Path]:
-    """A file and all files below `root` that it imports, directly or not."""
-    return {root.resolve() / piece.path for piece in _reached(file, _WHOLE, root.resolve())}
+def module_text(file: Path, root: Path) -> tuple[str, set[Path]]:
+    """The same for a whole file and all that it imports, with the files this lies in, itself among them."""
+    root = root.resolve()
+    pieces = _reached(file, _WHOLE, root)
+    return _digest_of(pieces), {root / piece.path for piece in pieces}
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -65,7 +62,9 @@ def _reached(file: Path, name: str, root: Path) -> set[_Piece]:
     seen = set(open_ends)
     while open_ends:
         place, wanted = open_ends.pop()
-        module = modules.setdefault(place, _Module(place, root))
+        if place not in modules:
+            modules[place] = _Module(place, root)
+        module = modules[place]
         found |= module.pieces(wanted)
         for further in module.leads_to(wanted):
             if further not in seen:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tidemill.definitions.function_text import files_used, function_digest, module_digest
+from tidemill.definitions.function_text import function_digest, module_text
 
 FILES = {
     "functions.py": """
@@ -123,7 +123,7 @@ def test_a_star_brings_the_whole_of_a_module(project: Path) -> None:
 
 def test_modules_that_import_each_other_come_to_an_end(project: Path) -> None:
     edit(project, "deeper.py", "ELSE = 2", "import constants\nELSE = constants")
-    assert {file.name for file in files_used(project / "constants.py", project)} == {"constants.py", "deeper.py"}
+    assert {file.name for file in module_text(project / "constants.py", project)[1]} == {"constants.py", "deeper.py"}
 
 
 def test_a_package_counts_with_the_files_that_run_before_the_module(project: Path) -> None:
@@ -132,9 +132,9 @@ def test_a_package_counts_with_the_files_that_run_before_the_module(project: Pat
         (project / name).write_text("VALUE = 1\n")
     edit(project, "package/inner/leaf.py", "VALUE = 1", "from ..side import VALUE")
     (project / "user.py").write_text("from package.inner.leaf import VALUE\n")
-    before = module_digest(project / "user.py", project)
+    before = module_text(project / "user.py", project)[0]
     for name in ("package/__init__.py", "package/inner/__init__.py", "package/side.py"):
         edit(project, name, "VALUE = 1", "VALUE = 2")
-        assert module_digest(project / "user.py", project) != before
+        assert module_text(project / "user.py", project)[0] != before
         edit(project, name, "VALUE = 2", "VALUE = 1")
-    assert module_digest(project / "user.py", project) == before
+    assert module_text(project / "user.py", project)[0] == before
