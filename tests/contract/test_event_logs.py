@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import orjson
 import pytest
+from waiting import wait_until
 
 from tidemill.clock import ManualClock, to_micros
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
@@ -16,7 +17,7 @@ from tidemill.definitions.types import ValueType
 from tidemill.errors import ConfigurationError, ConflictError, OnlineStoreUnavailableError, UnavailableError
 from tidemill.online.consumer import Consumed, consume, open_log
 from tidemill.online.embedded import EmbeddedRedis
-from tidemill.online.event_log import EventLog
+from tidemill.online.event_log import EventLog, Message
 from tidemill.online.keys import key_layout
 from tidemill.online.push import write_events
 from tidemill.online.resp import RespClient
@@ -290,9 +291,8 @@ def test_bad_messages_are_set_aside_as_they_came_with_their_reason_and_stop_nobo
 
 def test_the_lag_is_what_is_still_to_be_dealt_with(kind: Kind, opened: Any, store: OnlineStore) -> None:
     kind.send(*(departure(number) for number in range(8)))
-    log, taken = opened(), []
-    while not taken:
-        taken = list(log.poll(limit=1, wait=0.2))
+    log, taken = opened(), list[Message]()
+    wait_until(lambda: taken.extend(log.poll(limit=1, wait=0.2)) or taken)
     assert log.lag() == 8
     log.acknowledge(taken)
     assert log.lag() == 7

@@ -79,7 +79,7 @@ def test_processes_that_start_at_once_make_the_tables_once(metadata_url: str) ->
 
 def test_projects_opened_at_once_in_one_process_each_get_their_tables(tmp_path: Path) -> None:
     """Alembic keeps the database it migrates in globals of its module, which threads would take from each other."""
-    together = threading.Barrier(4)
+    together = threading.Barrier(4, timeout=PATIENCE)
 
     def newest(number: int) -> int:
         opened = Database(f"sqlite:///{tmp_path}/{number}.db")
@@ -157,7 +157,7 @@ def test_catalogs_count_up_and_the_same_again_keeps_its_version(database: Databa
 
 
 def test_of_definitions_put_in_force_at_once_one_wins_and_the_others_are_told(database: Database) -> None:
-    catalogs, together = CatalogRepository(database, "flights"), threading.Barrier(4)
+    catalogs, together = CatalogRepository(database, "flights"), threading.Barrier(4, timeout=PATIENCE)
     catalogs.newest_version()
     added: list[int] = []
     refused: list[ConflictError] = []

@@ -18,6 +18,7 @@ _log = logging.getLogger("tidemill.kafka")
 _OURS = {"group.id", "enable.auto.commit", "enable.auto.offset.store", "bootstrap.servers"}
 _ALIKE = ("bootstrap.", "security.", "sasl.", "ssl.", "client.", "socket.", "broker.", "log")
 _PATIENCE = 10.0  # seconds for Kafka to take an offset or a message
+_MOST_HEARD = 10_000  # messages that were fetched and are dropped, since nobody has asked for them
 _MOST_KEPT, _MOST_SAID = 900_000, 10_000
 """Bytes of a message, and signs of a reason, that are kept aside: Kafka takes a million by default, and one message
 that it never takes would stop everybody."""
@@ -53,6 +54,7 @@ class KafkaLog:
             | {"group.id": group, "enable.auto.commit": False, "error_cb": self._note},
         )
         self._consumer.subscribe([self._topic])
+        self._closed = False
 
     def poll(self, *, limit: int, wait: float) -> Sequence[Message]:
         first = self._consumer.poll(wait)
@@ -109,7 +111,16 @@ class KafkaLog:
             raise _unavailable(error.args[0]) from error
 
     def close(self) -> None:
-        self._consumer.close()
+        """Leave the group, and wait for what was set aside to be taken.
+
+        What the group has told meanwhile is heard first: librdkafka's own close waits for ever where an assignment is
+        left that nobody has looked at (its issue 4884), as when a consumer is stopped while others come and go.
+        """
+        if not self._closed:
+            self._consumer.unsubscribe()
+            self._consumer.consume(_MOST_HEARD, 0)
+            self._consumer.close()
+            self._closed = True
         if self._producer is not None:
             self._producer.flush(_PATIENCE)
 

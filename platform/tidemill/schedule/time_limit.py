@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from itertools import compress, repeat, starmap
+from operator import is_, itemgetter
 from types import FrameType
 
 from tidemill.errors import TidemillError
@@ -20,6 +21,8 @@ _UNTOUCHED = (
     "logging",
     "importlib",
     "contextlib",
+    "weakref",
+    "_weakrefset",
     "tidemill.metadata",
     "tidemill.materialize.ledger",
     "tidemill.materialize.lease",
@@ -61,7 +64,7 @@ class _Alarm(AbstractContextManager[None]):
         self._timer.cancel()
         with self._changing:
             self._over.set()
-            _interrupt(self._thread, None)
+            _take_back(self._thread)
         del self._block
 
     def _keep_ringing(self) -> None:
@@ -69,24 +72,30 @@ class _Alarm(AbstractContextManager[None]):
             pass
 
     def _ring(self) -> bool:
-        """Interrupt the block, unless it must not be now. Nothing runs in it between the look and the interruption."""
+        """Interrupt the block, unless it must not be now; say whether that was done."""
         with self._changing:
-            if self._over.is_set() or not self._may_be_interrupted():
+            if self._over.is_set():
                 return False
-            _interrupt(self._thread, TimedOutError)
-            return True
+            frames = self._frames()
+            if not frames:
+                self._over.set()  # Python interrupted the block's very end, and never came to `__exit__`
+                return False
+            return self._may_be_interrupted(frames) and _interrupt_in(self._thread, frames[0])
 
-    def _may_be_interrupted(self) -> bool:
-        frames = list(self._frames())
-        innermost = frames[0] if frames else self._block
-        return not any(map(_is_untouched, frames)) and not _module(innermost).startswith(_KEEPS_BOOKS)
+    def _may_be_interrupted(self, frames: list[FrameType]) -> bool:
+        within = frames[:-1]
+        return not any(map(_is_untouched, within)) and not _module(frames[0]).startswith(_KEEPS_BOOKS)
 
-    def _frames(self) -> Iterator[FrameType]:
-        """What the block is in, the innermost first."""
+    def _frames(self) -> list[FrameType]:
+        """What the block is in, the innermost first, and what holds the block last; nothing once that is left."""
+        found: list[FrameType] = []
         frame = sys._current_frames().get(self._thread)
-        while frame is not None and frame is not self._block:
-            yield frame
+        while frame is not None:
+            found.append(frame)
+            if frame is self._block:
+                return found
             frame = frame.f_back
+        return []
 
 
 def _is_untouched(frame: FrameType) -> bool:
@@ -104,7 +113,18 @@ def _module(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", ""))
 
 
-def _interrupt(thread: int, error: type[Exception] | None) -> None:
-    """Have Python raise `error` in a thread, or forget what was to be raised there."""
-    raised = None if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+def _interrupt_in(thread: int, frame: FrameType) -> bool:
+    """Have Python raise TimedOutError in a thread, if it is still in the call that was looked at; say whether it was.
+
+    Python may change threads between any two steps of its own, and one that goes on after the look could be anywhere.
+    So this is a single step: one call, of nothing that is written in Python.
+    """
+    innermost = map(itemgetter(thread), starmap(sys._current_frames, [()]))
+    interruption = (ctypes.c_ulong(thread), ctypes.py_object(TimedOutError))
+    if_still_there = compress([interruption], map(is_, innermost, repeat(frame)))
+    return sum(starmap(ctypes.pythonapi.PyThreadState_SetAsyncExc, if_still_there)) == 1
+
+
+def _take_back(thread: int) -> None:
+    """Have Python forget what it was to raise in a thread."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from waiting import PATIENCE
 
 from tidemill.clock import to_micros
 from tidemill.errors import ConflictError
@@ -160,7 +161,7 @@ def test_of_many_workers_racing_for_one_interval_exactly_one_gets_it(ledger: Led
 def test_of_workers_that_see_different_ticks_exactly_one_gets_what_follows_the_last_run(ledger: Ledger):
     """A worker whose clock is a moment ahead asks for a longer interval; both would do the part they share."""
     ledger.runs()
-    together = threading.Barrier(4)
+    together = threading.Barrier(4, timeout=PATIENCE)
     won: dict[int, list[int]] = {}
 
     def race(worker: int) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
+from waiting import PATIENCE, wait_until
 
 from tidemill.errors import UnavailableError
 from tidemill.online.event_log import Message
@@ -44,13 +47,18 @@ def broker() -> Iterator[MockKafka]:
 
 
 def first_of(log: KafkaLog) -> Sequence[Message]:
-    while not (found := log.poll(limit=30, wait=0.2)):
-        pass
+    found: list[Message] = []
+
+    def polled() -> bool:
+        found.extend(log.poll(limit=30, wait=0.2))
+        return bool(found)
+
+    wait_until(polled)
     return found
 
 
 def poll_until_it_fails(log: KafkaLog) -> None:
-    while True:
+    for _ in range(40):
         first_of(log)
 
 
@@ -88,3 +96,19 @@ def test_a_message_too_large_for_kafka_is_set_aside_in_part_and_stops_nobody(bro
         log.close()
         aside.close()
     assert kept.body == b"[" * 900_000
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.03, 0.06, 0.1])
+def test_a_consumer_may_be_closed_at_any_moment(broker: MockKafka, moment: float) -> None:
+    """Also where it is to get partitions just then: Kafka's client would wait for ever to hand them out."""
+
+    def come_and_go() -> None:
+        for number in range(10):
+            log = KafkaLog(f"kafka://{broker.servers}/departed", group=f"{number}", consumer="one")
+            time.sleep(moment)
+            log.close()
+
+    going = threading.Thread(target=come_and_go, daemon=True)
+    going.start()
+    going.join(PATIENCE)
+    assert not going.is_alive()

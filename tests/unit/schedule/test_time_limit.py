@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from datetime import timedelta
+from types import FrameType
 
 import pytest
 from waiting import PATIENCE
 
-from tidemill.schedule.time_limit import TimedOutError, time_limit
+from tidemill.schedule.time_limit import TimedOutError, _interrupt_in, time_limit
 
 
 def spin() -> None:
@@ -84,6 +86,30 @@ def test_what_is_entered_or_left_is_entered_or_left_whole() -> None:
     with pytest.raises(TimedOutError), time_limit(timedelta(milliseconds=1)), Door():
         spin()
     assert done == ["entered", "left"]
+
+
+def test_work_that_went_on_since_it_was_looked_at_is_left_alone() -> None:
+    """Threads may change between the look and the interruption, and the work may be anywhere by then."""
+    seen: list[FrameType] = []
+    gone_on, over, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def look() -> None:
+        seen.append(sys._getframe())
+
+    def work() -> None:
+        look()
+        gone_on.set()
+        assert over.wait(PATIENCE)
+        ended.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert gone_on.wait(PATIENCE)
+    assert thread.ident is not None
+    assert not _interrupt_in(thread.ident, seen[0])
+    over.set()
+    thread.join(PATIENCE)
+    assert ended.is_set()
 
 
 def test_work_that_catches_the_interruption_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
