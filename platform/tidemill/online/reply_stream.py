@@ -61,6 +61,11 @@ class ReplyStream:
         self._end()
         self._connection.close()
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether others read, so that what is sent should keep Redis busy for a moment only."""
+        return self._watch is not None and self._watch.gives_way
+
     def send(self, packed: Sendable, replies: int) -> None:
         self.send_all([(packed, replies)])
 
@@ -69,7 +74,7 @@ class ReplyStream:
         or in turns until it is answered."""
         self._raise_failure()
         self._parts.put(pieces)
-        if self._gives_way():
+        if self.gives_way:
             self._parts.join()
 
     def finish(self, *, checked: bool = True) -> list[Any]:
@@ -138,9 +143,6 @@ class ReplyStream:
     def _receive_all(self) -> None:
         while self._due:
             self._receive()
-
-    def _gives_way(self) -> bool:
-        return self._watch is not None and self._watch.gives_way
 
     def _bytes_together(self) -> int:
         if self._watch is not None and self._watch.gives_way:

@@ -46,7 +46,8 @@ EVENT_TIME, KNOWN_TIME = "__event_time", "__known_time"
 _ROWS_ENCODED = 5_000  # rows turned into bytes at once
 _BYTES_ATOMIC = 1_500  # of rows in one script: about a tenth of a millisecond in which a reader waits
 _BYTES_REPLACED = 3_500  # the same, of whole images
-_BYTES_AHEAD = 4_608  # of scripts that wait for Redis, the least that Linux knows: a script, and the next one coming
+_BYTES_REPLACED_ALONE = 7_000  # where nobody is known to read
+_BYTES_AHEAD = 18_432  # of scripts that wait for Redis: a little more than it takes from one client at a time
 _ROWS_TRIED = 100_000  # in one of the cheaper ways before what became of them is looked at
 _SAMPLE = 100  # rows that tell whether a frame's entities are new
 _FEW_ROWS = 2_000  # up to here one round trip is simpler than a stream of them
@@ -210,7 +211,8 @@ def _replaced(
             if found is None:
                 break
             keys = join_rows(key_bulk_pieces(catalog, view, part), part.height)
-            batches = with_strings(script, keys, found, ((expiry or 0) * 1_000,), most=_BYTES_REPLACED)
+            most = _BYTES_REPLACED if stream.gives_way else _BYTES_REPLACED_ALONE
+            batches = with_strings(script, keys, found, ((expiry or 0) * 1_000,), most=most)
             sizes += [rows for _, rows in batches]
             stream.send_all([(command, 1) for command, _ in batches])
         replies = stream.finish(checked=False)
