@@ -78,6 +78,11 @@ class SimulatedClock:
             self._at, self._stamp = None, None
 
 
+def is_simulated(clock: Clock) -> bool:
+    """Whether a shared clock was set to another time than the present; one of a single process never says so."""
+    return bool(getattr(clock, "simulated", False))
+
+
 def ended(clock: Clock, at: datetime, began: float) -> datetime:
     """When work ends that began at `at`: as much later as `time.monotonic()` has come since `began`, unless the clock
     stands still."""

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tidemill.cli.options import (
+    EntityOption,
     InstantOption,
     JsonOption,
+    ModelArgument,
     ProjectOption,
     let_readers_go_first,
     open_for_command,
@@ -24,6 +26,7 @@ from tidemill.errors import InputError
 
 if TYPE_CHECKING:
     from tidemill.cli.output import Output
+    from tidemill.clock import Clock
     from tidemill.extract import ExtractReport
     from tidemill.materialize.backfill import Estimate
     from tidemill.materialize.report import RunReport
@@ -60,11 +63,7 @@ def extract(
     out = output(json)
     opened = open_for_command(project)
     now = opened.clock.now()
-    if end is not None and end > now and not getattr(opened.clock, "simulated", False):
-        raise InputError(
-            f"The interval ends in the future: {end.isoformat()} is after {now.isoformat()}.",
-            hint="What becomes known later would never land. Extract up to now at the latest.",
-        )
+    _refuse_future(end, opened.clock)
     with out.progress("extracting") as advance:
         reports = run_extract(
             opened,
@@ -74,6 +73,23 @@ def extract(
             every=every,
             progress=advance,
         )
+    _say_extracted(out, reports)
+    for report in reports:
+        _tell_what_is_passed_over(out, opened, report, now)
+    out.result(reports)
+
+
+def _refuse_future(end: datetime | None, clock: Clock) -> None:
+    from tidemill.clock import is_simulated
+
+    if end is not None and end > (now := clock.now()) and not is_simulated(clock):
+        raise InputError(
+            f"The interval ends in the future: {end.isoformat()} is after {now.isoformat()}.",
+            hint="What becomes known later would never land. Extract up to now at the latest.",
+        )
+
+
+def _say_extracted(out: Output, reports: Sequence[ExtractReport]) -> None:
     out.table(
         "Extracted",
         ("source", "intervals", "already there", "rows", "in quarantine"),
@@ -84,9 +100,6 @@ def extract(
             out.say(f"{report.source}: {rows:,} rows in quarantine: {reason}", plain=True)
     if any(report.quarantined for report in reports):
         out.say("`tidemill quarantine` shows, explains and clears them.")
-    for report in reports:
-        _tell_what_is_passed_over(out, opened, report, now)
-    out.result(reports)
 
 
 def _tell_what_is_passed_over(out: Output, project: Project, report: ExtractReport, now: datetime) -> None:
@@ -223,9 +236,7 @@ def push(
 @features_app.command("get")
 def features_get(
     service: Annotated[str, typer.Argument(help="A feature service.")],
-    entity: Annotated[
-        list[str], typer.Option("--entity", "-e", help="A key or request value as name=value; repeat it.")
-    ],
+    entity: EntityOption,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -244,7 +255,7 @@ def features_get(
 
 @dataset_app.command("build")
 def dataset_build(
-    model: Annotated[str, typer.Argument(help="A declared model.")],
+    model: ModelArgument,
     to: Annotated[Path | None, typer.Option(help="Folder of the snapshot.", show_default=False)] = None,
     start: InstantOption = None,
     end: InstantOption = None,
@@ -277,7 +288,7 @@ def dataset_build(
 
 
 def leaks(
-    model: Annotated[str, typer.Argument(help="A declared model.")],
+    model: ModelArgument,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:

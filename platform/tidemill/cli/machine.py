@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from tidemill.cli.options import JsonOption, ProjectOption, find_project, open_for_command, output
+from tidemill.cli.options import (
+    HostOption,
+    JsonOption,
+    PortOption,
+    ProjectOption,
+    find_project,
+    open_for_command,
+    output,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -38,18 +46,15 @@ def demo(
 
 
 def up(
-    host: Annotated[
-        str | None, typer.Option(help="Address to bind to. Default: the setting, 127.0.0.1.", show_default=False)
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on. Default: the setting, 8000.", show_default=False)
-    ] = None,
+    host: HostOption = None,
+    port: PortOption = None,
     dashboard: Annotated[bool, typer.Option(help="Serve the dashboard too.")] = True,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
     """Start everything on this machine: Redis, API, scheduler and dashboard."""
     from tidemill.cli.up import start_all
+    from tidemill.clock import is_simulated
 
     out = output(json)
     with out.progress("starting"):
@@ -58,7 +63,7 @@ def up(
     out.say(f"The API answers at [bold]{running.url}[/bold]; try it out at {running.url}/docs.")
     if dashboard:
         out.say(f"The dashboard is at {running.url}/dashboard.")
-    if getattr(opened.clock, "simulated", False):
+    if is_simulated(opened.clock):
         at = f"{opened.clock.now():%Y-%m-%d %H:%M} UTC"
         out.say(f"The clock is simulated and stands at {at}: once what is due then is done, the schedule waits.")
     out.say("`tidemill status` shows the parts, `tidemill down` stops them.")
@@ -93,12 +98,8 @@ def worker(project: ProjectOption = None) -> None:
 
 
 def serve(
-    host: Annotated[
-        str | None, typer.Option(help="Address to bind to. Default: the setting, 127.0.0.1.", show_default=False)
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on. Default: the setting, 8000.", show_default=False)
-    ] = None,
+    host: HostOption = None,
+    port: PortOption = None,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve the dashboard too.")] = False,
     project: ProjectOption = None,
 ) -> None:

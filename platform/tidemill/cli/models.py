@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tidemill.cli.options import InstantOption, JsonOption, ProjectOption, open_for_command, output
+from tidemill.cli.options import (
+    InstantOption,
+    JsonOption,
+    ModelArgument,
+    OneModelArgument,
+    ProjectOption,
+    open_for_command,
+    output,
+)
 
 if TYPE_CHECKING:
     from tidemill.cli.output import Output
@@ -15,7 +23,6 @@ if TYPE_CHECKING:
 
 models_app = typer.Typer(help="Versions of models, and which one serves.", no_args_is_help=True)
 
-ModelArgument = Annotated[str, typer.Argument(help="A declared model.")]
 VersionArgument = Annotated[str, typer.Argument(help="A version: MODEL@champion, MODEL@challenger or MODEL@3.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
 
@@ -92,7 +99,7 @@ def reproduce(version: VersionArgument, project: ProjectOption = None, json: Jso
 
 @models_app.command("list")
 def list_models(
-    model: Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)] = None,
+    model: OneModelArgument = None,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -35,6 +35,17 @@ ProjectOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+ModelArgument = Annotated[str, typer.Argument(help="A declared model.")]
+OneModelArgument = Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)]
+EntityOption = Annotated[
+    list[str], typer.Option("--entity", "-e", help="A key or request value as name=value; repeat it.")
+]
+HostOption = Annotated[
+    str | None, typer.Option(help="Address to bind to. Default: the setting, 127.0.0.1.", show_default=False)
+]
+PortOption = Annotated[
+    int | None, typer.Option(help="Port to listen on. Default: the setting, 8000.", show_default=False)
+]
 
 
 def find_project(folder: Path | None) -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from tidemill.cli.options import JsonOption, ProjectOption, open_for_command, output
+from tidemill.cli.options import EntityOption, JsonOption, ModelArgument, ProjectOption, open_for_command, output
 from tidemill.cli.rows import typed_row
 from tidemill.errors import NotDefinedError
 
@@ -20,10 +20,8 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A declared model.")],
-    entity: Annotated[
-        list[str], typer.Option("--entity", "-e", help="A key or request value as name=value; repeat it.")
-    ],
+    model: ModelArgument,
+    entity: EntityOption,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import httpx
 import psutil
 
+from tidemill.clock import is_simulated
 from tidemill.errors import ConflictError, TidemillError, UnavailableError
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def _state_of(part: Part) -> PartStatus:
 
 def _clock(project: Project) -> Iterator[PartStatus]:
     """Told only where it is not the present."""
-    if getattr(project.clock, "simulated", False):
+    if is_simulated(project.clock):
         detail = f"stands at {_text(project.clock.now())}; `tidemill clock release` goes back to the present"
         yield PartStatus(name="clock", state="simulated", detail=detail)
 

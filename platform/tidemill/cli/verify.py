@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidemill.cli.options import InstantOption, JsonOption, ProjectOption, open_for_command, output
+from tidemill.cli.options import InstantOption, JsonOption, OneModelArgument, ProjectOption, open_for_command, output
 
 if TYPE_CHECKING:
     from tidemill.cli.output import Output
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    model: Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)] = None,
+    model: OneModelArgument = None,
     start: InstantOption = None,
     end: InstantOption = None,
     late_within: Annotated[str, typer.Option(help="How late an event may be and still count as late data.")] = "15m",

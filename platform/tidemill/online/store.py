@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from tidemill.clock import Clock, to_micros
+from tidemill.clock import Clock, is_simulated, to_micros
 from tidemill.definitions.catalog import Catalog, Projection
 from tidemill.errors import DefinitionError, InputError
 from tidemill.online import deletion
@@ -63,7 +63,7 @@ class OnlineStore:
     @property
     def keeps_forever(self) -> bool:
         """Whether keys get no expiry. Redis counts it on the wall clock, which says nothing while time is simulated."""
-        return getattr(self.clock, "simulated", False)
+        return is_simulated(self.clock)
 
     def read(
         self, service: str, rows: Rows, *, at: datetime | None = None, full_feature_names: bool = False

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from nicegui import app as pages
 from nicegui import run, ui
 
+from tidemill.clock import is_simulated
 from tidemill.errors import TidemillError
 from tidemill.project import Project
 from tidemill_serving.auth import Tokens
@@ -135,7 +136,7 @@ def _frame(path: str, project: Project) -> Iterator[ui.html]:
 
 
 def _clock(project: Project) -> Markup:
-    return frame.clock(project.clock.now(), simulated=bool(getattr(project.clock, "simulated", False)))
+    return frame.clock(project.clock.now(), simulated=is_simulated(project.clock))
 
 
 def _is_admin(tokens: Tokens, request: Request) -> bool:

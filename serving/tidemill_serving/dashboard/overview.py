@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from tidemill.clock import is_simulated
 from tidemill.metadata.reports import ReportRepository, StoredReport
 from tidemill.models.artifact import read_manifest
 from tidemill.models.deployments import Deployment
@@ -92,7 +93,7 @@ def gather(project: Project) -> OverviewFacts:
     return OverviewFacts(
         project=project.name,
         now=now,
-        simulated=bool(getattr(project.clock, "simulated", False)),
+        simulated=is_simulated(project.clock),
         parts=_parts(project, catalog, runs),
         champions=tuple(_champion(project, model.name, model.metrics[0]) for model in models),
         parity=None if isinstance(parity, Trouble) else parity,
