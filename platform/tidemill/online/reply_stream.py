@@ -91,8 +91,8 @@ class ReplyStream:
 
     def _end(self) -> None:
         if not self._ended:
-            self._ended = True
             self._parts.put(None)
+            self._ended = True  # not before: whoever is interrupted while there is no room must ask for the end again
         self._thread.join()
 
     def _work(self) -> None:
