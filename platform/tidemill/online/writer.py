@@ -18,7 +18,7 @@ known time counts as the earliest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -39,7 +39,7 @@ from tidemill.online.newest_wins import compare_script, reads_of_compare, reads_
 from tidemill.online.packed import packed_pieces
 from tidemill.online.pieces import Piece, join_rows, numbers
 from tidemill.online.resp import RedisReplyError, RespClient, Script
-from tidemill.online.script_batches import with_blob, with_strings
+from tidemill.online.script_batches import Joined, with_blob, with_strings
 
 EVENT_TIME, KNOWN_TIME = "__event_time", "__known_time"
 
@@ -95,16 +95,15 @@ def write_rows(
     """
     frame, nulls = _with_keys(view, _checked(catalog, view, frame))
     expiry = expiry_seconds(catalog, view) if expires else None
+    load = _Load(client=client, catalog=catalog, view=view, learned=learned, layout=layout, expiry=expiry)
     rest, cheap = frame, WriteResult()
     if frame.height > _FEW_ROWS:
-        options = {"learned": learned, "layout": layout, "expiry": expiry}
-        if _are_mostly_new(client, catalog, view, frame):
-            rest, cheap = _settled(rest, partial(_created, client, catalog, view, **options))
+        if _are_mostly_new(load, frame):
+            rest, cheap = _settled(rest, partial(_created, load))
         if layout == "feast" and rest.height > _FEW_ROWS:
-            rest, replaced = _settled(rest, partial(_replaced, client, catalog, view, **options), first=_ROWS_ENCODED)
+            rest, replaced = _settled(rest, partial(_replaced, load), first=_ROWS_ENCODED)
             cheap += replaced
-    compared = _compared(client, catalog, view, rest, learned=learned, layout=layout, expiry=expiry)
-    return cheap + compared + WriteResult(null_keys=nulls)
+    return cheap + _compared(load, rest) + WriteResult(null_keys=nulls)
 
 
 def would_write(
@@ -112,34 +111,46 @@ def would_write(
 ) -> WriteResult:
     """What would become of the rows if they were written now, found by the same rule; nothing is changed."""
     frame, nulls = _with_keys(view, _checked(catalog, view, frame))
-    compared = _compared(client, catalog, view, frame, learned=learned, layout=layout, expiry=None, writes=False)
-    return compared + WriteResult(null_keys=nulls)
+    load = _Load(client=client, catalog=catalog, view=view, learned=learned, layout=layout, expiry=None)
+    return _compared(load, frame, writes=False) + WriteResult(null_keys=nulls)
 
 
-def _compared(
-    client: RespClient,
-    catalog: Catalog,
-    view: View,
-    frame: pl.DataFrame,
-    *,
-    learned: int,
-    layout: str,
-    expiry: int | None,
-    writes: bool = True,
-) -> WriteResult:
+@dataclass(frozen=True, kw_only=True)
+class _Load:
+    """What every way of writing a view's rows needs: where they go, in which layout, when they were learned
+    (microseconds since 1970 UTC) and after how many seconds Redis drops them (None is never)."""
+
+    client: RespClient
+    catalog: Catalog
+    view: View
+    learned: int
+    layout: str
+    expiry: int | None
+
+    def keys(self, frame: pl.DataFrame) -> Joined:
+        """The keys of the rows as they stand in a command, and where each begins."""
+        return join_rows(key_bulk_pieces(self.catalog, self.view, frame), frame.height)
+
+    def instants(self, frame: pl.DataFrame, event: np.ndarray) -> list[Piece]:
+        """Event, known and learned time of each row, as they are stored."""
+        known = micros_of(frame[KNOWN_TIME], missing=_UNKNOWN)
+        return [numbers(event, ">i8"), numbers(known, ">i8"), numbers(np.full(frame.height, self.learned), ">i8")]
+
+
+def _compared(load: _Load, frame: pl.DataFrame, *, writes: bool = True) -> WriteResult:
     """Compare each row with what is stored, which is right always, and write it or not."""
-    script = compare_script(view.name, tuple(feature.name for feature in view.features), layout, writes=writes)
-    commands = _commands(catalog, view, frame, script=script, layout=layout, learned=learned, options=(expiry or 0,))
-    counts = _send(client, script, commands, few=frame.height <= _FEW_ROWS)
+    features = tuple(feature.name for feature in load.view.features)
+    script = compare_script(load.view.name, features, load.layout, writes=writes)
+    counts = _send(load.client, script, _commands(load, frame, script), few=frame.height <= _FEW_ROWS)
     written, unchanged, older, _ = (int(sum(column)) for column in zip(*counts, strict=True)) if counts else (0,) * 4
     return WriteResult(written=written, unchanged=unchanged, skipped_older=older)
 
 
-def _are_mostly_new(client: RespClient, catalog: Catalog, view: View, frame: pl.DataFrame) -> bool:
+def _are_mostly_new(load: _Load, frame: pl.DataFrame) -> bool:
     """Whether Redis lacks the keys of most of a few rows, taken from everywhere in the frame."""
     sample = frame[:: max(1, frame.height // _SAMPLE)]
-    keys, _ = join_rows(key_bulk_pieces(catalog, view, sample), sample.height)
-    there = client.execute(b"*%d\r\n$6\r\nEXISTS\r\n%s" % (sample.height + 1, keys.tobytes()), 1)[0]
+    keys, _ = load.keys(sample)
+    there = load.client.execute(b"*%d\r\n$6\r\nEXISTS\r\n%s" % (sample.height + 1, keys.tobytes()), 1)[0]
     return there < sample.height / 2
 
 
@@ -166,22 +177,20 @@ def _settled(frame: pl.DataFrame, attempt: Attempt, *, first: int | None = None)
     return pl.concat([frame[np.concatenate(left)], frame.slice(done)]), result
 
 
-def _created(
-    client: RespClient,
-    catalog: Catalog,
-    view: View,
-    frame: pl.DataFrame,
-    *,
-    learned: int,
-    layout: str,
-    expiry: int | None,
-) -> tuple[np.ndarray, WriteResult]:
+def _created(load: _Load, frame: pl.DataFrame) -> tuple[np.ndarray, WriteResult]:
     """Create the rows whose key is free, up to the first that cannot be created in this way."""
-    with client.stream(reads=nothing_read) as stream:
+    with load.client.stream(reads=nothing_read) as stream:
         for part in frame.iter_slices(_ROWS_ENCODED):
             event = micros_of(part[EVENT_TIME])
-            instants = _instants(part, event, learned)
-            commands = creations(catalog, view, part, event=event, instants=instants, layout=layout, expiry=expiry)
+            commands = creations(
+                load.catalog,
+                load.view,
+                part,
+                event=event,
+                instants=load.instants(part, event),
+                layout=load.layout,
+                expiry=load.expiry,
+            )
             if commands is None:
                 break
             stream.send_all(commands)
@@ -190,29 +199,20 @@ def _created(
     return refused, WriteResult(written=len(refused) - int(refused.sum()))
 
 
-def _replaced(
-    client: RespClient,
-    catalog: Catalog,
-    view: View,
-    frame: pl.DataFrame,
-    *,
-    learned: int,
-    layout: str,  # noqa: ARG001 - Feast's, as `_created` may be told
-    expiry: int | None,
-) -> tuple[np.ndarray, WriteResult]:
-    """Replace the rows that are newer, where their hash holds this view alone; as far as images can be made."""
-    script = replace_script(view)
-    script.load(client)
+def _replaced(load: _Load, frame: pl.DataFrame) -> tuple[np.ndarray, WriteResult]:
+    """Replace the rows that are newer, where their hash, in Feast's layout, holds this view alone; as far as images can
+    be made."""
+    script = replace_script(load.view)
+    script.load(load.client)
     sizes: list[int] = []
-    with client.stream(ahead=_BYTES_AHEAD, reads=reads_of_replace) as stream:
+    with load.client.stream(ahead=_BYTES_AHEAD, reads=reads_of_replace) as stream:
         for part in frame.iter_slices(_ROWS_ENCODED):
             event = micros_of(part[EVENT_TIME])
-            found = images(view, part, event=event, instants=_instants(part, event, learned))
+            found = images(load.view, part, event=event, instants=load.instants(part, event))
             if found is None:
                 break
-            keys = join_rows(key_bulk_pieces(catalog, view, part), part.height)
             most = _BYTES_REPLACED if stream.gives_way else _BYTES_REPLACED_ALONE
-            batches = with_strings(script, keys, found, ((expiry or 0) * 1_000,), most=most)
+            batches = with_strings(script, load.keys(part), found, ((load.expiry or 0) * 1_000,), most=most)
             sizes += [rows for _, rows in batches]
             stream.send_all([(command, 1) for command, _ in batches])
         replies = stream.finish(checked=False)
@@ -275,21 +275,11 @@ def _with_keys(view: View, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return kept, frame.height - kept.height
 
 
-def _commands(
-    catalog: Catalog,
-    view: View,
-    frame: pl.DataFrame,
-    *,
-    script: Script,
-    layout: str,
-    learned: int,
-    options: Sequence[Any],
-) -> Iterator[list[bytes]]:
+def _commands(load: _Load, frame: pl.DataFrame, script: Script) -> Iterator[list[bytes]]:
     for part in frame.iter_slices(_ROWS_ENCODED):
-        keys = join_rows(key_bulk_pieces(catalog, view, part), part.height)
-        pieces, spelled = _row_pieces(view, part, layout, learned)
+        pieces, spelled = _row_pieces(load, part)
         rows = join_rows(pieces, part.height)
-        yield with_blob(script, keys, rows, (spelled, *options), most=_BYTES_ATOMIC)
+        yield with_blob(script, load.keys(part), rows, (spelled, load.expiry or 0), most=_BYTES_ATOMIC)
 
 
 def _send(client: RespClient, script: Script, commands: Iterator[list[bytes]], *, few: bool) -> list[list[int]]:
@@ -314,21 +304,15 @@ def _exchange(client: RespClient, script: Script, calls: list[bytes]) -> list[li
     return client.write(packed, len(calls))
 
 
-def _instants(frame: pl.DataFrame, event: np.ndarray, learned: int) -> list[Piece]:
-    """Event, known and learned time of each row, as they are stored."""
-    known = micros_of(frame[KNOWN_TIME], missing=_UNKNOWN)
-    return [numbers(event, ">i8"), numbers(known, ">i8"), numbers(np.full(frame.height, learned), ">i8")]
-
-
-def _row_pieces(view: View, frame: pl.DataFrame, layout: str, learned: int) -> tuple[list[Piece], str]:
+def _row_pieces(load: _Load, frame: pl.DataFrame) -> tuple[list[Piece], str]:
     """Each row as the script unpacks it: its three instants, and then what the layout stores."""
     event = micros_of(frame[EVENT_TIME])
-    times = _instants(frame, event, learned)
-    if layout == "packed":
-        return [*times, *packed_pieces(view, frame)], ">c24I4c0"
-    pieces: list[Piece] = [*times, definition_piece(view), timestamps(event)]
+    times = load.instants(frame, event)
+    if load.layout == "packed":
+        return [*times, *packed_pieces(load.view, frame)], ">c24I4c0"
+    pieces: list[Piece] = [*times, definition_piece(load.view), timestamps(event)]
     spelled = ">c28Bc0"
-    for feature in view.features:
+    for feature in load.view.features:
         more, how = feature_pieces(feature.dtype, frame[feature.name])
         pieces += more
         spelled += how
