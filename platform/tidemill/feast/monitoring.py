@@ -24,7 +24,7 @@ from feast.monitoring.monitoring_utils import (
 )
 
 from tidemill.feast.files import replace_file
-from tidemill.feast.pulls import columns_of, rows_between
+from tidemill.feast.pulls import Pulled, columns_of, rows_between
 from tidemill.offline.files import resolve
 
 _INSTANT = pl.Datetime("us", "UTC")
@@ -136,9 +136,7 @@ def end_baseline(root: Path, project: str, **named: str | None) -> None:
 def _scan(
     root: Path, source: FileSource, time_column: str, columns: list[str], start: datetime | None, end: datetime | None
 ) -> pl.LazyFrame:
-    return rows_between(
-        root, source, keys=[], features=columns, time_column=time_column, known_column=None, start=start, end=end
-    )
+    return rows_between(root, source, Pulled(features=columns, time=time_column), start, end)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from tidemill.errors import InputError, SourceError
 from tidemill.feast import monitoring
 from tidemill.feast.feature_order import keep_features_in_order
 from tidemill.feast.historical import keys_and_times, range_asked, training_set_of
-from tidemill.feast.pulls import columns_of, newest_of_each_key, rows_between
+from tidemill.feast.pulls import Pulled, columns_of, newest_of_each_key, rows_between
 from tidemill.feast.registry_defaults import change_registry_defaults
 from tidemill.feast.retrieval import PolarsRetrievalJob, metadata_of
 from tidemill.feast.writes import append_log, append_to_source
@@ -97,23 +97,16 @@ class PolarsOfflineStore(OfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        def compute() -> pl.DataFrame:
-            rows = rows_between(
-                root_of(config),
-                _file_source(data_source),
-                keys=join_key_columns,
-                features=feature_name_columns,
-                time_column=timestamp_field,
-                known_column=created_timestamp_column,
-                start=start_date,
-                end=end_date,
-            )
-            newest = newest_of_each_key(
-                rows, keys=join_key_columns, time_column=timestamp_field, known_column=created_timestamp_column
-            )
-            return newest.collect()
+        root = root_of(config)
+        wanted = Pulled(
+            keys=join_key_columns, features=feature_name_columns, time=timestamp_field, known=created_timestamp_column
+        )
 
-        return PolarsRetrievalJob(compute, root=root_of(config))
+        def compute() -> pl.DataFrame:
+            rows = rows_between(root, _file_source(data_source), wanted, start_date, end_date)
+            return newest_of_each_key(rows, wanted).collect()
+
+        return PolarsRetrievalJob(compute, root=root)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -126,20 +119,15 @@ class PolarsOfflineStore(OfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        def compute() -> pl.DataFrame:
-            rows = rows_between(
-                root_of(config),
-                _file_source(data_source),
-                keys=join_key_columns,
-                features=feature_name_columns,
-                time_column=timestamp_field,
-                known_column=created_timestamp_column,
-                start=start_date,
-                end=end_date,
-            )
-            return rows.collect()
+        root = root_of(config)
+        wanted = Pulled(
+            keys=join_key_columns, features=feature_name_columns, time=timestamp_field, known=created_timestamp_column
+        )
 
-        return PolarsRetrievalJob(compute, root=root_of(config))
+        def compute() -> pl.DataFrame:
+            return rows_between(root, _file_source(data_source), wanted, start_date, end_date).collect()
+
+        return PolarsRetrievalJob(compute, root=root)
 
     @staticmethod
     def offline_write_batch(

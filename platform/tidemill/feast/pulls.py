@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -21,41 +22,46 @@ from tidemill.offline.scan import scan_source
 _POSITION = "__position"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pulled:
+    """The columns that are asked of a source, under the names they have in the file. No features are all columns."""
+
+    keys: Sequence[str] = ()
+    features: Sequence[str]
+    time: str
+    known: str | None = None
+
+    @property
+    def times(self) -> list[str]:
+        """What makes one row newer than another, the first first."""
+        return [self.time, *([self.known] if self.known else [])]
+
+
 def rows_between(
-    root: Path,
-    source: FileSource,
-    *,
-    keys: Sequence[str],
-    features: Sequence[str],
-    time_column: str,
-    known_column: str | None,
-    start: datetime | None,
-    end: datetime | None,
+    root: Path, source: FileSource, wanted: Pulled, start: datetime | None, end: datetime | None
 ) -> pl.LazyFrame:
-    """Keys, features and times of the rows with event time in `[start, end]`, under the names they have in the file.
+    """What is wanted of the rows with event time in `[start, end]`.
 
     Times come as UTC microseconds. Rows of a source without keys get Feast's stand-in key.
     """
-    columns = list(dict.fromkeys([*keys, *features, time_column, *([known_column] if known_column else [])]))
-    rows = _scan(root, source, time_column, known_column)
+    rows = _scan(root, source, wanted)
     present = rows.collect_schema().names()
-    if not set(keys) <= set(present):
-        raise FeastJoinKeysDuringMaterialization(source.path, set(keys), set(present))
-    event = pl.col(time_column)
+    if not set(wanted.keys) <= set(present):
+        raise FeastJoinKeysDuringMaterialization(source.path, set(wanted.keys), set(present))
+    event = pl.col(wanted.time)
     if start is not None:
         rows = rows.filter(event >= as_utc(start))
     if end is not None:
         rows = rows.filter(event <= as_utc(end))
-    rows = rows.select(columns if features else pl.all())
-    return rows if keys else rows.with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(DUMMY_ENTITY_ID))
+    columns = list(dict.fromkeys([*wanted.keys, *wanted.features, *wanted.times]))
+    rows = rows.select(columns if wanted.features else pl.all())
+    return rows if wanted.keys else rows.with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(DUMMY_ENTITY_ID))
 
 
-def newest_of_each_key(
-    rows: pl.LazyFrame, *, keys: Sequence[str], time_column: str, known_column: str | None
-) -> pl.LazyFrame:
+def newest_of_each_key(rows: pl.LazyFrame, wanted: Pulled) -> pl.LazyFrame:
     """The winner of each key: greatest event time, then known time, then last position. Null keys match nothing."""
-    by = [*keys] or [DUMMY_ENTITY_ID]
-    order = [time_column, *([known_column] if known_column else []), _POSITION]
+    by = [*wanted.keys] or [DUMMY_ENTITY_ID]
+    order = [*wanted.times, _POSITION]
     return (
         rows.with_row_index(_POSITION)
         .drop_nulls(by)
@@ -66,12 +72,12 @@ def newest_of_each_key(
     )
 
 
-def _scan(root: Path, source: FileSource, time_column: str, known_column: str | None) -> pl.LazyFrame:
+def _scan(root: Path, source: FileSource, wanted: Pulled) -> pl.LazyFrame:
     noun = Source(
         name=source.name,
         path=source.path,
-        timestamp_field=time_column,
-        known_field=known_column or None,
+        timestamp_field=wanted.time,
+        known_field=wanted.known or None,
         file_format=file_format_of(source),
     )
     return scan_source(SourceFiles.open(noun, root), {})
