@@ -97,7 +97,7 @@ def _say_extracted(out: Output, reports: Sequence[ExtractReport]) -> None:
     )
     for report in reports:
         for reason, rows in report.reasons:
-            out.say(f"{report.source}: {rows:,} rows in quarantine: {reason}", plain=True)
+            out.say(f"{report.source}: {rows:,} rows in quarantine: {reason}")
     if any(report.quarantined for report in reports):
         out.say("`tidemill quarantine` shows, explains and clears them.")
 

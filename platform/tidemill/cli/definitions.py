@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -29,11 +30,18 @@ def init(
     out = output(json)
     made = create_project(folder, data=data, key=key, time=time)
     out.say(f"Made a project in {folder}; {made.entity!r} has the features: {', '.join(made.features)}.")
+    out.say(f"Its key is {made.key!r}, its event time {made.time!r}{_between(made.first, made.last)}.")
+    out.say("Times without a zone are taken for UTC. --key and --time name other columns.")
+    if made.left_out:
+        out.warn(f"Left out, since no feature can hold their type: {', '.join(made.left_out)}.")
     out.say("What to try next:")
-    out.say(f"  cd {folder}")
-    for line in ("tidemill apply", "tidemill materialize", made.read_command):
+    for line in made.commands:
         out.say(f"  {line}")
     out.result(made)
+
+
+def _between(first: datetime | None, last: datetime | None) -> str:
+    return "" if first is None or last is None else f", from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
 
 
 def plan(project: ProjectOption = None, json: JsonOption = False) -> None:

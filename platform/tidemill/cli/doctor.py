@@ -36,9 +36,9 @@ def examine(root: Path) -> list[Finding]:
 def show(findings: list[Finding], out: Output) -> bool:
     """Print the findings; True if everything is well."""
     out.table("Doctor", ("part", "well", "found"), [(f.part, f.ok, f.found) for f in findings])
-    for finding in findings:
-        if not finding.ok and finding.advice:
-            out.warn(f"{finding.part}: {finding.advice}")
+    for advice in dict.fromkeys(finding.advice for finding in findings if not finding.ok and finding.advice):
+        parts = ", ".join(finding.part for finding in findings if not finding.ok and finding.advice == advice)
+        out.warn(f"{parts}: {advice}")
     out.result(findings)
     return all(finding.ok for finding in findings)
 

@@ -60,7 +60,7 @@ def up(
     with out.progress("starting"):
         opened = open_for_command(project)
         running = start_all(opened, host=host, port=port, dashboard=dashboard)
-    out.say(f"The API answers at [bold]{running.url}[/bold]; try it out at {running.url}/docs.")
+    out.say(f"The API answers at [bold]{running.url}[/bold]; try it out at {running.url}/docs.", marked=True)
     if dashboard:
         out.say(f"The dashboard is at {running.url}/dashboard.")
     if is_simulated(opened.clock):

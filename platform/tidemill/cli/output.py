@@ -24,15 +24,15 @@ class Output:
     """What a command says. With `as_json` only `result` prints, once, as one JSON document on standard output.
 
     `say` is for people and goes to standard output, or nowhere in JSON mode; `warn` always goes to standard error.
-    Only what is said may have marks in it such as `[bold]`, unless it is `plain`: what data or an error holds is shown
-    as it is.
+    Everything is shown as it is, brackets included: names come from the data of users. Only what is said as `marked`
+    has marks such as `[bold]`.
     """
 
     as_json: bool = False
 
-    def say(self, text: str = "", *, plain: bool = False) -> None:
+    def say(self, text: str = "", *, marked: bool = False) -> None:
         if not self.as_json:
-            _console().print(text, highlight=False, soft_wrap=True, markup=not plain)
+            _console().print(text, highlight=False, soft_wrap=True, markup=marked)
 
     def warn(self, text: str) -> None:
         _console(error=True).print(text, style="yellow", highlight=False, soft_wrap=True, markup=False)
@@ -44,8 +44,7 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        heading = Text(title, style="table.title")
-        table = Table(title=heading, title_justify="left", header_style="bold", show_header=any(columns))
+        table = Table(header_style="bold", show_header=any(columns))
         rows = [tuple(row) for row in rows]
         for place, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[place], int | float | type(None)) for row in rows)
@@ -54,7 +53,10 @@ class Output:
             table.add_column(Text(column), justify=side, overflow="fold", no_wrap=numeric)
         for row in rows:
             table.add_row(*(Text(_cell(value)) for value in row))
-        _console().print(table)
+        console = _console()
+        # A title of the table's own would be broken at the table's width.
+        console.print(Text(title, style="table.title"), soft_wrap=True)
+        console.print(table)
 
     def result(self, document: Any) -> None:
         """The machine-readable answer; printed only with `--json`."""

@@ -37,7 +37,7 @@ def predict(
     prediction = float(artifact.predict(read.values)[0])
     missing = [name for name in read.names if read.statuses[name][0].name != "PRESENT"]
     now = opened.clock.now()
-    out.say(f"[bold]{prediction:.4f}[/bold]  {model} version {deployment.version} at {now:%Y-%m-%d %H:%M} UTC")
+    out.say(f"{prediction:.4f}  {model} version {deployment.version} at {now:%Y-%m-%d %H:%M} UTC")
     out.say(f"{len(read.names) - len(missing)} of {len(read.names)} features present.")
     if missing:
         out.say(f"Without a value: {', '.join(f'{name} ({read.statuses[name][0].name})' for name in missing)}.")

@@ -67,9 +67,7 @@ def show(
         names = list(dict.fromkeys(name for row in rows for name in row["row"]))
         shown = [(row["interval"], row["reason"], *(row["row"].get(name) for name in names)) for row in rows]
         out.table(f"{source}, in quarantine", ("interval", "what is wrong", *names), shown)
-        out.say(
-            f"These are {len(rows):,}, the newest intervals first; all lie in {entries[0].file.parent}.", plain=True
-        )
+        out.say(f"These are {len(rows):,}, the newest intervals first; all lie in {entries[0].file.parent}.")
     out.result(rows)
 
 

@@ -61,11 +61,10 @@ def _say(out: Output, report: ParityReport) -> None:
     for note in report.notes:
         out.warn(note)
     for example in report.examples[:_SHOWN]:
-        text = (
+        out.say(
             f"{_words(example.outcome)}: {example.view}:{example.feature} for {example.keys} at "
             f"{example.at:%Y-%m-%d %H:%M:%S} was served as {example.served}, recomputed as {example.recomputed}."
         )
-        out.say(text.replace("[", "\\["))  # a list is not markup
 
 
 def _words(outcome: Outcome) -> str:

@@ -64,7 +64,8 @@ class Story:
         began = perf_counter()
         self._out.say(
             "[bold]Which flights from New York will arrive late?[/bold]\n"
-            "An hour before each scheduled departure of 2013 the answer has to be there.\n"
+            "An hour before each scheduled departure of 2013 the answer has to be there.\n",
+            marked=True,
         )
         for number, (title, chapter) in enumerate(self._chapters(), start=1):
             with self._chapter(number, title):
@@ -89,14 +90,14 @@ class Story:
     @contextmanager
     def _chapter(self, number: int, title: str) -> Iterator[None]:
         began = perf_counter()
-        self._out.say(f"[bold cyan]{number}[/bold cyan]  [bold]{title}[/bold]")
+        self._out.say(f"[bold cyan]{number}[/bold cyan]  [bold]{title}[/bold]", marked=True)
         yield
         seconds = perf_counter() - began
         self._facts.seconds[title.partition(":")[0].lower()] = seconds
-        self._out.say(f"   [dim]{seconds:.1f} s[/dim]\n")
+        self._out.say(f"   [dim]{seconds:.1f} s[/dim]\n", marked=True)
 
     def _note(self, text: str) -> None:
-        self._out.say(f"   {text}")
+        self._out.say(f"   {text}", marked=True)
 
     def _define(self) -> None:
         from tidemill.feast.apply import apply
@@ -239,7 +240,7 @@ class Story:
             ("tidemill models list", "who served, and who was refused"),
             ("tidemill init my_project --data my.parquet", "the same for a table of your own"),
         ):
-            self._out.say(f"  [bold]{command}[/bold]   {does}")
+            self._out.say(f"  [bold]{command}[/bold]   {does}", marked=True)
 
 
 def prepare_stage(project: Project) -> None:

@@ -42,7 +42,8 @@ class ApplyResult:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        done = f"Version {self.version} of the definitions is in force ({self.digest[:12]})."
+        still = "" if self.changes else "Nothing has changed. "
+        done = f"{still}Version {self.version} of the definitions is in force ({self.digest[:12]})."
         return (*(change.line for change in self.changes), done, *(f"Note: {note}" for note in self.notes))
 
 

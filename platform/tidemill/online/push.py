@@ -96,6 +96,11 @@ def find_stream(catalog: Catalog, name: str) -> str:
         return behind[0]
     if behind:
         raise InputError(f"Source {name!r} has several streams.", hint=f"Name one of: {', '.join(sorted(behind))}.")
+    if any(source.name == name for source in catalog.sources):
+        raise InputError(
+            f"Source {name!r} is of files only; events are pushed to a PushSource.",
+            hint=f"Declare PushSource(name=..., batch_source={name}) and make it the source of the view.",
+        )
     raise NotDefinedError("stream source", name, known | {stream.source for stream in catalog.streams})
 
 

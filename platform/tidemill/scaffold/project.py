@@ -6,6 +6,7 @@ import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +19,11 @@ from tidemill.scaffold.templates import project_files
 
 @dataclass(frozen=True, kw_only=True)
 class MadeProject:
-    """What `create_project` wrote."""
+    """What `create_project` wrote, and what it took for what.
+
+    `first` and `last` are the table's event times in UTC, None where all are null; `left_out` names columns that no
+    feature can be made of; `commands` are what to try next, quoted for a shell.
+    """
 
     folder: str
     name: str
@@ -26,7 +31,12 @@ class MadeProject:
     service: str
     entity: str
     features: tuple[str, ...]
-    read_command: str
+    key: str
+    time: str
+    first: datetime | None
+    last: datetime | None
+    left_out: tuple[str, ...]
+    commands: tuple[str, ...]
 
 
 def create_project(
@@ -71,6 +81,7 @@ def _write_draft(draft: Path, name: str, shape: TableShape, table: pl.DataFrame)
 
 def _describe(folder: Path, shape: TableShape, table: pl.DataFrame) -> MadeProject:
     keys = table.get_column(shape.key).drop_nulls()
+    first, last = table.select(pl.col(shape.time).min().alias("first"), pl.col(shape.time).max().alias("last")).row(0)
     example = shlex.quote(f"{shape.key}={keys[-1] if len(keys) else 1}")
     return MadeProject(
         folder=str(folder),
@@ -79,7 +90,17 @@ def _describe(folder: Path, shape: TableShape, table: pl.DataFrame) -> MadeProje
         service=shape.service,
         entity=shape.entity,
         features=tuple(name for name, _ in shape.features),
-        read_command=f"tidemill features get {shape.service} --entity {example}",
+        key=shape.key,
+        time=shape.time,
+        first=first,
+        last=last,
+        left_out=shape.left_out,
+        commands=(
+            f"cd {shlex.quote(str(folder))}",
+            "tidemill apply",
+            "tidemill materialize",
+            f"tidemill features get {shape.service} --entity {example}",
+        ),
     )
 
 

@@ -57,7 +57,7 @@ def test_tables_of_any_names_become_projects_that_run(folder: Path, table: Table
         apply(project, at=AT)
         (run,) = project.materializer.materialize(until=AT, at=AT)
         assert run.error is None
-        _, _, _, service, _, pair = shlex.split(made.read_command)
+        _, _, _, service, _, pair = shlex.split(made.commands[-1])
         read = project.online.read(service, [typed_row(project.catalog, [pair])], at=AT)
     assert [read.values[name] for name in read.names] == [[3]]
     assert len(made.features) == 1
