@@ -21,12 +21,6 @@ class Evaluation:
     metrics: dict[str, float]
     calibration: tuple[CalibrationBin, ...]
 
-    @property
-    def calibration_error(self) -> float:
-        """Mean distance of prediction and outcome over the groups."""
-        rows = sum(found.rows for found in self.calibration)
-        return sum(found.rows * abs(found.predicted - found.observed) for found in self.calibration) / max(rows, 1)
-
 
 def rate(names: Iterable[str], outcomes: np.ndarray, predictions: np.ndarray) -> Evaluation:
     """Rate probabilities against 0/1 outcomes, both of shape (rows,). Raises NotDefinedError for an unknown metric."""

@@ -79,14 +79,13 @@ def to_instants(column: pa.Array | pa.ChunkedArray, unit: Unit, *, null: int) ->
     return values
 
 
-def rescale(values: Instants, source: str, target: Unit, *, round_up: bool = False) -> Instants:
+def rescale(values: Instants, source: str, target: Unit) -> Instants:
     """The same instants in another unit; saturates at the ends and keeps NEVER and FOREVER as they are."""
     factor, divisor = _PER_SECOND[target], _PER_SECOND[source]
     if factor == divisor:
         return values
     if factor < divisor:
-        step = divisor // factor
-        return np.where(_is_end(values), values, -(-values // step) if round_up else values // step)
+        return np.where(_is_end(values), values, values // (divisor // factor))
     step = factor // divisor
     limit = FOREVER // step
     return np.where(_is_end(values), values, np.clip(values, -limit, limit) * step)

@@ -97,7 +97,6 @@ class OfflineStore:
         cutoff: Instants,
         features: Sequence[str] | None = None,
         *,
-        filter_known: bool = True,
         known: Instants | None = None,
     ) -> pl.DataFrame:
         """Features of one view for each row of keys: rows with event and known time up to `cutoff`, ttl from `at`.
@@ -113,16 +112,14 @@ class OfflineStore:
         rows = len(at)
         at, cutoff = np.asarray(at), np.asarray(cutoff)
         if found.is_windowed:
-            return self._windows(found, asked, cutoff, "us", wanted, filter_known, known=known, refuse=False)
+            return self._windows(found, asked, cutoff, "us", wanted, filter_known=True, known=known, refuse=False)
         cutoff = cutoff if known is None else np.minimum(cutoff, known)
-        values = self._values(found, asked, rows, at, cutoff, "us", wanted, filter_known)
+        values = self._values(found, asked, rows, at, cutoff, "us", wanted, filter_known=True)
         return self._as_kept_online(values, found, wanted)
 
-    def values_of(
-        self, view: View, keys: pl.DataFrame, at: Instants, cutoff: Instants, *, filter_known: bool = True
-    ) -> pl.DataFrame:
+    def values_of(self, view: View, keys: pl.DataFrame, at: Instants, cutoff: Instants) -> pl.DataFrame:
         """`values_at` for a view that need not be the catalog's own, such as one as it was applied earlier."""
-        return self._values(view, keys, len(at), at, cutoff, "us", view.features, filter_known)
+        return self._values(view, keys, len(at), at, cutoff, "us", view.features, filter_known=True)
 
     def usual_run(self, view: str) -> int:
         """Microseconds between cut-off and finish of a view's recorded runs, by their median; 0 without any."""

@@ -14,7 +14,6 @@ from typing import Any
 
 from tidemill.definitions.catalog import Catalog, OnDemandView, Projection, View
 from tidemill.definitions.on_demand import evaluate, gather_inputs, input_types
-from tidemill.definitions.types import ValueType
 from tidemill.online.asked_once import Asked, each_once
 from tidemill.online.codec import WrongValueError
 from tidemill.online.decoding import WrongValues
@@ -121,11 +120,6 @@ class ReadPlan:
         """The join keys a row must have, as the rows name them."""
         columns = [group.keys.columns for group in self._groups] + [keys.columns for keys in self._window_keys]
         return tuple(dict.fromkeys(name for names in columns for name in names))
-
-    @property
-    def request_fields(self) -> dict[str, ValueType]:
-        """The fields a row must have besides its keys, for on-demand features."""
-        return {item.name: item.dtype for _, view in self._on_demand for item in view.request}
 
     def prepare(self, rows: Rows) -> Request:
         """The commands for these rows. Raises InputError where a key is missing or of the wrong type."""

@@ -45,7 +45,7 @@ class RespClient:
 
     def __init__(self, address: str, *, timeout: float = 1.0, replicas: int = 0) -> None:
         """`replicas` is how many replicas must hold a write before `write` or a stream answers."""
-        self._address, self._timeout = address, timeout
+        self._timeout = timeout
         self._confirmation = Confirmation(replicas, seconds=timeout / 2)
         self._factory = connect(address, timeout=timeout)
         self.courtesy = Courtesy()
@@ -125,8 +125,8 @@ class RespClient:
     def call(self, *parts: Part, retry: bool = True) -> Any:
         return self.execute(pack_command(*parts), 1, retry=retry)[0]
 
-    def pipeline(self, commands: Sequence[Sequence[Part]], *, retry: bool = True) -> list[Any]:
-        return self.execute(b"".join(pack_command(*parts) for parts in commands), len(commands), retry=retry)
+    def pipeline(self, commands: Sequence[Sequence[Part]]) -> list[Any]:
+        return self.execute(b"".join(pack_command(*parts) for parts in commands), len(commands))
 
     def stream(self, *, ahead: int | None = None, reads: ReadsOf | None = None) -> ReplyStream:
         """A connection of one's own for a bulk load: send a little ahead, count the replies later.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _EVENTS_AT_ONCE = 1_000
 _TILES_AT_ONCE = 2_000
 _LONGEST_PLAIN_ID = 40
-_WRITTEN, _SEEN, _LOCKED = 0, 1, 2
+_SEEN, _LOCKED = 1, 2  # what the script answers first; 0 is that it has written
 _NO_RECORDS = Records(code=np.zeros(0, dtype=np.int64), words=np.zeros((0, 0), dtype=np.int64))
 
 

@@ -151,10 +151,10 @@ def definitions(items: Iterable[tuple[Part, Part]]) -> Markup:
     return Markup("<dl>{}</dl>").format(join(Markup("<dt>{}</dt><dd>{}</dd>").format(*item) for item in items))
 
 
-def moment(at: datetime | None, *, never: str = "never") -> Markup:
+def moment(at: datetime | None) -> Markup:
     """An instant as people read it, UTC, with the exact one on hover."""
     if at is None:
-        return Markup("<span class='soft'>{}</span>").format(never)
+        return Markup("<span class='soft'>never</span>")
     return Markup("<time datetime='{}' title='{}'>{}</time>").format(
         at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S} UTC", f"{at:%-d %b %Y, %H:%M}"
     )
