@@ -168,6 +168,11 @@ class Project:
         at = self.clock.now()
         return self.materializer.materialize(until=until or at, views=views, at=at)
 
+    def again(self) -> Project:
+        """The same project opened once more, for a thread that takes up new definitions when it likes: with a catalog,
+        stores and connections of its own, which are closed with it."""
+        return Project(self.root, settings=self.settings, name=self.name, clock=self.clock)
+
     def close(self) -> None:
         for name in ("online", "predictions", "database"):
             _close(take_out(self, name))

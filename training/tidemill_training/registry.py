@@ -34,7 +34,7 @@ class Registry:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        _settle_process()
+        settle_process()
         self._client = _client(_tracking_uri(project))
 
     @classmethod
@@ -44,7 +44,7 @@ class Registry:
 
         Waited for at the end even where that work fails, so that nothing goes on in a project that its caller closes.
         """
-        _settle_process()  # here, where nothing else runs yet: a thread would change it under the others
+        settle_process()  # here, where nothing else runs yet: a thread would change it under the others
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow") as pool:
             yield pool.submit(cls, project)
 
@@ -140,8 +140,9 @@ def _tracking_uri(project: Project) -> str:
 
 
 @cache
-def _settle_process() -> None:
-    """What MLflow finds in its process: its environment, and which of its warnings are shown. Done once."""
+def settle_process() -> None:
+    """What MLflow finds in its process: its environment, and which of its warnings are shown. Done once, and before
+    other threads are at work by whoever trains beside them."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a laptop on its own tells nobody what it trains
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     # MLflow's own use of SQLAlchemy is nothing that a user of ours could mend.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -12,18 +13,34 @@ from typing import Any
 
 from tidemill.materialize.priority import give_way
 from tidemill.project import Project, open_project
-from tidemill.schedule.worker import TaskReport, Worker
+from tidemill.schedule.lanes import run_in_lanes
+from tidemill.schedule.worker import TaskReport
 
 _log = logging.getLogger("tidemill.schedule")
+_PATIENCE = 10.0  # seconds, less than `tidemill down` has
 
 
-def run_worker(project: Project) -> None:
-    """Run the project's schedule in this process until SIGTERM or SIGINT."""
-    stop = threading.Event()
+def run_worker(project: Project, *, patience: float = _PATIENCE) -> None:
+    """Run the project's schedule in this process until SIGTERM or SIGINT.
+
+    It dies of that signal where a model is still being fitted `patience` seconds after all else has ended.
+    """
+    from tidemill_training.registry import settle_process
+
+    stop, told = threading.Event(), [signal.SIGTERM]
+
+    def end(number: int, _frame: object) -> None:
+        told.append(signal.Signals(number))
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     give_way(project)
-    Worker(project, retrain=_retrain).run(stop, on_report=_note)
+    settle_process()
+    if not run_in_lanes(project, retrain=_retrain, stop=stop, patience=patience, on_report=_note):
+        _log.warning("A model is still being fitted; the next worker begins that anew.")
+        signal.signal(told[-1], signal.SIG_DFL)
+        os.kill(os.getpid(), told[-1])
 
 
 def _retrain(project: Project, model: str, at: datetime) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,10 +28,14 @@ class Failures:
 
 
 class Tries:
-    """One worker's knowledge of failures. A run that failed before it could be claimed is only in its memory."""
+    """One process's knowledge of failures. A run that failed before it could be claimed is only in its memory.
+
+    Workers in several threads may share it: what it remembers is replaced, and never changed in place.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._changing = threading.RLock()
         self._failures: dict[tuple[str, datetime], Failures] = {}
         self._waiting: dict[str, datetime] = {}
 
@@ -64,15 +69,19 @@ class Tries:
 
     def remember(self, task: Task, tick: datetime, at: datetime) -> None:
         """Note a failure."""
-        before = self._failures.get((task.name, tick))
-        if task.schedule.catch_up is not CatchUp.ALL:
-            self.forget(task)
-        self._failures[task.name, tick] = Failures(count=1 + (before.count if before else 0), last=at)
+        with self._changing:
+            before = self._failures.get((task.name, tick))
+            if task.schedule.catch_up is not CatchUp.ALL:
+                self.forget(task)
+            failures = Failures(count=1 + (before.count if before else 0), last=at)
+            self._failures = self._failures | {(task.name, tick): failures}
 
     def wait(self, task: Task, due: Sequence[Due]) -> None:
         """Note that these runs, which are due, wait for other tasks."""
         if due:
-            self._waiting[task.name] = due[-1].tick
+            with self._changing:
+                self._waiting = self._waiting | {task.name: due[-1].tick}
 
     def forget(self, task: Task) -> None:
-        self._failures = {key: failures for key, failures in self._failures.items() if key[0] != task.name}
+        with self._changing:
+            self._failures = {key: failures for key, failures in self._failures.items() if key[0] != task.name}

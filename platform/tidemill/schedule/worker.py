@@ -60,15 +60,18 @@ class Worker:
     """Runs a project's schedule. One thread uses a worker; several workers may share a ledger.
 
     `retrain` is called at the ticks of the models' schedules and once a day for their other triggers; without it models
-    are left alone.
+    are left alone. A worker with `only` one kind of task leaves the others to another worker, and waits for them where
+    its own build on them. Workers of one process that share their `tries` know what each other's tasks failed at.
     """
 
-    def __init__(self, project: Project, *, retrain: Retrain | None = None) -> None:
-        self._project, self._retrain = project, retrain
+    def __init__(
+        self, project: Project, *, retrain: Retrain | None = None, only: Kind | None = None, tries: Tries | None = None
+    ) -> None:
+        self._project, self._retrain, self._only = project, retrain, only
         self._switches = Switches(project.database, project.name)
         self._tasks: tuple[Task, ...] | None = None
         self._done: dict[str, datetime] = {}
-        self._tries = Tries(project.ledger)
+        self._tries = tries or Tries(project.ledger)
         self._compact_next = datetime.min.replace(tzinfo=UTC)
         self._looked_at = datetime.min.replace(tzinfo=UTC)
 
@@ -88,24 +91,7 @@ class Worker:
 
         A task waits for those it depends on. Raises UnavailableError where the metadata database does not answer.
         """
-        at = as_utc(at)
-        self._notice_clock_set_back(at)
-        candidates = [task for task in self.tasks if self._may_be_due(task, at)]
-        if not candidates:
-            return []
-        paused = self._switches.paused()
-        if EVERYTHING in paused:
-            return []
-        retried = self._switches.retried_at()
-        reports: list[TaskReport] = []
-        for task in candidates:
-            if task.name in paused:
-                continue
-            if next(self._held_up_by(task, at), None) is None:
-                reports += self._run_task(task, at, retried.get(task.name))
-            else:
-                self._tries.wait(task, self._due(task, at))
-        return reports
+        return list(self._run_due(as_utc(at), threading.Event()))
 
     def would_do(self, at: datetime) -> Iterator[tuple[Task, list[Due]]]:
         """What `run_due` would do at an instant, should all of it succeed: the tasks in order, each with its runs."""
@@ -127,7 +113,7 @@ class Worker:
                 if self._project.reload():
                     self._tasks = None
                     self._done.clear()  # what is defined anew is to be loaded again
-                for report in self.run_due(self._project.clock.now()):
+                for report in self._run_due(as_utc(self._project.clock.now()), stop):
                     if on_report is not None:
                         on_report(report)
                 self._compact_predictions(self._project.clock.now())
@@ -157,6 +143,29 @@ class Worker:
         due = [task for task in self.tasks if self._due(task, at)]
         found = {task.name: tuple(self._held_up_by(task, at)) for task in due}
         return {name: others for name, others in found.items() if others}
+
+    def _run_due(self, at: datetime, stop: threading.Event) -> Iterator[TaskReport]:
+        """What is done of all that is due, as it is done; once told to `stop`, nothing more is begun."""
+        self._notice_clock_set_back(at)
+        candidates = [task for task in self.tasks if self._is_ours(task) and self._may_be_due(task, at)]
+        if not candidates:
+            return
+        paused = self._switches.paused()
+        if EVERYTHING in paused:
+            return
+        retried = self._switches.retried_at()
+        for task in candidates:
+            if stop.is_set():
+                return
+            if task.name in paused:
+                continue
+            if next(self._held_up_by(task, at), None) is None:
+                yield from self._run_task(task, at, retried.get(task.name), stop)
+            else:
+                self._tries.wait(task, self._due(task, at))
+
+    def _is_ours(self, task: Task) -> bool:
+        return self._only is None or task.kind is self._only
 
     def _notice_clock_set_back(self, at: datetime) -> None:
         """What was done by a clock that was ahead may be due again: the ledger knows."""
@@ -189,17 +198,20 @@ class Worker:
             self._done[name] = done
         return done
 
-    def _run_task(self, task: Task, at: datetime, retried: datetime | None) -> list[TaskReport]:
+    def _run_task(
+        self, task: Task, at: datetime, retried: datetime | None, stop: threading.Event
+    ) -> Iterator[TaskReport]:
         """The task's due runs in order, up to the first that is not done: later ones build on it."""
-        reports = self._end_hopeless(task, at, retried)
+        yield from self._end_hopeless(task, at, retried)
         for due in self._to_try(task, at, retried):
             made = self._attempt(task, due, at)
-            reports += made
-            if not made or any(report.state != SUCCEEDED for report in made):
-                break
-            self._done[task.name] = due.tick
-            self._tries.forget(task)
-        return reports
+            is_done = bool(made) and all(report.state == SUCCEEDED for report in made)
+            if is_done:
+                self._done[task.name] = due.tick
+                self._tries.forget(task)
+            yield from made
+            if not is_done or stop.is_set():
+                return
 
     def _to_try(self, task: Task, at: datetime, retried: datetime | None) -> Iterator[Due]:
         """The due runs up to the first that has to wait; one that was given up leaves its interval to the next."""
@@ -325,7 +337,7 @@ class Worker:
 
     def _compact_predictions(self, now: datetime) -> None:
         """Once an hour, the log of hours so long ago that nobody is still answering in them."""
-        if now < self._compact_next:
+        if self._only is not None or now < self._compact_next:
             return
         self._compact_next = now + timedelta(hours=1)
         try:

@@ -9,29 +9,14 @@ from functools import partial
 
 import pytest
 from waiting import PATIENCE, wait_until
-from worker_parts import EXTRACT, HOURLY, Airports, at, catalog_with
+from worker_parts import EXTRACT, HOURLY, Airports, at, catalog_with, model_with
 
 from tidemill.clock import to_micros
-from tidemill.definitions import (
-    Schedule,
-)
-from tidemill.definitions.catalog import CodeReference, LabelDefinition, Model, SpineDefinition, Split, Trigger
+from tidemill.definitions import Schedule
+from tidemill.definitions.catalog import Trigger
 from tidemill.predictions import PredictionRecord
 from tidemill.schedule.tasks import tasks_of
 from tidemill.schedule.worker import TaskReport, Worker
-
-
-def model_with(*triggers: Trigger) -> Model:
-    return Model(
-        name="late",
-        service="weather_v1",
-        spine=SpineDefinition(source="measured", time_column="event_time", id_column="id", keys=()),
-        label=LabelDefinition(source="measured", column="late", id_column="id"),
-        estimator=CodeReference(module="estimators", qualname="make", digest="0"),
-        split=Split(test=timedelta(days=1)),
-        metrics=("roc_auc",),
-        retrain=triggers,
-    )
 
 
 def test_models_are_retrained_last_at_their_schedule_and_looked_at_daily(airports: Airports) -> None:
@@ -90,6 +75,15 @@ def test_the_loop_takes_up_new_definitions_and_stops_when_told(airports: Airport
     stop.set()
     thread.join(PATIENCE)
     assert not thread.is_alive()
+    assert [view for view, _, _ in airports.loads.loads] == ["weather"]
+
+
+def test_once_told_to_stop_the_loop_begins_nothing_more(airports: Airports) -> None:
+    (weather,) = catalog_with(HOURLY).views
+    airports.apply(replace(catalog_with(HOURLY), views=(weather, replace(weather, name="wind"))))
+    airports.clock.set(at(3, 5))
+    stop = threading.Event()
+    Worker(airports.project).run(stop, on_report=lambda _report: stop.set())
     assert [view for view, _, _ in airports.loads.loads] == ["weather"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -21,6 +21,7 @@ from tidemill.definitions import (
     ValueType,
     View,
 )
+from tidemill.definitions.catalog import CodeReference, LabelDefinition, Model, SpineDefinition, Split, Trigger
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.project import Project, open_project
 from tidemill.schedule.worker import TaskReport
@@ -91,6 +92,19 @@ def catalog_with(schedule: Schedule, *, source_schedule: Schedule | None = None)
     entity = Entity(name="origin", join_key="origin", dtype=ValueType.STRING)
     service = Service(name="weather_v1", projections=(Projection(view="weather", features=("temp",)),))
     return Catalog(project="airports", entities=(entity,), sources=(source,), views=(view,), services=(service,))
+
+
+def model_with(*triggers: Trigger) -> Model:
+    return Model(
+        name="late",
+        service="weather_v1",
+        spine=SpineDefinition(source="measured", time_column="event_time", id_column="id", keys=()),
+        label=LabelDefinition(source="measured", column="late", id_column="id"),
+        estimator=CodeReference(module="estimators", qualname="make", digest="0"),
+        split=Split(test=timedelta(days=1)),
+        metrics=("roc_auc",),
+        retrain=triggers,
+    )
 
 
 HOURLY = Schedule(cron="5 * * * *")
