@@ -27,12 +27,16 @@ class DrainingServer(uvicorn.Server):
         last_call: seconds in which those who have a connection are told that it ends, with the answer to what they ask
             next. Over as soon as all are.
         last_words: seconds for the first request of those who were accepted last.
+        when_told_to_end: called first. What is being done is finished, and a thread of a user's model or a disk may
+            take for ever to do so: whoever owns the process can see to it here that it ends nevertheless.
     """
 
     last_call = 0.3
     last_words = 2.0
+    when_told_to_end: Callable[[], None] = staticmethod(lambda: None)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.when_told_to_end()
         self.config.app.state.serving.draining = True  # type: ignore[union-attr] - it is what `create_app` returned
         self.lifespan.state[DRAINING] = True
         early = list(self.server_state.connections)

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Callable
 from math import ceil
 
 import uvicorn
@@ -21,8 +22,15 @@ _BACKLOG = 2_048
 _SWITCH_SECONDS = 0.001
 
 
-def run_server(project: Project, *, host: str, port: int, dashboard: bool = False) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what was begun and return.
+def run_server(
+    project: Project,
+    *,
+    host: str,
+    port: int,
+    dashboard: bool = False,
+    when_told_to_end: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then call `when_told_to_end`, finish what was begun and return.
 
     Raises ConflictError where something else listens on the port, ConfigurationError for an unsafe combination.
     """
@@ -30,7 +38,9 @@ def run_server(project: Project, *, host: str, port: int, dashboard: bool = Fals
     prepare_process()
     config = server_config(project, host=host, port=port, dashboard=dashboard)
     with _listener(host, port) as listener:
-        DrainingServer(config).run(sockets=[listener])
+        server = DrainingServer(config)
+        server.when_told_to_end = when_told_to_end
+        server.run(sockets=[listener])
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tidemill.cli.health import serve_health
+from tidemill.cli.stopping import Stop, stop_when_told
 from tidemill.errors import ConfigurationError, InputError, TidemillError, UnavailableError
 from tidemill.online.consumer import Consumed, Trouble, consume, open_log
 from tidemill.online.push import TARGETS, PushResult, find_stream
@@ -47,7 +46,7 @@ class Consuming:
         self._stream = find_stream(project.catalog, stream)
         self._log = open_log(address, group=group, consumer=consumer)
         self._group, self._consumer = group, consumer
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._total = Consumed()
         self._lag: int | None = None
         self._trouble: str | None = None
@@ -56,9 +55,9 @@ class Consuming:
         self._told_of = 0
 
     def run(self, *, batch: int, every: float, drain: bool, port: int | None) -> Consumed:
-        """Consume until SIGTERM or SIGINT, or with `drain` until nothing is left; what is in hand is finished."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
+        """Consume until SIGTERM or SIGINT, or with `drain` until nothing is left; what is in hand is finished, unless
+        the signal comes again."""
+        self._stop = stop_when_told()
         views = [view for view in self._project.catalog.views_of_stream(self._stream) if view.is_pushed]
         for view in views:
             if view.is_windowed and view.event_id is None:

@@ -40,6 +40,8 @@ def serve_health(
 
 def _handler(health: Callable[[], dict[str, Any]], metrics: Callable[[], str]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        timeout = 10  # seconds for one who connects to ask
+
         def do_GET(self) -> None:
             if self.path == "/healthz":
                 found = health()

@@ -104,6 +104,8 @@ def serve(
     project: ProjectOption = None,
 ) -> None:
     """Answer predictions and features over HTTP until stopped."""
+    from tidemill.cli.stopping import end_within
+    from tidemill.cli.up import grace_of
     from tidemill_serving.process import run_server
 
     opened = open_for_command(project)
@@ -113,6 +115,7 @@ def serve(
         host=settings.host if host is None else host,
         port=settings.port if port is None else port,
         dashboard=dashboard,
+        when_told_to_end=lambda: end_within(grace_of(settings)),
     )
 
 

@@ -21,3 +21,13 @@ def test_whoever_ends_a_server_waits_for_the_slowest_request_that_it_takes(tmp_p
         assert waits is not None
         assert waits > 2 * seconds
         assert grace_of(project.settings) > waits + DrainingServer.last_call + DrainingServer.last_words
+
+
+def test_whoever_owns_the_process_is_told_before_anything_is_waited_for(tmp_path: Path) -> None:
+    told: list[bool] = []
+    with closing(open_small(tmp_path)) as project:
+        server = DrainingServer(server_config(project, host="127.0.0.1", port=0))
+        server.when_told_to_end = lambda: told.append(server.started)
+        server.should_exit = True
+        server.run()
+    assert told == [True]
