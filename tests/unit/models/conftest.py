@@ -7,14 +7,13 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 import pytest
+from manifests import manifest_of
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from tidemill.definitions.catalog import CodeReference
 from tidemill.definitions.types import ValueType
 from tidemill.models.artifact import ModelArtifact
-from tidemill.models.baseline import describe, describe_all
 from tidemill.models.encoding import ModelFeature
-from tidemill.models.manifest import CalibrationBin, DatasetRecord, Manifest
+from tidemill.models.manifest import CalibrationBin, Manifest
 
 FEATURES = (
     ModelFeature(name="mean_delay", dtype=ValueType.DOUBLE),
@@ -37,38 +36,18 @@ def make_frame(rows: int = 500, seed: int = 0) -> pl.DataFrame:
 
 
 def make_manifest(frame: pl.DataFrame) -> Manifest:
-    day = datetime(2013, 1, 1, tzinfo=UTC)
-    return Manifest(
+    return manifest_of(
+        frame,
+        FEATURES,
+        at=datetime(2013, 1, 1, tzinfo=UTC),
         name="arrival_delay",
-        version=1,
         service="delay_v1",
-        features=FEATURES,
-        label="late",
-        catalog_digest="c" * 64,
-        dataset=DatasetRecord(
-            digest="d" * 64,
-            mode="served",
-            start=day,
-            validation_start=day,
-            test_start=day,
-            until=day,
-            fit_rows=1,
-            validation_rows=2,
-            test_rows=3,
-            positive_share=0.25,
-        ),
-        estimator=CodeReference(module="estimators", qualname="make", digest="e" * 64),
-        estimator_text="HistGradientBoostingClassifier()",
         seed=7,
         iterations=12,
         metrics={"roc_auc": 0.7},
         calibration=(CalibrationBin(rows=10, predicted=0.2, observed=0.25),),
-        predictions_digest="",
-        baseline=describe_all(frame),
-        prediction_baseline=describe(pl.Series("prediction", [0.1, 0.2, 0.9])),
         libraries={"scikit-learn": "1.9.1"},
         trained_at=datetime(2013, 10, 1, 12, 30, 0, 250, tzinfo=UTC),
-        files={},
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from manifests import manifest_of
 from sklearn.dummy import DummyClassifier
 
 from tidemill.clock import ManualClock, to_micros
@@ -28,9 +29,9 @@ from tidemill.definitions import (
 )
 from tidemill.definitions.catalog import CodeReference, LabelDefinition, Model, SpineDefinition, Split
 from tidemill.models.artifact import ModelArtifact
-from tidemill.models.baseline import describe, describe_all
+from tidemill.models.baseline import describe
 from tidemill.models.encoding import ModelFeature
-from tidemill.models.manifest import DatasetRecord, Manifest
+from tidemill.models.manifest import Manifest
 from tidemill.predictions.log import PredictionRecord
 from tidemill.project import Project, open_project
 
@@ -183,38 +184,14 @@ class Airports:
 
 def make_manifest(trained_on: pl.DataFrame, *, metrics: dict[str, float], version: int) -> Manifest:
     types = {"temp": ValueType.DOUBLE, "gusts": ValueType.INT64, "delay": ValueType.DOUBLE}
-    dataset = DatasetRecord(
-        digest="0",
-        mode="served",
-        start=START,
-        validation_start=START,
-        test_start=START,
-        until=START,
-        fit_rows=1,
-        validation_rows=0,
-        test_rows=1,
-        positive_share=0.5,
-    )
-    return Manifest(
-        name="late",
+    return manifest_of(
+        trained_on,
+        tuple(ModelFeature(name=name, dtype=dtype) for name, dtype in types.items()),
+        at=START,
         version=version,
         service="both",
-        features=tuple(ModelFeature(name=name, dtype=dtype) for name, dtype in types.items()),
-        label="late",
-        catalog_digest="0",
-        dataset=dataset,
-        estimator=CodeReference(module="estimators", qualname="make", digest="0"),
-        estimator_text="DummyClassifier()",
-        seed=0,
-        iterations=None,
         metrics=metrics,
-        calibration=(),
-        predictions_digest="0",
-        baseline=describe_all(trained_on.select(*types)),
         prediction_baseline=describe(trained_on["prediction"]),
-        libraries={},
-        trained_at=START,
-        files={},
     )
 
 

@@ -1,4 +1,4 @@
-"""A real model artifact for the small project: a logistic regression on two features."""
+"""A real model artifact for the small project: a few trees on two features."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from manifests import manifest_of
 from sklearn.ensemble import HistGradientBoostingClassifier
 from small_project import NOW
 
-from tidemill.definitions.catalog import CodeReference
 from tidemill.definitions.types import ValueType
 from tidemill.models.artifact import ModelArtifact
-from tidemill.models.baseline import describe, describe_all
 from tidemill.models.encoding import ModelFeature
-from tidemill.models.manifest import DatasetRecord, Manifest
+from tidemill.models.manifest import Manifest
 from tidemill.project import Project
 
 
@@ -40,28 +39,12 @@ def promote(
 
 
 def _manifest(version: int, features: tuple[str, ...]) -> Manifest:
-    frame = pl.DataFrame({name: [1.0, 2.0, 3.0] for name in features})
-    return Manifest(
+    return manifest_of(
+        pl.DataFrame({name: [1.0, 2.0, 3.0] for name in features}),
+        tuple(ModelFeature(name=name, dtype=ValueType.DOUBLE) for name in features),
+        at=NOW,
         name="delay",
         version=version,
         service="delay_v1",
-        features=tuple(ModelFeature(name=name, dtype=ValueType.DOUBLE) for name in features),
-        label="late",
-        catalog_digest="c" * 64,
-        dataset=DatasetRecord(
-            digest="d" * 64, mode="served", start=NOW, validation_start=NOW, test_start=NOW, until=NOW,
-            fit_rows=1, validation_rows=1, test_rows=1, positive_share=0.5,
-        ),
-        estimator=CodeReference(module="estimators", qualname="make", digest="e" * 64),
-        estimator_text="HistGradientBoostingClassifier()",
-        seed=0,
-        iterations=5,
         metrics={"roc_auc": 0.8},
-        calibration=(),
-        predictions_digest="",
-        baseline=describe_all(frame),
-        prediction_baseline=describe(pl.Series("prediction", [0.1, 0.9])),
-        libraries={},
-        trained_at=NOW,
-        files={},
-    )  # fmt: skip
+    )
