@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feast.feature_store import FeatureStore
@@ -22,10 +19,13 @@ from tidemill.feast.changes import Change, Plan, plan_between
 from tidemill.feast.compile import catalog_of, compile_repository
 from tidemill.feast.notes import notes_on
 from tidemill.feast.repository import Repository, opened_repository
+from tidemill.file_lock import held_alone
 
 if TYPE_CHECKING:
     from tidemill.definitions.catalog import Catalog
     from tidemill.project import Project
+
+_PATIENCE = 120.0  # seconds for another process to end its apply, which takes some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,10 @@ def apply(project: Project, *, at: datetime) -> ApplyResult:
     cut off is completed by the next.
 
     Raises ConfigurationError or DefinitionError for definitions that cannot be kept, UnavailableError where Feast's
-    registry or the online store does not answer.
+    registry or the online store does not answer, or another process does not end its apply.
     """
-    with _one_at_a_time(project.state / "apply.lock"), opened_repository(project.root) as repository:
+    lock = held_alone(project.state / "apply.lock", doing="applying definitions", patience=_PATIENCE)
+    with lock, opened_repository(project.root) as repository:
         catalog = catalog_of(repository)
         before = _in_force(project)
         changed = plan_between(before, catalog)
@@ -115,15 +116,3 @@ def _opened(repository: Repository) -> Iterator[FeatureStore]:
             engine = getattr(store.registry, name, None)
             if engine is not None:
                 engine.dispose()
-
-
-@contextmanager
-def _one_at_a_time(file: Path) -> Iterator[None]:
-    """Held by one process of this machine at a time, and let go of however that process ends."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

@@ -25,8 +25,10 @@ from feast.monitoring.monitoring_utils import (
 
 from tidemill.feast.files import replace_file
 from tidemill.feast.pulls import Pulled, columns_of, rows_between
+from tidemill.file_lock import held_alone
 from tidemill.offline.files import resolve
 
+_PATIENCE = 120.0  # seconds for another process to end its change, which takes less than one
 _INSTANT = pl.Datetime("us", "UTC")
 _TYPES: dict[str, pl.DataType] = {
     "metric_date": pl.Date(),
@@ -142,12 +144,8 @@ def _scan(
 @contextmanager
 def _alone(root: Path) -> Iterator[Path]:
     """The folder, while no other process or thread changes it: Feast measures in the background of its `apply`."""
-    import fcntl
-
     folder = root / MONITORING_DIR
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with held_alone(folder / ".lock", doing="keeping Feast's metrics", patience=_PATIENCE):
         yield folder
 
 

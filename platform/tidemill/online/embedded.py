@@ -6,7 +6,6 @@ projects never meet. It outlives the process that started it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import select
@@ -22,11 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tidemill.errors import ConfigurationError, OnlineStoreUnavailableError
+from tidemill.file_lock import held_alone
 
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 104 to 108 bytes, by system
 _ANSWER_SECONDS = 5.0
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
+_TURN_SECONDS = 2 * _START_SECONDS + 2 * _STOP_SECONDS  # more than another process takes to start or stop the server
 
 
 class EmbeddedRedis:
@@ -141,8 +142,16 @@ class EmbeddedRedis:
         try:
             try:
                 done = subprocess.run(
-                    command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, pass_fds=(its,)
+                    command,
+                    capture_output=True,
+                    text=True,
+                    stdin=subprocess.DEVNULL,
+                    check=False,
+                    pass_fds=(its,),
+                    timeout=_START_SECONDS,
                 )
+            except subprocess.TimeoutExpired:
+                raise self._failed(f"its program did not come back within {_START_SECONDS:g} s") from None
             finally:
                 os.close(its)
             if done.returncode != 0:
@@ -177,8 +186,7 @@ class EmbeddedRedis:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One process at a time starts or stops the server; the lock goes with the process that held it."""
-        with (self._folder / "start.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with held_alone(self._folder / "start.lock", doing="starting or stopping Redis", patience=_TURN_SECONDS):
             yield
 
 
