@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 from ports import free_port
+from small_project import NOW, catalog
 from waiting import PATIENCE, PATIENT, wait_until
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
-
-from small_project import NOW, catalog
-
 from tidemill.cli.up import look, read_running, start_all, stop_all
-from tidemill.errors import ConfigurationError, ConflictError, UnavailableError
+from tidemill.errors import ConfigurationError, ConflictError, NotAppliedError, UnavailableError
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.resp import RespClient
 from tidemill.project import Project, open_project
@@ -68,6 +65,14 @@ def test_a_second_up_is_a_conflict_that_says_where_the_first_is(project: Project
     with pytest.raises(ConflictError, match=f"running already at http://127.0.0.1:{port}"):
         start_all(project, port=port, dashboard=False)
     assert states(project)["readiness"] == "ready"
+
+
+def test_up_before_the_first_apply_says_so_at_once_and_starts_nothing(tmp_path: Path, port: int) -> None:
+    (tmp_path / "feature_store.yaml").write_text("project: small\n")
+    with closing(open_project(tmp_path)) as bare:
+        with pytest.raises(NotAppliedError, match="Run `tidemill apply` first"):
+            start_all(bare, port=port, dashboard=False)
+        assert stop_all(bare) == []
 
 
 def test_consumers_that_the_settings_name_run_beside_the_rest(tmp_path: Path, port: int) -> None:

@@ -75,14 +75,15 @@ class PartStatus:
 def start_all(project: Project, *, host: str | None = None, port: int | None = None, dashboard: bool = True) -> Running:
     """Start Redis, the API, the scheduler and the consumers that the settings name; returns when the API is ready.
 
-    Raises ConflictError where they run already, UnavailableError with the end of the log of a part that did not come
-    up; then nothing is left running that was started here.
+    Raises ConflictError where they run already, NotAppliedError before the first apply, UnavailableError with the end
+    of the log of a part that did not come up; then nothing is left running that was started here.
     """
     from tidemill.cli.consuming import check_declared
 
     settings = project.settings
     host, port = host or settings.host, settings.port if port is None else port
     with _lock(project) as lock:
+        _check_applied(project)
         streams = check_declared(project)
         project.redis_address()
         command = [sys.executable, "-m", "tidemill", "serve", "--project", str(project.root), "--host", host]
@@ -103,6 +104,11 @@ def start_all(project: Project, *, host: str | None = None, port: int | None = N
         running = Running(url=url, parts=tuple(parts))
         _file(project).write_text(json.dumps(asdict(running), indent=2))
         return running
+
+
+def _check_applied(project: Project) -> None:
+    """Without definitions the API waits for some, and `up` would wait for the API."""
+    _ = project.applied
 
 
 def stop_all(project: Project) -> list[str]:
