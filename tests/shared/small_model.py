@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from manifests import manifest_of
+from own_redis import closed_with_redis
 from sklearn.ensemble import HistGradientBoostingClassifier
+from small_live import open_with_redis, weather
 from small_project import NOW
 
 from tidemill.definitions.types import ValueType
@@ -36,6 +41,15 @@ def promote(
         model, alias="champion", version=version, artifact=str(folder), digest=saved.digest, reason="test", at=at
     )
     return saved
+
+
+@contextmanager
+def promoted_with_redis(root: Path, **settings: Any) -> Iterator[Project]:
+    """The small project with the weather of one airport and a champion; its Redis ends with it."""
+    with closed_with_redis(open_with_redis(root, **settings)) as opened:
+        opened.online.write("weather", weather([("JFK", 1, 21.5)]))
+        promote(opened, 1)
+        yield opened
 
 
 def _manifest(version: int, features: tuple[str, ...]) -> Manifest:
