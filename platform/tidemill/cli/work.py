@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
-import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tidemill.cli.stopping import stop_when_told
 from tidemill.materialize.priority import give_way
 from tidemill.project import Project, open_project
 from tidemill.schedule.lanes import run_in_lanes
@@ -23,24 +22,18 @@ _PATIENCE = 10.0  # seconds, less than `tidemill down` has
 def run_worker(project: Project, *, patience: float = _PATIENCE) -> None:
     """Run the project's schedule in this process until SIGTERM or SIGINT.
 
-    It dies of that signal where a model is still being fitted `patience` seconds after all else has ended.
+    The process dies of a SIGTERM of its own where a model is still being fitted `patience` seconds after all else has
+    ended: whoever waits for it sees that not all did, and nothing waits for the fit.
     """
     from tidemill_training.registry import settle_process
 
-    stop, told = threading.Event(), [signal.SIGTERM]
-
-    def end(number: int, _frame: object) -> None:
-        told.append(signal.Signals(number))
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    stop = stop_when_told()
     give_way(project)
     settle_process()
     if not run_in_lanes(project, retrain=_retrain, stop=stop, patience=patience, on_report=_note):
         _log.warning("A model is still being fitted; the next worker begins that anew.")
-        signal.signal(told[-1], signal.SIG_DFL)
-        os.kill(os.getpid(), told[-1])
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _retrain(project: Project, model: str, at: datetime) -> Any:

@@ -52,5 +52,5 @@ def run_in_lanes(
         Worker(project, tries=tries).run(stop, on_report=on_report)
     finally:
         stop.set()
-        lane.join(patience)
+    lane.join(patience)
     return not lane.is_alive()
