@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from waiting import PATIENCE, PATIENT
 
 from tidemill.online.embedded import EmbeddedRedis
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "push-events.md"
-_BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_END = "--- end of block ---"
+sys.path.insert(0, str(Path(__file__).parent))
+
+from pages import HOW_TO, follow
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """What each console block of the page printed, in order."""
     folder = tmp_path_factory.mktemp("shop")
-    yield _follow(folder)
+    yield follow(HOW_TO / "push-events.md", folder)
     EmbeddedRedis(folder / "shop" / ".tidemill" / "redis").stop()
-
-
-def _follow(folder: Path) -> list[str]:
-    commands: list[str] = []
-    for language, title, body in _BLOCK.findall(PAGE.read_text()):
-        if title:
-            (folder / title).parent.mkdir(exist_ok=True)
-            (folder / title).write_text(body)
-        elif language == "console":
-            commands += [body, f"echo {_END}"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment |= PATIENT | {"PATH": path, "COLUMNS": "200"}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\n".join(commands)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=10 * PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return [part.strip() for part in done.stdout.split(_END)]
 
 
 def test_an_event_that_is_sent_twice_counts_once(said: list[str]) -> None:
