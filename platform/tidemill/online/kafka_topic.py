@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tidemill.errors import ConfigurationError, UnavailableError
+from tidemill.online.bounded_calls import BoundedCalls
 from tidemill.online.event_log import Message, message_of
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tidemill.kafka")
 _OURS = {"group.id", "enable.auto.commit", "enable.auto.offset.store", "bootstrap.servers"}
 _ALIKE = ("bootstrap.", "security.", "sasl.", "ssl.", "client.", "socket.", "broker.", "log")
-_PATIENCE = 10.0  # seconds for Kafka to take an offset or a message
+_PATIENCE = 10.0  # seconds for Kafka to take a message, or to say how far it is
+_LONGEST_CALL = 60.0
+"""Seconds for Kafka to take offsets, or to let a consumer go: longer than its client takes where a broker is gone.
+Where one stands still the client asks it again and again, and would never come back."""
 _MOST_HEARD = 10_000  # messages that were fetched and are dropped, since nobody has asked for them
 _MOST_KEPT, _MOST_SAID = 900_000, 10_000
 """Bytes of a message, and signs of a reason, that are kept aside: Kafka takes a million by default, and one message
@@ -47,6 +51,7 @@ class KafkaLog:
         self._unacknowledged: dict[int, int] = {}
         self._trouble: str | None = None
         self._producer: Producer | None = None
+        self._calls = BoundedCalls("tidemill-kafka")
         self._consumer: Consumer = self._open(
             self._kafka.Consumer,
             {"auto.offset.reset": "earliest"}
@@ -111,18 +116,24 @@ class KafkaLog:
             raise _unavailable(error.args[0]) from error
 
     def close(self) -> None:
-        """Leave the group, and wait for what was set aside to be taken.
+        """Leave the group, and wait for what was set aside to be taken; not for ever, whatever Kafka does.
 
         What the group has told meanwhile is heard first: librdkafka's own close waits for ever where an assignment is
         left that nobody has looked at (its issue 4884), as when a consumer is stopped while others come and go.
         """
         if not self._closed:
-            self._consumer.unsubscribe()
-            self._consumer.consume(_MOST_HEARD, 0)
-            self._consumer.close()
             self._closed = True
+            try:
+                self._calls.run(self._leave, seconds=_LONGEST_CALL)
+            except TimeoutError:
+                _log.warning("Kafka did not let %s go; its group misses it soon.", self._shared["client.id"])
         if self._producer is not None:
             self._producer.flush(_PATIENCE)
+
+    def _leave(self) -> None:
+        self._consumer.unsubscribe()
+        self._consumer.consume(_MOST_HEARD, 0)
+        self._consumer.close()
 
     def _open_producer(self) -> Producer:
         alike = {name: value for name, value in self._shared.items() if name.startswith(_ALIKE)}
@@ -148,8 +159,15 @@ class KafkaLog:
         lost = {errors.ILLEGAL_GENERATION, errors.UNKNOWN_MEMBER_ID, errors.REBALANCE_IN_PROGRESS, errors._STATE}
         places = [self._kafka.TopicPartition(self._topic, *place) for place in nexts.items()]
         try:
-            done = self._consumer.commit(offsets=places, asynchronous=False) or []
-            failed = [place.error for place in done if place.error is not None]
+            done = self._calls.run(
+                lambda: self._consumer.commit(offsets=places, asynchronous=False), seconds=_LONGEST_CALL
+            )
+            failed = [place.error for place in done or [] if place.error is not None]
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"Kafka did not take offsets within {_LONGEST_CALL:g} s.",
+                hint="It is asked again; look at its brokers.",
+            ) from error
         except self._kafka.KafkaException as error:
             failed = [error.args[0]]
         for error in failed:

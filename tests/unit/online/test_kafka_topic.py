@@ -114,3 +114,54 @@ def test_consumers_may_be_closed_at_any_moment(broker: MockKafka) -> None:
     for thread in going:
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+class StandingStill:
+    """A Kafka consumer whose commits wait for a broker that is connected and answers nothing."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer, self.goes_on = consumer, threading.Event()
+
+    def commit(self, **given: Any) -> Any:
+        assert self.goes_on.wait(PATIENCE)
+        return self._consumer.commit(**given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+def test_a_broker_that_stands_still_keeps_nobody_for_ever(broker: MockKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = KafkaLog(f"kafka://{broker.servers}/departed", group="windows", consumer="one")
+    messages = first_of(log)
+    log._consumer = still = StandingStill(log._consumer)  # type: ignore[assignment]
+    with monkeypatch.context() as patch:
+        patch.setattr("tidemill.online.kafka_topic._LONGEST_CALL", 0.05)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="did not take offsets within"):
+                log.acknowledge(messages)
+    still.goes_on.set()
+    wait_until(lambda: is_acknowledged(log, messages))
+    log.close()
+    assert broker.committed("departed", "windows") == len(messages)
+
+
+def is_acknowledged(log: KafkaLog, messages: Sequence[Message]) -> bool:
+    try:
+        log.acknowledge(messages)
+    except UnavailableError:
+        return False
+    return True
+
+
+def test_a_consumer_that_kafka_does_not_let_go_is_left_behind(
+    broker: MockKafka, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = KafkaLog(f"kafka://{broker.servers}/departed", group="windows", consumer="one")
+    let_go = threading.Event()
+    leave = log._leave
+    monkeypatch.setattr(log, "_leave", lambda: (let_go.wait(PATIENCE), leave()))
+    monkeypatch.setattr("tidemill.online.kafka_topic._LONGEST_CALL", 0.05)
+    log.close()
+    assert "did not let one go" in caplog.text
+    let_go.set()
+    wait_until(lambda: not any(thread.name == "tidemill-kafka" for thread in threading.enumerate()))
