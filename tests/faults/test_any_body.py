@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,14 +11,9 @@ import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
-
-from small_live import FEATURES, PREDICT, PUSH, ROW, open_with_redis, pushed, weather
-from small_model import promote
+from small_live import FEATURES, PREDICT, PUSH, ROW, pushed
+from small_model import promoted_with_redis
 from small_project import served
-
-from tidemill.online.embedded import EmbeddedRedis
 
 PUSHED = pushed("JFK", 1.5)
 VALID: dict[str, dict[str, Any]] = {
@@ -64,13 +57,8 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    project = open_with_redis(tmp_path_factory.mktemp("project"), max_rows=100)
-    project.online.write("weather", weather([("JFK", 1, 21.5)]))
-    promote(project, 1)
-    with served(project) as client:
+    with promoted_with_redis(tmp_path_factory.mktemp("project"), max_rows=100) as project, served(project) as client:
         yield client
-    EmbeddedRedis(project.redis_folder).stop()
-    project.close()
 
 
 @st.composite

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,15 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
-
-from small_live import ROW, open_with_redis, pushed, weather
-from small_model import promote
+from small_live import ROW, pushed
+from small_model import promoted_with_redis
 from small_project import served
 
 from tidemill.client import AsyncClient, Client, Retry, ServerUnavailableError
-from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project
 
 QUICK = Retry(attempts=4, first=0.001, longest=0.01)
@@ -29,12 +24,8 @@ QUICK = Retry(attempts=4, first=0.001, longest=0.01)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    opened = open_with_redis(tmp_path)
-    opened.online.write("weather", weather([("JFK", 1, 21.5)]))
-    promote(opened, 1)
-    yield opened
-    EmbeddedRedis(opened.redis_folder).stop()
-    opened.close()
+    with promoted_with_redis(tmp_path) as opened:
+        yield opened
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,9 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
-
+from own_redis import closed_with_redis
 from small_live import FEATURES, PREDICT, PUSH, ROW, live, open_with_redis, pushed, small_catalog, weather
 from small_model import promote
 from small_project import NOW, catalog, served
@@ -43,12 +40,11 @@ READS = [path for path in BODIES if path != PUSH]
 def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]:
     """The small project with windows; a test may say how many seconds it waits for Redis."""
     timeout = getattr(request, "param", 60.0)
-    opened = open_with_redis(tmp_path, applied=small_catalog(**with_windows()), redis_timeout=timeout)
-    opened.online.write("weather", weather([("JFK", 1, 21.5), ("LGA", 1, 22.5)]))
-    promote(opened, 1)
-    yield opened
-    EmbeddedRedis(opened.redis_folder).stop()
-    opened.close()
+    applied = small_catalog(**with_windows())
+    with closed_with_redis(open_with_redis(tmp_path, applied=applied, redis_timeout=timeout)) as opened:
+        opened.online.write("weather", weather([("JFK", 1, 21.5), ("LGA", 1, 22.5)]))
+        promote(opened, 1)
+        yield opened
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,11 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
-
-from small_live import PREDICT, ROW, live, open_with_redis, weather
-from small_model import promote
+from small_live import PREDICT, ROW, live
+from small_model import promoted_with_redis
 from small_project import NOW
 from stalling import stalled
 from waiting import PATIENCE, wait_until
@@ -30,12 +26,8 @@ PENDING = 'tidemill_pending_requests{kind="predict",name="delay"} 1.0'
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     """The small project, promoted."""
-    opened = open_with_redis(tmp_path, redis_timeout=PATIENCE, request_timeout=PATIENCE)
-    opened.online.write("weather", weather([("JFK", 1, 21.5)]))
-    promote(opened, 1)
-    yield opened
-    EmbeddedRedis(opened.redis_folder).stop()
-    opened.close()
+    with promoted_with_redis(tmp_path, redis_timeout=PATIENCE, request_timeout=PATIENCE) as opened:
+        yield opened
 
 
 @dataclass

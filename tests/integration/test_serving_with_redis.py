@@ -15,11 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
-
 import small_live
 import waiting
+from own_redis import closed_with_redis
 from small_live import FEATURES, ON_DEMAND, PREDICT, ROW, open_with_redis, small_catalog, weather
 from small_model import promote
 from small_project import NOW, catalog, served
@@ -36,11 +34,9 @@ from tidemill_serving.process import run_server
 @pytest.fixture
 def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]:
     """The small project with its own Redis, in which two airports have weather; a test may give more settings."""
-    opened = open_with_redis(tmp_path, **getattr(request, "param", {}))
-    opened.online.write("weather", weather([("JFK", 1, 21.5), ("LGA", 1, None)]))
-    yield opened
-    EmbeddedRedis(opened.redis_folder).stop()
-    opened.close()
+    with closed_with_redis(open_with_redis(tmp_path, **getattr(request, "param", {}))) as opened:
+        opened.online.write("weather", weather([("JFK", 1, 21.5), ("LGA", 1, None)]))
+        yield opened
 
 
 def test_features_come_from_redis_with_their_statuses_and_event_times(project: Project) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from http_servers import QuietHandler, answering
 
 from tidemill.errors import SourceError
 from tidemill.extract import extract, read_csv, read_parquet
@@ -119,7 +118,7 @@ def test_what_is_neither_yes_nor_no_is_an_error_and_no_null(tmp_path: Path) -> N
         read_csv(tmp_path / "orders.csv", schema={"ok": pl.Boolean()}).collect()
 
 
-class _Nothing(BaseHTTPRequestHandler):
+class _Nothing(QuietHandler):
     """Whatever is asked for is not there."""
 
     def do_GET(self) -> None:
@@ -129,19 +128,11 @@ class _Nothing(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the standard library
-        """Say nothing."""
-
 
 @pytest.fixture
 def host() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Nothing)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(_Nothing) as address:
+        yield address
 
 
 @pytest.mark.parametrize("address", ["http://me:hunter2@{host}/x.csv", "http://{host}/x.csv?sig=hunter2&se=2030"])

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # the small project is imported by name
-
 from small_project import NOW, catalog, open_small
 
 from tidemill.project import Project

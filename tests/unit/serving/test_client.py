@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import polars as pl
 import pytest
+from http_servers import QuietHandler, answering
 from small_model import promote
 from small_project import NOW, served
 from waiting import PATIENCE
@@ -89,7 +88,7 @@ class Script:
 
 @contextmanager
 def scripted(script: Script) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             script.bodies.append(self.rfile.read(int(self.headers["content-length"])))
             script.asked += 1
@@ -101,17 +100,8 @@ def scripted(script: Script) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(script.answer)
 
-        def log_message(self, *_: object) -> None:
-            """Nothing is printed."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(Handler) as address:
+        yield f"http://{address}"
 
 
 @pytest.mark.parametrize(
