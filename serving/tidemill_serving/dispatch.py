@@ -27,6 +27,7 @@ from tidemill_serving.features import FeatureEndpoint
 from tidemill_serving.predict import PredictEndpoint
 from tidemill_serving.problems import problem_of, status_of
 from tidemill_serving.push import PushEndpoint
+from tidemill_serving.refusal_log import RefusalLog
 from tidemill_serving.state import ServingState
 
 _log = logging.getLogger("tidemill.serving")
@@ -74,6 +75,7 @@ class FrontDoor:
     def __init__(self, app: Application, *, state: ServingState, hot: HotRoutes) -> None:
         self._app, self._state, self._hot = app, state, hot
         self._tokens = Tokens.of(state.project.settings)
+        self._refusals = RefusalLog(_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -139,12 +141,12 @@ class FrontDoor:
         return patient
 
     def _note(self, error: Exception, route: str, path: str, started: float) -> None:
-        """Count the refusal, and log it where it is ours."""
+        """Count the refusal, and log it where it is ours, unless it is one of many."""
         status = status_of(error)
         if not isinstance(error, TidemillError):
             _log.error("Answering %s failed.", path, exc_info=error)
         elif status >= 500:
-            _log.warning("Answering %s: %s", path, error, extra={"action": "refused"})
+            self._refusals.note(path, error, at=perf_counter())
         self._state.metrics.answered(route, status, perf_counter() - started)
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
