@@ -16,12 +16,10 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import python_values_to_proto_values
 from feast.types import from_value_type
 from feast.value_type import ValueType as FeastType
+from online_stores import open_store
 
-from tidemill.clock import ManualClock
 from tidemill.definitions import Catalog, Entity, Feature, Projection, Service, ValueType, View
 from tidemill.online.embedded import EmbeddedRedis
-from tidemill.online.store import OnlineStore
-from tidemill.settings import Settings
 
 T0 = datetime(2013, 10, 1, 12, 0, 0, 123456, tzinfo=UTC)
 VALUES = {
@@ -105,14 +103,7 @@ class Both:
             views=(view,),
             services=(Service(name="all", projections=(Projection(view="everything", features=tuple(names)),)),),
         )
-        self.ours = OnlineStore(
-            address=server.url,
-            project="prod",
-            catalog=self.catalog,
-            settings=Settings(),
-            root=root,
-            clock=ManualClock(T0),
-        )
+        self.ours = open_store(self.catalog, server.url, at=T0, root=root)
 
     def feast_writes(self, zone: str, plane: int, values: dict[str, object], at: datetime) -> None:
         protos = {name: python_values_to_proto_values([values[name]], FeastType[name.upper()])[0] for name in values}

@@ -17,6 +17,7 @@ from feast.value_type import ValueType as FeastType
 sys.path.insert(0, str(Path(__file__).parent))  # what several files share is imported by name
 
 from both_stores import NAMES, NESTED, T0, VALUES, Both
+from own_redis import redis_in
 
 from tidemill.clock import to_micros
 from tidemill.feast.online import TidemillRedisOnlineStore, TidemillRedisOnlineStoreConfig
@@ -26,10 +27,8 @@ from tidemill.online.store import Status
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis(tmp_path_factory.mktemp("feast") / "redis", maxmemory="64mb")
-    server.ensure_started()
-    yield server
-    server.stop()
+    with redis_in(tmp_path_factory.mktemp("feast") / "redis", maxmemory="64mb") as server:
+        yield server
 
 
 @pytest.fixture

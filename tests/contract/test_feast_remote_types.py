@@ -18,14 +18,13 @@ from feast.type_map import python_values_to_proto_values
 from feast.value_type import ValueType as FeastType
 
 sys.path.insert(0, str(Path(__file__).parent))  # what several files share is imported by name
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
 
 from both_stores import NESTED, T0, VALUES, Both
+from own_redis import redis_in
 from small_project import served
 
 from tidemill.clock import ManualClock
 from tidemill.definitions.catalog import Source
-from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project
 from tidemill.settings import Settings
 
@@ -41,15 +40,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     """`a` has a value of every type, `b` nulls, `c` nothing."""
     root = tmp_path_factory.mktemp("types")
-    server = EmbeddedRedis(root / "redis", maxmemory="64mb")
-    server.ensure_started()
-    both = Both(server, root, [*ALL], keys=1)
-    both.feast_writes("a", 1, ALL, T0)
-    both.feast_writes("b", 1, dict.fromkeys(ALL), T0)
-    yield both
-    both.ours.close()
-    both.redis.close()
-    server.stop()
+    with redis_in(root / "redis", maxmemory="64mb") as server:
+        both = Both(server, root, [*ALL], keys=1)
+        both.feast_writes("a", 1, ALL, T0)
+        both.feast_writes("b", 1, dict.fromkeys(ALL), T0)
+        yield both
+        both.ours.close()
+        both.redis.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from online_stores import open_store
+from own_redis import redis_in
 
-from tidemill.clock import ManualClock
 from tidemill.definitions.catalog import (
     Aggregation,
     AggregationFunction,
@@ -30,13 +30,11 @@ from tidemill.definitions.catalog import (
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import hop_for
 from tidemill.offline.windows import window_values
-from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.keys import key_layout
 from tidemill.online.push import write_events
 from tidemill.online.store import OnlineStore
 from tidemill.online.tile_rebuild import rebuild_tiles
 from tidemill.online.tiles import TilePlan
-from tidemill.settings import Settings
 
 F = AggregationFunction
 MINUTE = 60_000_000
@@ -148,14 +146,10 @@ def instant(at: int) -> datetime:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineStore]:
-    server = EmbeddedRedis(Path(tmp_path_factory.mktemp("windows")) / "redis", maxmemory="256mb")
-    store = OnlineStore(
-        address=server.ensure_started(), project="flights", catalog=CATALOG, settings=Settings(), root=Path(),
-        clock=ManualClock(START),
-    )  # fmt: skip
-    yield store
-    store.close()
-    server.stop()
+    with redis_in(tmp_path_factory.mktemp("windows") / "redis") as server:
+        store = open_store(CATALOG, server.url, at=START)
+        yield store
+        store.close()
 
 
 @pytest.fixture

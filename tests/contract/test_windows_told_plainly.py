@@ -12,8 +12,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+from online_stores import open_store
+from own_redis import redis_in
 
-from tidemill.clock import ManualClock
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import hop_for
@@ -21,7 +22,6 @@ from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.push import write_events
 from tidemill.online.store import OnlineStore
 from tidemill.online.tile_rebuild import rebuild_tiles
-from tidemill.settings import Settings
 
 F = AggregationFunction
 SECOND = 1_000_000
@@ -157,19 +157,15 @@ def push(store: OnlineStore, events: Sequence[Event], how: str, now: int) -> Non
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis(tmp_path_factory.mktemp("plainly") / "redis", maxmemory="64mb")
-    yield server
-    server.stop()
+    with redis_in(tmp_path_factory.mktemp("plainly") / "redis", maxmemory="64mb") as server:
+        yield server
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_windows_are_what_the_semantics_say(server: EmbeddedRedis, tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     catalog = a_catalog(dice)
-    store = OnlineStore(
-        address=server.ensure_started(), project="p", catalog=catalog, settings=Settings(), root=tmp_path,
-        clock=ManualClock(instant(START)),
-    )  # fmt: skip
+    store = open_store(catalog, server.ensure_started(), at=instant(START), root=tmp_path)
     store.resp.call("FLUSHALL")
     now, events = START + dice.randint(0, 10**9), []
     try:

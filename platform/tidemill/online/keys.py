@@ -163,7 +163,7 @@ def split_key(key: bytes) -> tuple[tuple[str, ...], bytes] | None:
 
 @lru_cache(maxsize=65_536)
 def hash_field(view: str, feature: str) -> bytes:
-    """The field of a feature in its entity's hash: four bytes, and so not without collisions (see `collisions`)."""
+    """The field of a feature in its entity's hash: four bytes, so two may collide; see `check_field_hashes`."""
     return _U32.pack(mmh3.hash(f"{view}:{feature}", signed=False))
 
 

@@ -9,26 +9,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 import redis
+from own_redis import redis_in
+from weather_catalog import weather_catalog
 
 from tidemill.clock import ManualClock
-from tidemill.definitions import Catalog, Entity, Feature, Projection, Service, Source, ValueType, View
+from tidemill.definitions import ValueType
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project
 from tidemill.settings import Settings
 
 T0 = datetime(2013, 10, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-
-
-def catalog() -> Catalog:
-    features = (Feature(name="temp", dtype=ValueType.DOUBLE), Feature(name="wind", dtype=ValueType.INT64))
-    return Catalog(
-        project="flights",
-        entities=(Entity(name="origin", join_key="origin", dtype=ValueType.STRING),),
-        sources=(Source(name="weather", path="data/weather", timestamp_field="at", known_field="known"),),
-        views=(View(name="weather", entities=("origin",), join_keys=("origin",), features=features, source="weather"),),
-        services=(Service(name="s", projections=(Projection(view="weather", features=("temp", "wind")),)),),
-    )
 
 
 class World:
@@ -38,7 +29,7 @@ class World:
         self.root, self.clock = root, ManualClock(T0)
         (root / "feature_store.yaml").write_text("project: flights\n")
         self.project = Project(root, settings=Settings(redis_url=address), name="flights", clock=self.clock)
-        self.project.catalogs.add(catalog(), at=T0)
+        self.project.catalogs.add(weather_catalog(path="data/weather", place=ValueType.STRING), at=T0)
 
     def happened(self, *rows: tuple[str, datetime, datetime, float | None, int | None], file: str = "a") -> None:
         """Rows of (origin, event time, known time, temp, wind), as one more file of the source."""
@@ -63,10 +54,8 @@ class World:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis(tmp_path_factory.mktemp("materialize") / "redis", maxmemory="256mb")
-    server.ensure_started()
-    yield server
-    server.stop()
+    with redis_in(tmp_path_factory.mktemp("materialize") / "redis") as server:
+        yield server
 
 
 @pytest.fixture

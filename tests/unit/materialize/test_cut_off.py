@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from own_redis import redis_in
 
 from tidemill.clock import ManualClock
 from tidemill.definitions import Catalog, Entity, Feature, Schedule, Source, ValueType, View
@@ -37,10 +38,8 @@ def measured(start, end):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
-    server.ensure_started()
-    yield server
-    server.stop()
+    with redis_in(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture

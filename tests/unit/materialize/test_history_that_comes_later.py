@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from own_redis import closed_with_redis
 from typer.testing import CliRunner
 
 from tidemill.cli.main import app
 from tidemill.clock import SimulatedClock
 from tidemill.definitions import Catalog, Entity, Feature, Projection, Service, Source, ValueType, View
-from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project, open_project
 
 START, DAY = datetime(2024, 3, 1, tzinfo=UTC), timedelta(days=1)
@@ -51,9 +51,8 @@ def shop(tmp_path: Path) -> Iterator[Project]:
         ),
         at=START,
     )
-    yield project
-    project.close()
-    EmbeddedRedis(project.redis_folder).stop()
+    with closed_with_redis(project):
+        yield project
 
 
 def run(project: Project, *words: str) -> str:

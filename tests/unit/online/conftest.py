@@ -12,23 +12,21 @@ import redis
 
 sys.path.insert(0, str(Path(__file__).parent))  # what several files share is imported by name
 
+from online_stores import open_store
+from own_redis import redis_in
 from push_parts import OpenProject, parts_of_project
 from store_parts import T0
 
-from tidemill.clock import ManualClock
 from tidemill.definitions import Catalog
 from tidemill.definitions.catalog import View
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.store import OnlineStore
-from tidemill.settings import Settings
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis(tmp_path_factory.mktemp("online") / "redis", maxmemory="256mb")
-    server.ensure_started()
-    yield server
-    server.stop()
+    with redis_in(tmp_path_factory.mktemp("online") / "redis") as server:
+        yield server
 
 
 @pytest.fixture
@@ -64,10 +62,8 @@ def project(project_at: OpenProject) -> Any:
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
     """A Redis that a test may stop and start."""
-    server = EmbeddedRedis(tmp_path / "redis", maxmemory="64mb")
-    server.ensure_started()
-    yield server
-    server.stop()
+    with redis_in(tmp_path / "redis", maxmemory="64mb") as server:
+        yield server
 
 
 @pytest.fixture(params=["feast", "packed"])
@@ -76,15 +72,7 @@ def make(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> Iterat
     stores: list[OnlineStore] = []
 
     def build(found: Catalog, **settings: Any) -> OnlineStore:
-        settings.setdefault("online_layout", request.param)
-        store = OnlineStore(
-            address=address,
-            project=found.project,
-            catalog=found,
-            settings=Settings(**settings),
-            root=tmp_path,
-            clock=ManualClock(T0),
-        )
+        store = open_store(found, address, at=T0, root=tmp_path, **({"online_layout": request.param} | settings))
         stores.append(store)
         return store
 

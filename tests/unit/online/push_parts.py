@@ -7,14 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from tidemill.clock import ManualClock, to_micros
+from online_stores import open_store
+
+from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
 from tidemill.definitions.types import ValueType
 from tidemill.offline.store import OfflineStore
 from tidemill.online.keys import key_layout
-from tidemill.online.store import OnlineStore
 from tidemill.online.tiles import TilePlan
-from tidemill.settings import Settings
 
 NOW = datetime(2013, 10, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -60,12 +60,9 @@ class OpenProject(Protocol):
 
 def parts_of_project(address: str, root: Path, *views: View, name: str) -> Any:
     catalog = catalog_of(*(views or (delays(),)), project=name)
-    settings = Settings()
-    online = OnlineStore(
-        address=address, project=name, catalog=catalog, settings=settings, root=root, clock=ManualClock(NOW)
-    )
-    offline = OfflineStore(root=root, catalog=catalog, ledger=None, settings=settings)
-    return SimpleNamespace(catalog=catalog, settings=settings, online=online, offline=offline, name=name)
+    online = open_store(catalog, address, at=NOW, root=root)
+    offline = OfflineStore(root=root, catalog=catalog, ledger=None, settings=online.settings)
+    return SimpleNamespace(catalog=catalog, settings=online.settings, online=online, offline=offline, name=name)
 
 
 def departure(number: int, *, minutes: float = 1, **others: Any) -> dict[str, Any]:

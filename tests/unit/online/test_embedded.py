@@ -136,6 +136,16 @@ def test_traces_of_a_dead_server_do_not_stop_a_start(embedded):
         assert store.ping()
 
 
+def test_a_log_that_has_become_long_is_begun_anew_by_the_next_start(embedded, tmp_path: Path):
+    server, log = embedded(), tmp_path / "redis" / "redis.log"
+    server.ensure_started()
+    server.stop()
+    os.truncate(log, 20_000_001)
+    server.ensure_started()
+    assert 0 < log.stat().st_size < 20_000_000
+    assert log.with_name("redis.log.1").stat().st_size == 20_000_001
+
+
 def test_a_broken_data_file_is_named(embedded, tmp_path: Path):
     folder = tmp_path / "redis"
     folder.mkdir()

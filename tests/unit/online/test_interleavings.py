@@ -8,12 +8,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from online_stores import open_store
 
-from tidemill.clock import ManualClock
 from tidemill.definitions import Catalog, Entity, Feature, Source, Stream, ValueType, View
 from tidemill.online.push import write_events
 from tidemill.online.store import OnlineStore
-from tidemill.settings import Settings
 
 T0 = datetime(2013, 10, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -86,10 +85,7 @@ def frame(facts: Sequence[Fact], event: str, known: str) -> pl.DataFrame:
 
 @pytest.fixture(params=["feast", "packed"])
 def store(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> Iterator[OnlineStore]:
-    settings = Settings(online_layout=request.param)
-    store = OnlineStore(
-        address=address, project="p", catalog=CATALOG, settings=settings, root=tmp_path, clock=ManualClock(T0)
-    )
+    store = open_store(CATALOG, address, at=T0, root=tmp_path, online_layout=request.param)
     yield store
     store.close()
 

@@ -13,15 +13,15 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from online_stores import open_store
 
-from tidemill.clock import ManualClock, to_micros
+from tidemill.clock import to_micros
 from tidemill.definitions import Catalog, Entity, Feature, Projection, Service, ValueType, View
 from tidemill.online import writer
 from tidemill.online.codec import encode_timestamp
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.keys import hash_field, key_layout, known_field, time_field
 from tidemill.online.store import OnlineStore
-from tidemill.settings import Settings
 
 T0 = datetime(2013, 10, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -71,14 +71,7 @@ def store(request: pytest.FixtureRequest, redis_server: EmbeddedRedis, tmp_path:
     layout, _, however_few = request.param.partition(", ")
     if however_few:
         monkeypatch.setattr(writer, "_FEW_ROWS", 0)
-    store = OnlineStore(
-        address=redis_server.ensure_started(),
-        project="p",
-        catalog=CATALOG,
-        settings=Settings(online_layout=layout),
-        root=tmp_path,
-        clock=ManualClock(T0),
-    )
+    store = open_store(CATALOG, redis_server.ensure_started(), at=T0, root=tmp_path, online_layout=layout)
     yield store
     store.close()
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from online_stores import open_store
 
-from tidemill.clock import ManualClock, to_micros
+from tidemill.clock import to_micros
 from tidemill.definitions import (
     Aggregation,
     AggregationFunction,
@@ -28,8 +29,7 @@ from tidemill.definitions import (
 )
 from tidemill.offline.windows import window_values
 from tidemill.online.result import OnlineResult
-from tidemill.online.store import OnlineStore, Status
-from tidemill.settings import Settings
+from tidemill.online.store import Status
 
 NOW = datetime(2013, 10, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -79,14 +79,7 @@ class World:
 
     def __init__(self, address: str, root: Path, types: dict[F, ValueType]) -> None:
         self.catalog, self.history = catalog(types), pl.DataFrame(schema=SCHEMA)
-        self.store = OnlineStore(
-            address=address,
-            project="prod",
-            catalog=self.catalog,
-            settings=Settings.model_validate({}),
-            root=root,
-            clock=ManualClock(NOW),
-        )
+        self.store = open_store(self.catalog, address, at=NOW, root=root)
 
     def push(self, *values: int, minutes: int = 0, key: int = 1) -> None:
         """Events of so many minutes ago."""

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from departures import WINDOW, departures
+from online_stores import open_store
 from waiting import wait_until
 
-from tidemill.clock import ManualClock
-from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
-from tidemill.definitions.types import ValueType
 from tidemill.errors import ConflictError, OnlineStoreUnavailableError
 from tidemill.online.keys import key_layout
 from tidemill.online.push import write_events, writer_of
@@ -24,11 +23,9 @@ from tidemill.online.push_few import FewRows
 from tidemill.online.push_together import PushesTogether, Waiting, next_batch
 from tidemill.online.store import OnlineStore
 from tidemill.online.tile_log import TileLog
-from tidemill.settings import Settings
 
 NOW = datetime(2013, 10, 1, 12, tzinfo=UTC)
 AT = 1_380_628_800_000_000
-WINDOW = timedelta(hours=1)
 
 
 def rows(*names: str) -> FewRows:
@@ -136,31 +133,9 @@ def test_callers_whose_presents_are_far_apart_and_too_many_rows_are_written_one_
     assert [len(next_batch(queue)) for _ in range(3)] == [2, 2, 1]
 
 
-def counted(name: str, key: str, event_id: str | None) -> View:
-    wanted = ((f"{name}_count", AggregationFunction.COUNT, ""), (f"{name}_delay", AggregationFunction.SUM, "delay"))
-    return View(
-        name=name, entities=(key,), join_keys=(key,), source="departures", stream="departed", event_id=event_id,
-        features=tuple(Field(name=feature, dtype=ValueType.INT64) for feature, _, _ in wanted),
-        aggregations=tuple(
-            Aggregation(name=feature, function=function, column=column, window=WINDOW, hop=timedelta(minutes=5))
-            for feature, function, column in wanted
-        ),
-    )  # fmt: skip
-
-
 @pytest.fixture
 def store(address: str, tmp_path: Path) -> Iterator[OnlineStore]:
-    catalog = Catalog(
-        project="together",
-        entities=tuple(Entity(name=name, join_key=name, dtype=ValueType.STRING) for name in ("origin", "carrier")),
-        sources=(Source(name="departures", path="departures", timestamp_field="event"),),
-        streams=(Stream(name="departed", kind="push", source="departures"),),
-        views=(counted("origins", "origin", "id"), counted("carriers", "carrier", "id")),
-    )
-    store = OnlineStore(
-        address=address, project="together", catalog=catalog, settings=Settings(redis_timeout=30), root=tmp_path,
-        clock=ManualClock(NOW),
-    )  # fmt: skip
+    store = open_store(departures("together"), address, at=NOW, root=tmp_path, redis_timeout=30)
     yield store
     store.close()
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import redis
+from online_stores import open_store
 from store_parts import T0, WEATHER, catalog, feature, rows, view
 
-from tidemill.clock import ManualClock
 from tidemill.definitions import (
     ValueType,
 )
@@ -20,8 +20,7 @@ from tidemill.errors import (
     OnlineStoreUnavailableError,
 )
 from tidemill.online.keys import check_field_hashes, hash_field, key_layout
-from tidemill.online.store import OnlineStore, Status
-from tidemill.settings import Settings
+from tidemill.online.store import Status
 
 
 @pytest.mark.parametrize(
@@ -102,11 +101,7 @@ def test_a_packed_value_of_an_older_definition_reads_as_not_found(make):
 
 
 def test_redis_gone_is_an_error_of_its_own_and_reads_resume_by_themselves(own_server, tmp_path: Path):
-    found = catalog(WEATHER)
-    address = own_server.ensure_started()
-    store = OnlineStore(
-        address=address, project="prod", catalog=found, settings=Settings(), root=tmp_path, clock=ManualClock(T0)
-    )
+    store = open_store(catalog(WEATHER), own_server.ensure_started(), at=T0, root=tmp_path)
     store.write("weather", rows({"origin": "JFK", "temp": 20.5, "wind": 7}))
     own_server.stop()
     with pytest.raises(OnlineStoreUnavailableError):

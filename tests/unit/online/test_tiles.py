@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from online_stores import open_store
 
-from tidemill.clock import ManualClock, to_micros
+from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import hop_for
@@ -21,7 +21,6 @@ from tidemill.online.push import write_events
 from tidemill.online.store import OnlineStore
 from tidemill.online.tile_layout import layouts_of
 from tidemill.online.tiles import TilePlan, WindowColumns
-from tidemill.settings import Settings
 
 NOW = datetime(2013, 10, 8, tzinfo=UTC)
 F = AggregationFunction
@@ -78,10 +77,7 @@ def events() -> pl.DataFrame:
 
 @pytest.fixture
 def store(address: str) -> Iterator[OnlineStore]:
-    store = OnlineStore(
-        address=address, project="flights", catalog=CATALOG, settings=Settings(), root=Path(),
-        clock=ManualClock(NOW),
-    )  # fmt: skip
+    store = open_store(CATALOG, address, at=NOW)
     write_events(store, "departed", events(), NOW)
     yield store
     store.close()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from online_stores import open_store
 
-from tidemill.clock import ManualClock, to_micros
+from tidemill.clock import to_micros
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import hop_for
 from tidemill.online.push import write_events
 from tidemill.online.resp import pack_command
 from tidemill.online.store import OnlineStore
-from tidemill.settings import Settings
 
 NOW = datetime(2013, 10, 8, tzinfo=UTC)
 F, V = AggregationFunction, ValueType
@@ -79,10 +78,7 @@ def events(count: int = 600) -> pl.DataFrame:
 
 @pytest.fixture
 def store(address: str):
-    store = OnlineStore(
-        address=address, project="flights", catalog=CATALOG, settings=Settings(), root=Path(),
-        clock=ManualClock(NOW),
-    )  # fmt: skip
+    store = open_store(CATALOG, address, at=NOW)
     write_events(store, "departed", events(), NOW)
     yield store
     store.close()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 import redis
+from online_stores import open_store
 
-from tidemill.clock import ManualClock
 from tidemill.definitions import (
     Aggregation,
     AggregationFunction,
@@ -28,7 +29,6 @@ from tidemill.definitions import (
 )
 from tidemill.errors import InputError
 from tidemill.online.store import OnlineStore, Status
-from tidemill.settings import Settings
 
 T0 = datetime(2013, 10, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -83,15 +83,9 @@ def catalog(**more) -> Catalog:
     )
 
 
-def open_store(address: str, root: Path, found: Catalog) -> OnlineStore:
-    return OnlineStore(
-        address=address, project=found.project, catalog=found, settings=Settings(), root=root, clock=ManualClock(T0)
-    )
-
-
 @pytest.fixture
 def store(address: str, tmp_path: Path):
-    store = open_store(address, tmp_path, catalog())
+    store = open_store(catalog(), address, at=T0, root=tmp_path)
     yield store
     store.close()
 
@@ -177,7 +171,7 @@ def test_windows_follow_a_projection_s_other_columns(store: OnlineStore):
 
 def test_a_windowed_view_s_freshness_is_that_of_its_newest_event(address: str, tmp_path: Path):
     freshness = Freshness(max_age=10 * MINUTE, policy=StalePolicy.NULL)
-    store = open_store(address, tmp_path, catalog(freshness=freshness))
+    store = open_store(catalog(freshness=freshness), address, at=T0, root=tmp_path)
     push(store, ("JFK", -20 * MINUTE, 4))
     found = store.read("all", [{"origin": "JFK"}])
     assert found.stale["delays_mean"] == [True]
@@ -186,7 +180,7 @@ def test_a_windowed_view_s_freshness_is_that_of_its_newest_event(address: str, t
 
 
 def test_deletion_takes_a_view_s_tiles_along_and_no_other_s(store: OnlineStore, address: str, tmp_path: Path):
-    other = open_store(address, tmp_path, Catalog(**{**fields_of(catalog()), "project": "my_prod"}))
+    other = open_store(replace(catalog(), project="my_prod"), address, at=T0, root=tmp_path)
     for one in (store, other):
         push(one, ("JFK", -MINUTE, 8))
         write(one, "weather", origin=["JFK"], temp=[20.5])
@@ -198,7 +192,3 @@ def test_deletion_takes_a_view_s_tiles_along_and_no_other_s(store: OnlineStore, 
     with redis.Redis.from_url(address) as client:
         assert all(b"my_prod" in key for key in client.scan_iter())
     other.close()
-
-
-def fields_of(found: Catalog) -> dict:
-    return {name: getattr(found, name) for name in ("entities", "sources", "streams", "views", "services")}
