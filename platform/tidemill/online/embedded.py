@@ -27,6 +27,7 @@ _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 104 to 108 bytes, by system
 _ANSWER_SECONDS = 5.0
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
+_LARGEST_LOG = 20_000_000  # bytes
 _TURN_SECONDS = 2 * _START_SECONDS + 2 * _STOP_SECONDS  # more than another process takes to start or stop the server
 
 
@@ -137,6 +138,7 @@ class EmbeddedRedis:
             "maxmemory": self._maxmemory,
             "maxmemory-policy": "noeviction",  # a full store says so; it never forgets a feature silently
         }
+        self._begin_long_log_anew()
         command = [find_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
         ours, its = os.pipe()
         try:
@@ -159,6 +161,12 @@ class EmbeddedRedis:
             yield ours
         finally:
             os.close(ours)
+
+    def _begin_long_log_anew(self) -> None:
+        """A server says little in a day, and is started again now and then."""
+        log = self._folder / "redis.log"
+        if log.exists() and log.stat().st_size > _LARGEST_LOG:
+            log.replace(self._folder / "redis.log.1")
 
     def _wait_until_ready(self, lifeline: int | None = None) -> None:
         """A server with much data loads it first and answers -LOADING meanwhile."""
