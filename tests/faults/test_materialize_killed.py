@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import runpy
 import signal
@@ -13,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from waiting import wait_until
 
@@ -122,20 +124,62 @@ def test_a_claim_lost_to_another_worker_is_not_reported_as_done(world: Any):
     assert [run.claimed_by for run in world.project.ledger.runs()] != ["slow:1:1"]
 
 
-def test_progress_of_a_dead_worker_is_taken_up(world: Any):
-    """The first pieces are not read again: rows before the saved instant would be counted twice."""
-    end, project = T0 + HOURS * HOUR, world.project
-    claim = project.ledger.claim("weather", start=None, end=end, at=T0, by="gone:1:1", lease=HOUR)
-    assert claim is not None
-    half = T0 + 20 * HOUR
-    project.online.write("weather", project.offline.latest("weather", end=half), learned=end)
-    counts = dict.fromkeys(("rows_read", "rows_written", "rows_unchanged", "rows_skipped"), 0)
-    project.ledger.save_progress(claim, json.dumps({"done": half.isoformat(), **counts}), at=T0)
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_run_that_is_killed_is_taken_over_at_its_chunk_unless_redis_lost_what_it_wrote(
+    world: Any, lost: bool
+) -> None:
+    end, ledger = T0 + HOURS * HOUR, world.project.ledger
+    settings = {"ROOT": str(world.root), "ADDRESS": world.server.url, "UNTIL": end.isoformat(), "AT_MOST": 5}
+    worker = forkserver().Process(target=runpy.run_path, args=(WORKER, settings))
+    worker.start()
+    wait_until(lambda: (world.root / "still").exists() or not worker.is_alive())
+    assert worker.is_alive()
+    worker.kill()
+    worker.join()
+    if lost:
+        world.project.online.resp.call("FLUSHALL")
     report = world.materialize(end)
-    assert report.state == "succeeded"
-    assert report.rows_read < 400 * HOURS * 0.6
+    assert (report.state, report.went_on_from is None) == ("succeeded", lost)
+    assert report.rows_read == rows_until(world, end)
+    assert [(run.state, run.attempt) for run in ledger.runs()] == [("succeeded", 1)]
     found = world.stored()
     assert found == world.clean_state(end)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_run_during_which_redis_is_killed_goes_on_at_its_chunk_unless_redis_comes_back_empty(
+    world: Any, lost: bool
+) -> None:
+    end = T0 + HOURS * HOUR
+    world.project.close()
+    world.project = world.open_project(memory_limit="201mb")
+    write, written = world.project.online.write, list[str]()
+
+    def killed_at_the_sixth(view: str, *arguments: Any, **named: Any) -> Any:
+        written.append(view)
+        if len(written) == 6:
+            os.kill(world.server.pid, signal.SIGKILL)
+            wait_until(lambda: not world.server.running)
+        return write(view, *arguments, **named)
+
+    world.project.online.write = killed_at_the_sixth
+    assert world.materialize(end).state == "failed"
+    chunks = len(written) - 1
+    world.server.ensure_started()
+    if lost:
+        world.project.online.resp.call("FLUSHALL")
+    report = world.materialize(end)
+    assert (report.state, report.went_on_from is None) == ("succeeded", lost)
+    assert report.rows_read == rows_until(world, end)
+    assert (chunks, [run.attempt for run in world.project.ledger.runs()]) == (5, [2, 1])
+    found = world.stored()
+    assert found == world.clean_state(end)
+
+
+def rows_until(world: Any, end: datetime) -> int:
+    """Those that happened and were known by then: what a run reads, each once."""
+    rows = world.project.offline.scan("weather")
+    return rows.filter(pl.max_horizontal("at", "known") <= end).collect().height
 
 
 def test_a_run_that_kills_every_worker_is_given_up_and_readers_keep_what_they_had(world: Any):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from json import loads
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,8 +12,6 @@ from tidemill.cli.options import JsonOption, ProjectOption, open_for_command, ou
 from tidemill.errors import InputError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from tidemill.cli.output import Output
     from tidemill.materialize.records import Run
     from tidemill.project import Project
@@ -93,16 +93,37 @@ def _facts(run: Run, now: datetime) -> list[tuple[str, Any]]:
         alive = run.lease_until > now
         until = f"until {run.lease_until:%H:%M:%S} UTC it is its worker's, unless that process ends before"
         facts += [("state", f"at work; {until}" if alive else f"left by its worker; {_who_continues(run)}")]
-        facts += [("progress", run.progress)] if run.progress else []
-        return facts
+        return facts + _progress(run)
     facts += [("state", run.state), ("finished", run.finished_at), ("seconds", run.seconds)]
     if run.state == "failed":
-        return [*facts, ("error", run.error)]
+        return [*facts, ("error", run.error), *_progress(run)]
     seen = "nothing, as facts before its start are not all loaded" if run.cutoff is None else run.cutoff
     rows = f"{run.rows_read:,} read, {run.rows_written:,} written, {run.rows_skipped:,} skipped"
     if run.kind == "extract":
         return [*facts, ("all has landed up to", seen), ("rows", f"{rows} (in quarantine: `tidemill quarantine list`)")]
-    return [*facts, ("the store then held all up to", seen), ("rows", f"{rows} (null key, or older than stored)")]
+    facts += [("the store then held all up to", seen), ("rows", f"{rows} (null key, or older than stored)")]
+    return facts + _progress(run)[1:]
+
+
+def _progress(run: Run) -> list[tuple[str, str]]:
+    """What a run has noted on its way: how far it came, and where it began if that was not at its first chunk."""
+    if not run.progress:
+        return []
+    noted = loads(run.progress)
+    if isinstance(noted["done"], list):
+        return [("progress", f"{len(noted['done'])} of its pieces are in the store")]
+    goes_on = ", from where the next try of this interval goes on if store and source are still as they were"
+    came = f"all up to {_instant(noted['done'])} is in the store"
+    facts = [("progress", came + goes_on if run.state == "failed" and noted.get("source") else came)]
+    if noted.get("went_on_from"):
+        facts += [
+            ("went on from", f"{_instant(noted['went_on_from'])}, where an earlier try had come; rows are of both")
+        ]
+    return facts
+
+
+def _instant(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _who_continues(run: Run) -> str:

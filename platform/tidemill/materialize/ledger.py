@@ -74,8 +74,8 @@ class Ledger:
     ) -> Claim | None:
         """Claim an interval, or None where it is done already (unless `again`) or a living worker holds it.
 
-        A failed interval is claimed again as the next attempt, which begins anew, but for a backfill's: it goes on
-        where the last was under the same definitions. A dead holder's is taken over as it stands. Scheduled
+        A failed interval is claimed again as the next attempt, which is given the progress of the last one if that was
+        made by the same definitions and not forgotten. A dead holder's is taken over as it stands. Scheduled
         work is claimed only where no other interval with the same start is done or held: a worker whose view of the
         ledger is a moment old would do a part of it again.
         """
@@ -123,13 +123,15 @@ class Ledger:
         """Keep the claim for another lease. Raises ConflictError if it was taken over meanwhile."""
         self._change(claim, lease_until=to_micros(at + claim.lease))
 
-    def save_progress(self, claim: Claim, progress: str | None, *, at: datetime) -> None:
+    def save_progress(self, claim: Claim, progress: str | None, *, at: datetime, further: bool = True) -> None:
         """Note how far the work is, for whoever continues it, or None where that has to begin anew; renews the claim.
 
-        A database that is away does not stop the work: the next note says all that this one would have said.
+        Where it came `further`, the workers that ended at it before are not held against it any longer. A database that
+        is away does not stop the work: the next note says all that this one would have said.
         """
         try:
-            self._change(claim, progress=progress, takeovers=0, lease_until=to_micros(at + claim.lease))
+            came = {"takeovers": 0} if further else {}
+            self._change(claim, progress=progress, lease_until=to_micros(at + claim.lease), **came)
         except UnavailableError as error:
             _log.warning("Progress could not be noted: %s", error, extra={"action": "progress_failed"})
 
@@ -352,11 +354,15 @@ class Ledger:
 
 
 def _progress_of(attempts: list[RunRow], kind: str, catalog_digest: str, counted_from: int) -> str | None:
-    """How far a backfill had come that failed, unless its work was forgotten or done by other definitions."""
+    """How far the last attempt had come that failed, unless its work was forgotten or done by other definitions.
+
+    A backfill notes its pieces, and any other run its chunks: neither goes on where the other was.
+    """
     last = max(attempts, key=lambda row: row.attempt, default=None)
     if last is None or last.state != FAILED or last.id <= counted_from:
         return None
-    return last.progress if kind == last.kind == BACKFILL and last.catalog_digest == catalog_digest else None
+    alike = (kind == BACKFILL) == (last.kind == BACKFILL) and last.catalog_digest == catalog_digest
+    return last.progress if alike else None
 
 
 def _is_done(row: RunRow, at: datetime, counted_from: int) -> bool:

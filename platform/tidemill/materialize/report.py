@@ -19,7 +19,8 @@ class RunReport:
 
     `state` is `succeeded`, `failed` (see `error`; the ledger keeps it too), `current` (nothing to do), `held` (another
     worker does it) or `dry-run` (the numbers are then those of the run that would be made). `rows_skipped` are rows
-    older than what was stored and rows with a null key; `rows_unchanged` were stored already.
+    older than what was stored and rows with a null key; `rows_unchanged` were stored already. A run that `went_on_from`
+    where an earlier try had come counts the rows of both.
     """
 
     view: str
@@ -33,6 +34,7 @@ class RunReport:
     rows_skipped: int = 0
     seconds: float = 0.0
     error: str | None = None
+    went_on_from: datetime | None = None
 
     def with_part(self, found: Latest, result: WriteResult) -> RunReport:
         """The same with the rows of one more part, as they were found and as they were written."""

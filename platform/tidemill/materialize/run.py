@@ -1,12 +1,12 @@
 """Materialization: the newest value of every entity, from the offline store into the online one.
 
 A run covers one view and one interval and ends in exactly one ledger row. What it does may be done twice without harm
-(the newest fact wins, whoever writes it), so a run that was killed is simply done again, from the chunk it had reached.
+(the newest fact wins, whoever writes it), so a run that was killed or failed is simply done again: from the chunk it
+had reached where that is sure to be right (see `trail`), else from its first.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import operator
 import time
@@ -28,6 +28,7 @@ from tidemill.materialize.ledger import BACKFILL, LEASE
 from tidemill.materialize.reach import reached, refuse_empty, seen_until
 from tidemill.materialize.records import Claim
 from tidemill.materialize.report import CURRENT, FAILED, HELD, SUCCEEDED, RunReport
+from tidemill.materialize.trail import Trail
 from tidemill.online.deletion import delete_view
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class Materializer:
         """
         online, learned = self._project.online, at + _JUST
         report = self._write_chunks(view, claim, at, began, loaded=None, cutoff=cutoff, learned=learned)
-        # From here on whoever continues begins anew.
+        # What was noted does not hold from here on.
         self._project.ledger.save_progress(claim, None, at=self.finished(at, began))
         if not delete_view(online.resp, online.catalog, view, learned_before=to_micros(learned)):
             return report
@@ -215,12 +216,14 @@ class Materializer:
     ) -> RunReport:
         """What lies between two cut-offs, in pieces that fit the memory limit, each as if it were a run of its own.
 
-        It is learned at the end of the run's interval, unless it is said when.
+        It is learned at the end of the run's interval. Where it is said when, what an earlier try wrote was learned
+        too early, and nobody goes on from there.
         """
-        report, start = _resumed(claim, loaded)
-        if start is not None and start >= cutoff:
-            return report
+        trail = Trail(self._project, view, claim, loaded=loaded, begins_anew=learned is not None)
+        report, start = trail.followed(at=self.finished(at, began))
         chunks = self._chunks(view, start, cutoff)
+        if len(chunks) > 1:
+            trail.begin()
         for number, chunk in enumerate(chunks):
             for share in range(chunk.shares):
                 found = self._rows_of(view, start, chunk, share)
@@ -230,10 +233,13 @@ class Materializer:
                 report = report.with_part(found, result)
             start = chunk.end
             if start < cutoff:
-                self._project.ledger.save_progress(claim, _progress(report, start), at=self.finished(at, began))
+                trail.note(report, start, at=self.finished(at, began))
+        trail.end()
         return report
 
     def _chunks(self, view: View, start: datetime | None, cutoff: datetime) -> list[Chunk]:
+        if start is not None and start >= cutoff:
+            return []
         limit = self._project.settings.memory_limit
         return list(chunks_of(self._project.offline, view, start, cutoff, limit=limit))
 
@@ -359,21 +365,3 @@ def _has_tiles(view: View) -> bool:
 
 def _cause(error: Exception) -> str:
     return str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
-
-
-def _progress(report: RunReport, done: datetime) -> str:
-    counts = {name: getattr(report, name) for name in _COUNTS}
-    return json.dumps({"done": done.astimezone(UTC).isoformat(), **counts})
-
-
-def _resumed(claim: Claim, loaded: datetime | None) -> tuple[RunReport, datetime | None]:
-    """A fresh report and what is loaded already; or those at which an earlier holder of the claim had arrived."""
-    report = RunReport(view=claim.view, start=claim.start, end=claim.end, state=SUCCEEDED)
-    if claim.progress is None:
-        return report, loaded
-    saved = json.loads(claim.progress)
-    done = datetime.fromisoformat(saved["done"])
-    return replace(report, **{name: saved[name] for name in _COUNTS}), done
-
-
-_COUNTS = ("rows_read", "rows_written", "rows_unchanged", "rows_skipped")

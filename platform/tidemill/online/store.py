@@ -20,6 +20,7 @@ from tidemill.online.redis_refusals import WrongKindError
 from tidemill.online.resp import RespClient
 from tidemill.online.resp_async import AsyncRespClient
 from tidemill.online.result import OnlineResult, Status
+from tidemill.online.run_note import delete_note
 from tidemill.online.single_row import SingleRow
 from tidemill.online.window_row import WindowRow
 from tidemill.online.writer import WriteResult, write_rows
@@ -166,6 +167,7 @@ class OnlineStore:
         from tidemill.online.tile_rebuild import delete_tiles
 
         found = self.catalog.view(view)
+        delete_note(self.resp, self.catalog, found)
         tiles = delete_tiles(self, view)  # of a view that is plain too: it may have been one of windows before
         return deletion.delete_view(self.resp, self.catalog, found) + tiles
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,42 @@ def test_a_failed_interval_is_claimed_again_as_the_next_attempt(ledger: Ledger):
     assert [(run.attempt, run.state) for run in ledger.runs("weather")] == [(2, "claimed"), (1, "failed")]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "progress"),
+    [
+        ({"kind": "manual"}, {"kind": "scheduled"}, "half"),
+        ({"kind": "backfill"}, {"kind": "backfill"}, "half"),
+        ({"kind": "backfill"}, {"kind": "manual"}, None),
+        ({"kind": "manual"}, {"kind": "backfill"}, None),
+        ({"catalog_digest": "old"}, {"catalog_digest": "new"}, None),
+        ({}, {"start": T0 - HOUR}, None),
+        ({}, {"end": T0 + HOUR}, None),
+    ],
+)
+def test_the_next_attempt_is_given_the_progress_of_the_last_if_that_did_the_same_work(
+    ledger: Ledger, first: dict[str, Any], second: dict[str, Any], progress: str | None
+):
+    usual = {"start": None, "end": T0, "at": T0 + HOUR, "catalog_digest": "old"}
+    claim = ledger.claim("weather", **{**usual, **first})
+    assert claim is not None
+    ledger.save_progress(claim, "half", at=T0)
+    ledger.fail(claim, error="disk full", at=T0)
+    again = ledger.claim("weather", **{**usual, **second})
+    assert again is not None
+    assert (again.progress, ledger.run(again.id).progress) == (progress, progress)
+
+
+def test_progress_of_work_that_was_forgotten_is_given_to_nobody(ledger: Ledger):
+    claim = ledger.claim("weather", start=None, end=T0, at=T0)
+    assert claim is not None
+    ledger.save_progress(claim, "half", at=T0)
+    ledger.fail(claim, error="disk full", at=T0)
+    ledger.forget("weather", at=T0)
+    again = ledger.claim("weather", start=None, end=T0, at=T0)
+    assert again is not None
+    assert again.progress is None
+
+
 def test_a_silent_holder_loses_its_claim_after_the_lease_and_its_progress_is_kept(ledger: Ledger):
     claim = ledger.claim("weather", start=None, end=T0, at=T0, by="a", lease=HOUR)
     assert claim is not None
@@ -88,6 +125,8 @@ def test_takeovers_are_counted_from_where_the_work_last_came_further(ledger: Led
     taken_over(0)
     taken_over(1)
     third = taken_over(2)
+    assert ledger.run(third.id).takeovers == 2
+    ledger.save_progress(third, "as before", at=T0 + 2 * HOUR, further=False)
     assert ledger.run(third.id).takeovers == 2
     ledger.save_progress(third, "half", at=T0 + 2 * HOUR)
     assert ledger.run(third.id).takeovers == 0
