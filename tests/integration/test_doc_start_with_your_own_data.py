@@ -27,7 +27,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 
 def test_init_says_what_it_took_for_what(said: list[str]) -> None:
     assert "Its key is 'Station (name)', its event time 'Measured', from 2024-01-01 05:00 to" in said[0]
-    assert "has the features: Bikes [n], Temp °C." in said[0]
+    assert "has the features: Bikes [n] (Int64), Temp °C (Float64)." in said[0]
 
 
 def test_features_of_any_name_are_read(said: list[str]) -> None:

@@ -44,12 +44,22 @@ def test_init_names_what_it_took_for_what_in_commands_that_can_be_typed(tmp_path
     said = CliRunner().invoke(app, ["init", str(folder), "--data", str(tmp_path / "docks.parquet")])
 
     assert said.exit_code == 0
-    assert "has the features: Temp [C]." in said.output
+    assert "has the features: Temp [C] (Float64)." in said.output
     assert "key is 'Dock [no]', its event time 'At', from 2024-03-01 10:00 to 2024-03-02 11:30 UTC." in said.output
     assert "no feature can hold their type: path." in said.output
     commands = [shlex.split(line) for line in said.output.splitlines() if line.startswith("  ")]
     assert commands[0] == ["cd", str(folder)]
     assert commands[-1][-1] == "Dock [no]=b"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("03/04/2024 10:00", True), ("03.04.2024 10:00", False), ("2024-04-03", False)]
+)
+def test_init_says_where_it_read_the_day_of_a_date_first(tmp_path: Path, text: str, told: bool) -> None:
+    (tmp_path / "t.csv").write_text(f"id;At;x\n1;{text};3\n")
+    said = CliRunner().invoke(app, ["init", str(tmp_path / "made"), "--data", str(tmp_path / "t.csv")])
+    assert "from 2024-04-03" in said.output
+    assert (f"Dates such as {text} were read with the day first" in said.output) == told
 
 
 def test_doctor_gives_each_advice_once(capsys: pytest.CaptureFixture[str]) -> None:

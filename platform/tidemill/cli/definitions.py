@@ -29,9 +29,14 @@ def init(
 
     out = output(json)
     made = create_project(folder, data=data, key=key, time=time)
-    out.say(f"Made a project in {folder}; {made.entity!r} has the features: {', '.join(made.features)}.")
+    features = ", ".join(f"{name} ({dtype})" for name, dtype in made.features)
+    out.say(f"Made a project in {folder}; {made.entity!r} has the features: {features}.")
     out.say(f"Its key is {made.key!r}, its event time {made.time!r}{_between(made.first, made.last)}.")
     out.say("Times without a zone are taken for UTC. --key and --time name other columns.")
+    if made.day_first:
+        out.warn(
+            f"Dates such as {made.day_first} were read with the day first; where it is the month, write 2024-03-25."
+        )
     if made.left_out:
         out.warn(f"Left out, since no feature can hold their type: {', '.join(made.left_out)}.")
     out.say("What to try next:")

@@ -109,7 +109,8 @@ def _unclear_time(times: list[str], columns: list[str]) -> InputError:
     if not times:
         return InputError(
             f"No column holds dates or instants, so nobody knows when a row happened; columns: {', '.join(columns)}.",
-            hint="Point-in-time features need an event time: add one, or store it as a date or timestamp.",
+            hint="Point-in-time features need an event time: add one, or store it as a date or timestamp such as "
+            "2024-03-25 10:00. Dates with the month first, and seconds since 1970, are not taken for times.",
         )
     return InputError(f"The event time could be any of: {', '.join(times)}.", hint="Name the column with --time.")
 

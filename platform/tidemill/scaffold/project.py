@@ -13,7 +13,7 @@ import polars as pl
 
 from tidemill.errors import ConfigurationError
 from tidemill.scaffold.guess import TableShape, guess_shape, identifier
-from tidemill.scaffold.table import read_table, with_instants, with_texts_read
+from tidemill.scaffold.table import day_first, read_table, with_instants, with_texts_read
 from tidemill.scaffold.templates import project_files
 
 
@@ -21,8 +21,9 @@ from tidemill.scaffold.templates import project_files
 class MadeProject:
     """What `create_project` wrote, and what it took for what.
 
-    `first` and `last` are the table's event times in UTC, None where all are null; `left_out` names columns that no
-    feature can be made of; `commands` are what to try next, quoted for a shell.
+    `features` are (column, Feast type) pairs. `first` and `last` are the table's event times in UTC, None where all are
+    null; `day_first` is one of them as its file has it, where another reader would take its day for the month.
+    `left_out` names columns that no feature can be made of; `commands` are what to try next, quoted for a shell.
     """
 
     folder: str
@@ -30,11 +31,12 @@ class MadeProject:
     view: str
     service: str
     entity: str
-    features: tuple[str, ...]
+    features: tuple[tuple[str, str], ...]
     key: str
     time: str
     first: datetime | None
     last: datetime | None
+    day_first: str | None
     left_out: tuple[str, ...]
     commands: tuple[str, ...]
 
@@ -65,7 +67,7 @@ def create_project(
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    return _describe(folder, shape, table)
+    return _describe(folder, shape, table, day_first=None if data is None else day_first(data, shape.time))
 
 
 def _write_draft(draft: Path, name: str, shape: TableShape, table: pl.DataFrame) -> None:
@@ -79,7 +81,7 @@ def _write_draft(draft: Path, name: str, shape: TableShape, table: pl.DataFrame)
     table.sort(shape.time).write_parquet(target)
 
 
-def _describe(folder: Path, shape: TableShape, table: pl.DataFrame) -> MadeProject:
+def _describe(folder: Path, shape: TableShape, table: pl.DataFrame, *, day_first: str | None) -> MadeProject:
     keys = table.get_column(shape.key).drop_nulls()
     first, last = table.select(pl.col(shape.time).min().alias("first"), pl.col(shape.time).max().alias("last")).row(0)
     example = shlex.quote(f"{shape.key}={keys[-1] if len(keys) else 1}")
@@ -89,11 +91,12 @@ def _describe(folder: Path, shape: TableShape, table: pl.DataFrame) -> MadeProje
         view=shape.view,
         service=shape.service,
         entity=shape.entity,
-        features=tuple(name for name, _ in shape.features),
+        features=shape.features,
         key=shape.key,
         time=shape.time,
         first=first,
         last=last,
+        day_first=day_first,
         left_out=shape.left_out,
         commands=(
             f"cd {shlex.quote(str(folder))}",

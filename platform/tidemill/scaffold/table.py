@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ from tidemill.errors import InputError
 from tidemill.extract.readers import as_instant
 
 _SEPARATORS = ",;\t|"
+_EITHER_FIRST = re.compile(r"\d{1,2}[/-]\d{1,2}[/-]\d{4}\b")
 _INSTANT = pl.Datetime("us", "UTC")
 
 
@@ -29,6 +31,17 @@ def read_table(file: Path) -> pl.DataFrame:
     if table.is_empty():
         raise InputError(f"{file} holds no rows.", hint="A project starts from at least one row.")
     return table
+
+
+def day_first(file: Path, column: str) -> str | None:
+    """A date of a CSV file's column as it is written there, if it is one like 03/04/2024: its day is read first."""
+    if file.suffix.lower() != ".csv":
+        return None
+    with file.open("rb") as opened:
+        separator = _separator(opened.readline().decode("utf-8-sig"))
+    texts = pl.read_csv(file, separator=separator, infer_schema=False, n_rows=1)
+    written = texts.to_dicts()[0].get(column) or ""
+    return written if _EITHER_FIRST.match(written) else None
 
 
 def with_instants(table: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
@@ -77,10 +90,14 @@ def _read_csv(file: Path) -> pl.DataFrame:
         line = head.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{file} is not written in UTF-8.", hint="Save it as UTF-8, and try again.") from None
-    separator = max(_SEPARATORS, key=line.count)
+    separator = _separator(line)
     names = next(csv.reader([line], delimiter=separator), [])
     again = sorted({name for name in names if names.count(name) > 1})
     if again:
         raise InputError(f"{file} has columns of the same name: {', '.join(again)}.", hint="Name them apart.")
     table = pl.read_csv(file, separator=separator, try_parse_dates=True, infer_schema_length=None)
     return table.rename(dict(zip(table.columns, names, strict=True))) if len(names) == table.width else table
+
+
+def _separator(line: str) -> str:
+    return max(_SEPARATORS, key=line.count)
