@@ -26,6 +26,7 @@ from tidemill.cli import (
     score,
     verify,
 )
+from tidemill.cli.bounded_log import keep_log_bounded
 from tidemill.cli.options import OWN_PROCESS
 from tidemill.errors import InputError, NotDefinedError, TidemillError
 
@@ -46,6 +47,7 @@ _RUNS_LOG = logging.getLogger("tidemill.materialize.run")
 def main() -> None:
     """Run the command line; a TidemillError is a sentence on standard error and an exit code, never a traceback."""
     try:
+        keep_log_bounded()
         OWN_PROCESS.set(True)
         _RUNS_LOG.addHandler(logging.NullHandler())
         warnings.showwarning = _without_those_of_feast(warnings.showwarning)

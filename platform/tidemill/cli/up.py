@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import httpx
 import psutil
 
+from tidemill.cli.bounded_log import LOG
 from tidemill.clock import is_simulated
 from tidemill.errors import ConflictError, TidemillError, UnavailableError
 
@@ -147,7 +148,7 @@ def look(project: Project) -> list[PartStatus]:
 def _start(project: Project, name: str, command: Sequence[str], lock: int) -> Part:
     log = project.state / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", LOG: str(log)}
     with log.open("ab") as sink:
         process = subprocess.Popen(
             command,

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tidemill.cli.bounded_log import keep_log_bounded
 from tidemill.cli.stopping import stop_when_told
 from tidemill.materialize.priority import give_way
 from tidemill.project import Project, open_project
@@ -48,5 +49,6 @@ def _note(report: TaskReport) -> None:
 
 
 if __name__ == "__main__":
+    keep_log_bounded()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     run_worker(open_project(Path(sys.argv[1])))
