@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,51 +11,26 @@ from typing import Any
 
 import httpx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
-
+from departures import WINDOW, departures
+from own_redis import closed_with_redis
 from small_live import open_with_redis
 from small_project import NOW, served
 from stalling import stalled
 from waiting import wait_until
 
-from tidemill.definitions.catalog import Aggregation, AggregationFunction, Catalog, Entity, Field, Source, Stream, View
-from tidemill.definitions.types import ValueType
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.keys import key_layout
 from tidemill.online.tile_log import TileLog
 from tidemill.project import Project
 
 PUSH = "/v1/push/departed"
-WINDOW = timedelta(hours=1)
-
-
-def windows(name: str, key: str) -> View:
-    wanted = ((f"{name}_count", AggregationFunction.COUNT, ""), (f"{name}_delay", AggregationFunction.SUM, "delay"))
-    return View(
-        name=name, entities=(key,), join_keys=(key,), source="departures", stream="departed", event_id="id",
-        features=tuple(Field(name=feature, dtype=ValueType.INT64) for feature, _, _ in wanted),
-        aggregations=tuple(
-            Aggregation(name=feature, function=function, column=column, window=WINDOW, hop=timedelta(minutes=5))
-            for feature, function, column in wanted
-        ),
-    )  # fmt: skip
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    applied = Catalog(
-        project="small",
-        entities=tuple(Entity(name=name, join_key=name, dtype=ValueType.STRING) for name in ("origin", "carrier")),
-        sources=(Source(name="departures", path="departures", timestamp_field="event"),),
-        streams=(Stream(name="departed", kind="push", source="departures"),),
-        views=(windows("origins", "origin"), windows("carriers", "carrier")),
-    )
-    opened = open_with_redis(tmp_path, applied=applied)
-    opened.redis_address()
-    yield opened
-    EmbeddedRedis(opened.redis_folder).stop()
-    opened.close()
+    with closed_with_redis(open_with_redis(tmp_path, applied=departures("small"))) as opened:
+        opened.redis_address()
+        yield opened
 
 
 def departure(number: int) -> dict[str, Any]:

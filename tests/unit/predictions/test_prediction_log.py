@@ -294,25 +294,26 @@ def test_a_disk_that_refuses_a_compaction_keeps_the_lines(tmp_path: Path, monkey
     assert log.scan().height == 1
 
 
-def test_a_compaction_killed_before_removing_the_lines_counts_nothing_twice(tmp_path: Path, open_log: OpenLog) -> None:
-    log = open_log(tmp_path)
+def compact_and_bring_back(log: PredictionLog, folder: Path) -> Path:
+    """What a compaction leaves that is killed before it removes the lines of one record; returns their file."""
     log.append([record(0)])
     log.close()
-    [segment] = tmp_path.iterdir()
+    [segment] = folder.iterdir()
     content = segment.read_bytes()
     log.compact(before=NOON + timedelta(days=1))
     segment.write_bytes(content)
+    return segment
+
+
+def test_a_compaction_killed_before_removing_the_lines_counts_nothing_twice(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path)
+    compact_and_bring_back(log, tmp_path)
     assert log.scan().height == 1
 
 
 def test_the_next_compaction_removes_what_one_that_was_killed_left_behind(tmp_path: Path, open_log: OpenLog) -> None:
     log = open_log(tmp_path)
-    log.append([record(0)])
-    log.close()
-    [segment] = tmp_path.iterdir()
-    content = segment.read_bytes()
-    log.compact(before=NOON + timedelta(days=1))
-    segment.write_bytes(content)
+    segment = compact_and_bring_back(log, tmp_path)
     segment.with_suffix(".0a1b.tmp").write_bytes(b"PAR1")
     log.compact(before=NOON + timedelta(days=1))
     assert [file.suffix for file in tmp_path.iterdir()] == [".parquet"]
