@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import orjson
 import pytest
+from online_stores import open_store
+from own_redis import redis_in
 from waiting import wait_until
 
 from tidemill.clock import ManualClock, to_micros
@@ -23,7 +25,6 @@ from tidemill.online.push import write_events
 from tidemill.online.resp import RespClient
 from tidemill.online.store import OnlineStore
 from tidemill.online.tiles import TilePlan
-from tidemill.settings import Settings
 from tidemill.testing.kafka import MockKafka
 
 NOW = datetime(2013, 10, 1, 12, tzinfo=UTC)
@@ -118,16 +119,14 @@ class Kafka:
 
 @pytest.fixture(scope="module")
 def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis(tmp_path_factory.mktemp("windows") / "redis", maxmemory="64mb")
-    yield server
-    server.stop()
+    with redis_in(tmp_path_factory.mktemp("windows") / "redis", maxmemory="64mb") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def log_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis(tmp_path_factory.mktemp("events") / "redis", maxmemory="64mb")
-    yield server
-    server.stop()
+    with redis_in(tmp_path_factory.mktemp("events") / "redis", maxmemory="64mb") as server:
+        yield server
 
 
 @pytest.fixture(params=["redis", "kafka"])
@@ -155,10 +154,7 @@ def opened(kind: Kind) -> Iterator[Callable[..., EventLog]]:
 
 @pytest.fixture
 def store(store_server: EmbeddedRedis, tmp_path: Path) -> OnlineStore:
-    store = OnlineStore(
-        address=store_server.ensure_started(), project="flights", catalog=CATALOG, settings=Settings(),
-        root=tmp_path, clock=ManualClock(NOW),
-    )  # fmt: skip
+    store = open_store(CATALOG, store_server.ensure_started(), at=NOW, root=tmp_path)
     store.resp.call("FLUSHALL")
     return store
 

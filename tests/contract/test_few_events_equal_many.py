@@ -6,7 +6,6 @@ import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,10 @@ import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from online_stores import open_store
+from own_redis import redis_in
 
-from tidemill.clock import ManualClock, to_micros
+from tidemill.clock import to_micros
 from tidemill.definitions.catalog import (
     Aggregation,
     AggregationFunction,
@@ -29,14 +30,12 @@ from tidemill.definitions.catalog import (
 from tidemill.definitions.types import ValueType
 from tidemill.definitions.windows import hop_for
 from tidemill.errors import InputError
-from tidemill.online.embedded import EmbeddedRedis
 from tidemill.online.push import PushResult, write_events
 from tidemill.online.push_few import MOST, FewRowsCheck
 from tidemill.online.push_rows import EVENT, KNOWN, check_rows, instants_of, rows_of
 from tidemill.online.store import OnlineStore
 from tidemill.online.tile_log import TileLog
 from tidemill.online.tile_writer import Arrivals, TileWriter
-from tidemill.settings import Settings
 
 F = AggregationFunction
 NOW = datetime(2013, 10, 1, 12, tzinfo=UTC)
@@ -87,9 +86,8 @@ def catalog(project: str) -> Catalog:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = EmbeddedRedis(Path(tmp_path_factory.mktemp("few")) / "redis", maxmemory="256mb")
-    yield server.ensure_started()
-    server.stop()
+    with redis_in(tmp_path_factory.mktemp("few") / "redis") as server:
+        yield server.ensure_started()
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +97,7 @@ def stores(server: str) -> Iterator[Callable[[str], OnlineStore]]:
 
     def store_of(project: str) -> OnlineStore:
         if project not in opened:
-            opened[project] = OnlineStore(
-                address=server, project=project, catalog=catalog(project), settings=Settings(), root=Path(),
-                clock=ManualClock(NOW),
-            )  # fmt: skip
+            opened[project] = open_store(catalog(project), server, at=NOW)
         return opened[project]
 
     yield store_of

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from feast_settings import settings_of
 from typer.testing import CliRunner, Result
 
 from tidemill.clock import SimulatedClock
@@ -18,15 +19,6 @@ from tidemill.errors import ConfigurationError, NotDefinedError, SourceError, Tr
 START = datetime(2024, 5, 1, tzinfo=UTC)
 NOW = START + timedelta(days=10)
 TAXIS, HOURS, RIDES = 20, 200, 3_000
-CONFIGURATION = """
-project: taxis
-provider: local
-registry: {registry_type: sql, path: "sqlite:///.tidemill/registry.db"}
-offline_store: {type: tidemill.feast.offline.PolarsOfflineStore}
-online_store: {type: tidemill.feast.online.TidemillRedisOnlineStore}
-batch_engine: {type: tidemill.feast.engine.ArrowComputeEngine}
-entity_key_serialization_version: 3
-"""
 DEFINITIONS = """
 from datetime import timedelta
 
@@ -105,7 +97,7 @@ def taxis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     root = tmp_path_factory.mktemp("taxis") / "project"
     root.mkdir()
-    (root / "feature_store.yaml").write_text(CONFIGURATION)
+    (root / "feature_store.yaml").write_text(settings_of("taxis"))
     (root / "definitions.py").write_text(DEFINITIONS)
     (root / "fitting.py").write_text("def simple():\n    return None\n")
     write_data(root)

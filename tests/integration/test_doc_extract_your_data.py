@@ -7,15 +7,14 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import polars as pl
 import pytest
+from http_servers import QuietHandler, answering
 
 from tidemill.definitions.catalog import Catalog, Source
 from tidemill.extract import extract
@@ -104,7 +103,7 @@ with reading_below(Path({str(tmp_path)!r})):
     assert first.height == 1
 
 
-class _Shop(BaseHTTPRequestHandler):
+class _Shop(QuietHandler):
     """Two pages of one order each, as the page's shop has them."""
 
     def do_GET(self) -> None:
@@ -124,19 +123,11 @@ class _Shop(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the standard library
-        """Say nothing."""
-
 
 @pytest.fixture
 def shop() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Shop)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(_Shop) as address:
+        yield f"http://{address}"
 
 
 def test_rows_that_come_page_by_page_are_yielded_as_the_page_says(tmp_path, shop):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from own_redis import closed_with_redis
 
 from tidemill.clock import ManualClock, to_micros
 from tidemill.definitions import (
@@ -34,7 +35,6 @@ from tidemill.definitions import (
 from tidemill.definitions.windows import hop_for
 from tidemill.monitor.parity import verify
 from tidemill.monitor.parity_report import Outcome, ParityReport
-from tidemill.online.embedded import EmbeddedRedis
 from tidemill.predictions.log import PredictionRecord
 from tidemill.project import Project, open_project
 from tidemill.schedule.worker import Worker
@@ -186,9 +186,8 @@ def life(tmp_path: Path) -> Iterator[Life]:
     life = Life(project=project, clock=clock, departures=_departures(chance, 1_500))
     life.write("measured", _weather(chance))
     life.write("departed", life.departures)
-    yield life
-    project.close()
-    EmbeddedRedis(project.redis_folder).stop()
+    with closed_with_redis(project):
+        yield life
 
 
 def differences(report: ParityReport) -> dict[str, int]:

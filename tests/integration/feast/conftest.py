@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the repository is imported by name
 
-from rides import CONFIGURATION, DEFINITIONS, NOON, PRICES, write_data
+from rides import CONFIGURATION, NOON, write_files
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,27 +33,25 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("applied") / "rides"
     folder.mkdir()
     (folder / "feature_store.yaml").write_text(CONFIGURATION)
-    (folder / "definitions.py").write_text(DEFINITIONS)
-    (folder / "prices.py").write_text(PRICES)
+    write_files(folder)
     with opened_repository(folder) as repository:
         register(repository)
-    write_data(folder)
     return folder
 
 
 @pytest.fixture
 def root(applied: Path, tmp_path: Path) -> Iterator[Path]:
     """The repository's folder at noon of its simulated clock; its Redis is stopped afterwards."""
+    from own_redis import closed_with_redis
+
     import tidemill
-    from tidemill.online.embedded import EmbeddedRedis
 
     folder = tmp_path / "rides"
     shutil.copytree(applied, folder)
     project = tidemill.open(folder)
     project.clock.set(NOON)
-    yield folder
-    EmbeddedRedis(project.redis_folder).stop()
-    project.close()
+    with closed_with_redis(project):
+        yield folder
 
 
 @pytest.fixture

@@ -6,18 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+from feast_settings import settings_of
 
 NOON = datetime(2024, 3, 5, 12, tzinfo=UTC)
-CONFIGURATION = """
-project: rides
-provider: local
-registry: {registry_type: sql, path: "sqlite:///.tidemill/registry.db"}
-offline_store: {type: tidemill.feast.offline.PolarsOfflineStore}
-online_store: {type: tidemill.feast.online.TidemillRedisOnlineStore}
-batch_engine: {type: tidemill.feast.engine.ArrowComputeEngine}
-entity_key_serialization_version: 3
-data_quality_monitoring: {auto_baseline: false}
-"""
+CONFIGURATION = settings_of("rides")
 DEFINITIONS = """
 from datetime import timedelta
 

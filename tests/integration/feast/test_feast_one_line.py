@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from own_redis import closed_with_redis
 from rides import CONFIGURATION, NOON, at, write_files
 
 import tidemill
 from tidemill.feast.apply import register
 from tidemill.feast.repository import opened_repository
-from tidemill.online.embedded import EmbeddedRedis
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 OFFLINE = "offline_store: {type: tidemill.feast.offline.PolarsOfflineStore}"
@@ -38,9 +38,8 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
         register(opened)
     project = tidemill.open(root)
     project.clock.set(NOON)
-    yield root
-    EmbeddedRedis(project.redis_folder).stop()
-    project.close()
+    with closed_with_redis(project):
+        yield root
 
 
 def test_history_materialization_reads_and_pushes_work(repository: Path) -> None:

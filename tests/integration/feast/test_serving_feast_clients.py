@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +12,11 @@ import httpx
 import pytest
 import uvicorn
 from rides import NOON, at
+from small_project import served
 from waiting import PATIENCE, wait_until
 
 import tidemill
 from tidemill.feast.apply import apply
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "unit" / "serving"))  # its server is imported by name
-
-from small_project import served
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),

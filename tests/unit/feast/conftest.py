@@ -7,21 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from feast_settings import settings_of
 
 from tidemill.online.embedded import EmbeddedRedis
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share definitions by name
 
-CONFIGURATION = """
-project: shop
-provider: local
-registry: {registry_type: sql, path: "sqlite:///.tidemill/registry.db"}
-offline_store: {type: tidemill.feast.offline.PolarsOfflineStore}
-online_store: {type: tidemill.feast.online.TidemillRedisOnlineStore}
-batch_engine: {type: tidemill.feast.engine.ArrowComputeEngine}
-entity_key_serialization_version: 3
-data_quality_monitoring: {auto_baseline: false}
-"""
 DEFINITIONS = """
 from datetime import timedelta
 
@@ -84,7 +75,7 @@ def write_repository(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         for old, new in replacements:
             assert old in text, old
             text = text.replace(old, new)
-        (root / "feature_store.yaml").write_text(CONFIGURATION)
+        (root / "feature_store.yaml").write_text(settings_of("shop"))
         (root / "definitions.py").write_text(text)
         (root / "prices.py").write_text(PRICES)
         return root
