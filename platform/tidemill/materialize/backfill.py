@@ -96,6 +96,8 @@ def switch_name(view: str) -> str:
 
 def _checked(project: Project, name: str, start: datetime, end: datetime, at: datetime) -> View:
     view = project.catalog.view(name)
+    if start >= at:
+        raise InputError(f"The interval begins in the future: {start.isoformat()}; now it is {at.isoformat()}.")
     if end <= start:
         raise InputError(
             f"The interval ends before it begins: {start.isoformat()} to {end.isoformat()}.", hint="Swap the two."

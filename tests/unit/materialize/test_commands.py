@@ -111,6 +111,8 @@ def test_intervals_and_names_that_cannot_be_are_told_apart(run: Callable[..., Re
         run("backfill", "weather", "--start", "2013-10-01", "--end", "2999-01-01")
     with pytest.raises(InputError, match="ends before it begins"):
         run("backfill", "weather", "--start", "2013-10-02", "--end", "2013-10-01")
+    with pytest.raises(InputError, match="begins in the future"):
+        run("backfill", "weather", "--start", "2999-01-01")
     with pytest.raises(InputError, match="in the future"):
         run("extract", "--start", "2013-10-01", "--end", "2999-01-01")
     assert "is not an instant" in run("materialize", "--until", "soon").output
