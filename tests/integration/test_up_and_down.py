@@ -134,6 +134,7 @@ def test_up_does_not_take_another_projects_api_on_its_port_for_its_own(
     folder = tmp_path_factory.mktemp("second")
     (folder / "feature_store.yaml").write_text("project: second\n")
     second = open_project(folder)
+    second.catalogs.add(catalog(models=(), on_demand_views=(), services=()), at=NOW)
     with pytest.raises(UnavailableError, match="Something else listens"):
         start_all(second, port=port, dashboard=False)
     stop_all(second)
