@@ -112,8 +112,9 @@ class PatientHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def end_with_this_answer(self) -> None:
-        """If a request is being answered, let the answer say that the connection ends with it."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        """If a request is to be answered, let the answer say that the connection ends with it. One that has begun has
+        said that it stays, so that its client may ask once more."""
+        if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
     def _give_up(self) -> None:

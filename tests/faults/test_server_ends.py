@@ -44,7 +44,7 @@ class Load:
             wait_until(lambda: len(self.answered) > 100)
             meanwhile()
             for client in running:
-                client.result()
+                client.result(PATIENCE)
 
     def _ask_on(self, rows: int) -> None:
         with httpx.Client(base_url=self.url, timeout=PATIENCE) as client:
@@ -65,7 +65,7 @@ def logged(project: Project) -> list[str]:
 
 
 def test_a_killed_server_has_logged_every_prediction_it_answered(project: Project) -> None:
-    with live(project) as server:
+    with live(project, head_timeout=PATIENCE) as server:
         load = Load(server.url)
         load.run(8, meanwhile=server.process.kill)
     names = logged(project)
@@ -76,7 +76,7 @@ def test_a_killed_server_has_logged_every_prediction_it_answered(project: Projec
 
 
 def test_a_server_told_to_end_under_load_loses_no_request(project: Project) -> None:
-    with live(project) as server:
+    with live(project, head_timeout=PATIENCE) as server:
         load = Load(server.url)
         load.run(8, meanwhile=server.process.terminate)
         assert server.process.wait(timeout=PATIENCE) in (0, -signal.SIGTERM)
@@ -85,7 +85,7 @@ def test_a_server_told_to_end_under_load_loses_no_request(project: Project) -> N
 
 
 def test_a_request_that_takes_long_is_answered_before_the_server_ends(project: Project) -> None:
-    with live(project) as server, ThreadPoolExecutor(1) as thread:
+    with live(project, head_timeout=PATIENCE) as server, ThreadPoolExecutor(1) as thread:
         assert httpx.post(server.url + PREDICT, json={"rows": [ROW]}, timeout=PATIENCE).status_code == 200
         with stalled(EmbeddedRedis(project.redis_folder).pid):
             slow = thread.submit(httpx.post, server.url + PREDICT, json={"rows": [ROW]}, timeout=PATIENCE)
@@ -93,7 +93,7 @@ def test_a_request_that_takes_long_is_answered_before_the_server_ends(project: P
             server.process.terminate()
             wait_until(lambda: httpx.get(f"{server.url}/health", timeout=PATIENCE).status_code == 503)
             assert not slow.done()
-        answer = slow.result()
+        answer = slow.result(PATIENCE)
         assert server.process.wait(timeout=PATIENCE) in (0, -signal.SIGTERM)
     assert answer.status_code == 200
     assert answer.headers["connection"] == "close"
