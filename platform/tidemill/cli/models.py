@@ -19,6 +19,7 @@ from tidemill.cli.options import (
 if TYPE_CHECKING:
     from tidemill.cli.output import Output
     from tidemill.models.deployments import Deployment
+    from tidemill_training.models import ShownVersion
     from tidemill_training.train import TrainedVersion
 
 models_app = typer.Typer(help="Versions of models, and which one serves.", no_args_is_help=True)
@@ -139,29 +140,8 @@ def show(version: VersionArgument, project: ProjectOption = None, json: JsonOpti
 
     out = output(json)
     found = find(open_for_command(project), version)
-    manifest, dataset = found.manifest, found.manifest.dataset
-    out.table(
-        f"{manifest.name}@{manifest.version}",
-        ("what", "value"),
-        [
-            ("serves as", _role(found.aliases)),
-            ("service", f"{manifest.service}, {len(manifest.features)} features"),
-            ("requests from", f"{dataset.start:%Y-%m-%d %H:%M} UTC"),
-            ("tested from", f"{dataset.test_start:%Y-%m-%d %H:%M} UTC"),
-            ("known until", f"{dataset.until:%Y-%m-%d %H:%M} UTC"),
-            (
-                "rows fitted, validated, tested",
-                f"{dataset.fit_rows:,}, {dataset.validation_rows:,}, {dataset.test_rows:,}",
-            ),
-            ("positive outcomes", f"{dataset.positive_share:.1%}"),
-            *((f"test {name}", f"{value:.4f}") for name, value in manifest.metrics.items()),
-            ("estimator", manifest.estimator_text),
-            ("dataset digest", dataset.digest[:16]),
-            ("definitions digest", manifest.catalog_digest[:16]),
-            ("artifact digest", found.digest[:16]),
-            ("MLflow run", manifest.run_id),
-        ],
-    )
+    manifest = found.manifest
+    out.table(f"{manifest.name}@{manifest.version}", ("what", "value"), _facts(found))
     out.table(
         "Calibration on the test part",
         ("rows", "predicted", "came true"),
@@ -229,6 +209,26 @@ def say_trained(out: Output, trained: TrainedVersion) -> None:
 def _say_deployed(out: Output, deployment: Deployment) -> None:
     out.say(f"{deployment.model}@{deployment.version} serves now ({deployment.reason}).")
     out.result(deployment)
+
+
+def _facts(found: ShownVersion) -> list[tuple[str, str | None]]:
+    manifest, dataset = found.manifest, found.manifest.dataset
+    rows = f"{dataset.fit_rows:,}, {dataset.validation_rows:,}, {dataset.test_rows:,}"
+    return [
+        ("serves as", _role(found.aliases)),
+        ("service", f"{manifest.service}, {len(manifest.features)} features"),
+        ("requests from", f"{dataset.start:%Y-%m-%d %H:%M} UTC"),
+        ("tested from", f"{dataset.test_start:%Y-%m-%d %H:%M} UTC"),
+        ("known until", f"{dataset.until:%Y-%m-%d %H:%M} UTC"),
+        ("rows fitted, validated, tested", rows),
+        ("positive outcomes", f"{dataset.positive_share:.1%}"),
+        *((f"test {name}", f"{value:.4f}") for name, value in manifest.metrics.items()),
+        ("estimator", manifest.estimator_text),
+        ("dataset digest", dataset.digest[:16]),
+        ("definitions digest", manifest.catalog_digest[:16]),
+        ("artifact digest", found.digest[:16]),
+        ("MLflow run", manifest.run_id),
+    ]
 
 
 def _role(aliases: tuple[str, ...]) -> str | None:

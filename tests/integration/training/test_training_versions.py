@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,9 @@ from training_shop import (
     champion,
     show_folder,
 )
+from typer.testing import CliRunner
 
+from tidemill.cli.models import models_app
 from tidemill.errors import (
     ConflictError,
     InputError,
@@ -30,6 +33,18 @@ def test_versions_are_listed_newest_first_with_their_aliases(shop: Project):
     assert list_versions(shop)[1].problem
     with pytest.raises(NotDefinedError, match="order_return"):
         list_versions(shop, "order_retrun")
+
+
+def test_a_version_is_shown_with_what_it_was_made_from(shop: Project, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    asked = ["show", "order_return@champion", "--project", str(shop.root)]
+    shown = CliRunner().invoke(models_app, asked, catch_exceptions=False).stdout
+    dataset = show(shop, "order_return").manifest.dataset
+    for told in ("returns_v1, 4 features", dataset.digest[:16], f"{dataset.until:%Y-%m-%d %H:%M} UTC"):
+        assert told in shown
+    found = json.loads(CliRunner().invoke(models_app, [*asked, "--json"], catch_exceptions=False).stdout)
+    assert found["manifest"]["dataset"]["digest"] == dataset.digest
+    assert [change["version"] for change in found["champions"]] == [1]
 
 
 def test_a_bad_champion_is_rolled_back_in_one_call(shop: Project):
