@@ -17,7 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_for_end_of
 
 from tidemill.clock import to_micros
 from tidemill.definitions import Catalog, Entity, ValueType
@@ -172,8 +172,7 @@ def test_of_definitions_put_in_force_at_once_one_wins_and_the_others_are_told(da
     threads = [threading.Thread(target=add, args=(name,)) for name in "abcd"]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    wait_for_end_of(*threads)
     assert len(added) + len(refused) == 4
     assert sorted(added) == list(range(1, len(added) + 1))
     assert catalogs.newest_version() == len(added)

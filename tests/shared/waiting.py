@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from select import select
+from threading import Thread
+from typing import IO, AnyStr
 
 PATIENCE = 180.0  # seconds; run out of only where something is wrong, however slow or busy the machine is
 
@@ -17,3 +21,17 @@ def wait_until(condition: Callable[[], object], *, seconds: float = PATIENCE, ev
     while not condition():
         assert time.monotonic() < end, "It did not become so in time."
         time.sleep(every)
+
+
+def wait_for_end_of(*running: Thread | BaseProcess) -> None:
+    """Wait for threads or processes to end; fail if one never does."""
+    for one in running:
+        one.join(PATIENCE)
+        assert not one.is_alive(), f"{one.name} did not end in time."
+
+
+def first_line_of(output: IO[AnyStr] | None) -> AnyStr:
+    """The first line that a process says on a pipe; fail if it says none."""
+    assert output is not None
+    assert select([output], [], [], PATIENCE)[0], "Nothing was said in time."
+    return output.readline()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from waiting import PATIENCE
+from waiting import PATIENCE, first_line_of
 
 from tidemill.errors import UnavailableError
 from tidemill.file_lock import held_alone
@@ -49,8 +49,7 @@ def test_a_holder_that_stands_still_is_named_and_waited_for_no_longer(tmp_path: 
 def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+        assert first_line_of(holder.stdout) == "held\n"
         with pytest.raises(UnavailableError), held_alone(tmp_path / "lock", doing="applying", patience=0):
             pytest.fail("two held it")
         holder.kill()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_for_end_of
 
 from tidemill.clock import to_micros
 from tidemill.errors import ConflictError
@@ -192,8 +192,7 @@ def test_of_many_workers_racing_for_one_interval_exactly_one_gets_it(ledger: Led
     threads = [threading.Thread(target=race, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    wait_for_end_of(*threads)
     assert sorted(won) == [T0 + tick * HOUR for tick in range(20)]
 
 
@@ -214,8 +213,7 @@ def test_of_workers_that_see_different_ticks_exactly_one_gets_what_follows_the_l
     threads = [threading.Thread(target=race, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    wait_for_end_of(*threads)
     assert sorted(won) == list(range(25))
     assert {number: len(winners) for number, winners in won.items()} == dict.fromkeys(range(25), 1)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 from stalling import stalled
+from waiting import PATIENCE
 
 from tidemill.errors import OnlineStoreUnavailableError
 from tidemill.online.embedded import EmbeddedRedis
@@ -91,7 +92,7 @@ def test_a_server_that_stands_still_for_a_while_is_waited_for_and_not_replaced(e
         with stalled(before):
             starting = thread.submit(server.ensure_started)
             assert not wait([starting], timeout=0.5).done
-        assert starting.result() == url
+        assert starting.result(PATIENCE) == url
     assert server.pid == before
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from departures import WINDOW, departures
 from online_stores import open_store
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from tidemill.errors import ConflictError, OnlineStoreUnavailableError
 from tidemill.online.keys import key_layout
@@ -45,7 +45,7 @@ class Writes:
         names = [values[0] for values in found.values]
         if not self.begun.is_set():
             self.begun.set()
-            self.open.wait()
+            assert self.open.wait(PATIENCE)
         self.batches.append(names)
         self.instants.append(at)
         error = self._refuse(names)
@@ -59,13 +59,13 @@ def while_the_first_is_written(writes: Writes, *pushes: tuple[FewRows, int]) -> 
     together = PushesTogether(writes)
     with ThreadPoolExecutor(len(pushes) + 1) as threads:
         first = threads.submit(together.write, rows("first"), AT)
-        writes.begun.wait()
+        assert writes.begun.wait(PATIENCE)
         found = []
         for place, (some, at) in enumerate(pushes, start=1):
             found.append(threads.submit(together.write, some, at))
             wait_until(lambda: len(together._queue) == place)  # noqa: B023 - asked at once
         writes.open.set()
-    assert first.result() == 0
+    assert first.result(PATIENCE) == 0
     return found
 
 
@@ -76,16 +76,16 @@ def test_whoever_comes_while_one_is_at_work_goes_together_in_order_and_is_told_o
     )
     assert writes.batches == [["first"], ["b", "again b", "c", "again d", "again e"]]
     assert writes.instants == [AT, AT + 5]
-    assert [one.result() for one in found] == [1, 0, 2]
+    assert [one.result(PATIENCE) for one in found] == [1, 0, 2]
 
 
 def test_an_event_that_redis_refuses_fails_its_own_caller_alone() -> None:
     writes = Writes(lambda names: ConflictError("It is of another kind.") if "bad" in names else None)
     found = while_the_first_is_written(writes, (rows("b"), AT), (rows("bad"), AT), (rows("again d"), AT))
-    assert found[0].result() == 0
-    assert found[2].result() == 1
+    assert found[0].result(PATIENCE) == 0
+    assert found[2].result(PATIENCE) == 1
     with pytest.raises(ConflictError, match="another kind"):
-        found[1].result()
+        found[1].result(PATIENCE)
     assert writes.batches == [["first"], ["b", "bad", "again d"], ["b"], ["bad"], ["again d"]]
 
 
@@ -94,7 +94,7 @@ def test_all_are_told_that_redis_is_gone_and_none_is_tried_again() -> None:
     found = while_the_first_is_written(writes, (rows("b"), AT), (rows("c"), AT))
     for one in found:
         with pytest.raises(OnlineStoreUnavailableError, match="It is gone"):
-            one.result()
+            one.result(PATIENCE)
     assert writes.batches == [["first"], ["b", "c"]]
 
 
@@ -111,17 +111,17 @@ def test_after_an_interruption_the_others_are_told_and_the_next_caller_is_served
     together = PushesTogether(write)
     with ThreadPoolExecutor(3) as threads:
         first = threads.submit(together.write, rows("first"), AT)
-        writes.begun.wait()
+        assert writes.begun.wait(PATIENCE)
         found = []
         for place, name in enumerate("bc", start=1):
             found.append(threads.submit(together.write, rows(name), AT))
             wait_until(lambda: len(together._queue) == place)  # noqa: B023 - asked at once
         writes.open.set()
-        assert first.result() == 0
+        assert first.result(PATIENCE) == 0
         with pytest.raises(KeyboardInterrupt):
-            found[0].result()
+            found[0].result(PATIENCE)
         with pytest.raises(OnlineStoreUnavailableError, match="interrupted"):
-            found[1].result()
+            found[1].result(PATIENCE)
     assert interrupted.is_set()
     assert together.write(rows("again d"), AT) == 1
 
@@ -182,9 +182,9 @@ def test_a_key_of_another_kind_in_redis_fails_only_who_meets_it(store: OnlineSto
         with held_up(store) as together:
             found = [threads.submit(write_events, store, "departed", [departure(n)], NOW) for n in (0, 1, 2)]
             wait_until(lambda: len(together._queue) == 3)
-        assert [found[place].result().accepted for place in (0, 2)] == [1, 1]
+        assert [found[place].result(PATIENCE).accepted for place in (0, 2)] == [1, 1]
         with pytest.raises(ConflictError, match="another kind"):
-            found[1].result()
+            found[1].result(PATIENCE)
     assert store.read_features(["carriers:carriers_count"], [{"carrier": f"C{n}"} for n in range(3)]).values == {
         "carriers_count": [1, 0, 1]
     }

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from small_project import NOW, DictionaryStore, catalog, open_small, served, wait_until
+from waiting import PATIENCE
 
 from tidemill.project import Project
 
@@ -228,7 +229,7 @@ def test_a_request_that_has_begun_ends_on_the_catalog_it_began_with(project: Pro
         project.catalogs.add(catalog(services=(), models=()), at=NOW)
         wait_until(lambda: client.serving.snapshot.version == 2)  # type: ignore[attr-defined]
         client.serving._loop.call_soon_threadsafe(gate.set)  # type: ignore[attr-defined]
-        answers = [future.result() for future in waiting]
+        answers = [future.result(PATIENCE) for future in waiting]
         assert read(client, {"rows": [ROW]}).status_code == 404
     assert [answer.status_code for answer in answers] == [200] * 20
     assert {answer.json()["catalog_version"] for answer in answers} == {1}

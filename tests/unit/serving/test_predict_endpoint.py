@@ -209,7 +209,7 @@ def test_requests_that_arrive_together_share_one_read(project: Project) -> None:
                 "tidemill_pending_requests", {"kind": "predict", "name": "delay"}) == 20)  # fmt: skip
             project.online.gate = None
             client.serving._loop.call_soon_threadsafe(gate.set)  # type: ignore[attr-defined]
-            answers = [future.result().json() for future in waiting]
+            answers = [future.result(PATIENCE).json() for future in waiting]
     assert [answer["predictions"][0]["id"] for answer in answers] == [str(index) for index in range(20)]
     assert sum(project.online.reads) == 20
     assert len(project.online.reads) <= 4
@@ -228,7 +228,7 @@ def test_beyond_the_queue_requests_are_turned_away_with_429(tmp_path: Path) -> N
                 "tidemill_pending_requests", {"kind": "predict", "name": "delay"}) == 2)  # fmt: skip
             refused = predict(client, [ROW])
             client.serving._loop.call_soon_threadsafe(gate.set)  # type: ignore[attr-defined]
-            assert [future.result().status_code for future in waiting] == [200, 200]
+            assert [future.result(PATIENCE).status_code for future in waiting] == [200, 200]
     project.close()
     assert refused.status_code == 429
     assert refused.headers["retry-after"] == "1"
@@ -279,12 +279,12 @@ def test_a_server_is_ready_only_when_its_models_have_been_warmed_up(
 
     def wait_for_warmth(artifact: ModelArtifact) -> None:
         warming.set()
-        warm.wait()
+        assert warm.wait(PATIENCE)
         warm_up(artifact)
 
     monkeypatch.setattr("tidemill_serving.models.warm_up", wait_for_warmth)
     with served(project, wait=False) as client:
-        warming.wait()
+        assert warming.wait(PATIENCE)
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200
         assert predict(client, [ROW]).status_code == 503
@@ -309,7 +309,7 @@ def test_a_shutdown_answers_what_was_begun(project: Project) -> None:
             wait_until(lambda: client.serving.metrics.registry.get_sample_value(  # type: ignore[attr-defined]
                 "tidemill_pending_requests", {"kind": "predict", "name": "delay"}) == 1)  # fmt: skip
             threading.Timer(0.5, gate.set).start()
-        assert begun.result().status_code == 200
+        assert begun.result(PATIENCE).status_code == 200
     assert project.predictions.scan().height == 1
 
 

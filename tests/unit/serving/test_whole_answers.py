@@ -78,4 +78,4 @@ def test_who_reads_late_gets_every_answer_whole(project: Project) -> None:
         sent = sender.submit(line.sendall, request(2_000) * 40)
         for _ in range(40):
             assert len(read_answer(answers)[1]["features"]["temp"]) == 2_000
-        sent.result()
+        sent.result(PATIENCE)

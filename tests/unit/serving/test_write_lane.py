@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
+from waiting import PATIENCE
 
 from tidemill_serving.problems import DeadlineError, OverloadedError
 from tidemill_serving.write_lane import WriteLane
@@ -20,7 +21,7 @@ class Gate:
 
     def write(self) -> str:
         self.begun += 1
-        self.open.wait()
+        assert self.open.wait(PATIENCE)
         return "written"
 
 
