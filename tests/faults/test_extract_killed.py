@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from hammering import Seen, hammering
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from tidemill.definitions.catalog import Catalog, Source
 from tidemill.errors import SourceError
@@ -132,7 +132,7 @@ def test_killed_at_any_instant_an_extraction_leaves_no_half_file_and_goes_on_whe
 def test_without_room_nothing_is_half_written_and_the_reason_is_told(project):
     with reading(project) as seen:
         process = started(project, "prlimit", "--fsize=30000")
-        _, told = process.communicate()
+        _, told = process.communicate(timeout=PATIENCE)
         wait_until(lambda: seen.answers)
     assert seen.wrong == []
     assert process.returncode == 1

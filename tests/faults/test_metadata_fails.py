@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from waiting import PATIENCE, wait_until
+from waiting import PATIENCE, first_line_of, wait_until
 
 from tidemill.definitions import Schedule
 from tidemill.errors import UnavailableError
+from tidemill.metadata.database import Database
 from tidemill.schedule.worker import TaskReport, Worker
 
 T0 = datetime(2013, 10, 1, tzinfo=UTC)
@@ -34,8 +35,7 @@ HOLDER = str(Path(__file__).with_name("metadata_holder.py"))
 def locked(file: Path) -> Iterator[None]:
     """Another process holds an exclusive transaction meanwhile."""
     holder = subprocess.Popen([sys.executable, HOLDER, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
+    assert first_line_of(holder.stdout) == b"held\n"
     yield
     holder.communicate(b"enough\n", timeout=PATIENCE)
     assert holder.returncode == 0
@@ -69,7 +69,7 @@ def test_a_database_that_another_process_locks_is_waited_for(world: Any) -> None
             before = seen.answers
             assert not wait([running], timeout=0.5).done
             wait_until(lambda: seen.answers > before + 10)
-        report = running.result()
+        report = running.result(PATIENCE)
     assert report.state == "succeeded"
     assert (seen.wrong, seen.refused) == ([], [])
     ends_as_one_clean_run(world)
@@ -181,3 +181,17 @@ def fill(file: Path) -> None:
                 target.write(b"x" * 4_096)
         except OSError:
             os.fsync(target.fileno())
+
+
+def test_a_server_whose_machine_is_gone_without_a_word_is_given_up_after_a_minute(postgres: Any) -> None:
+    """The system alone asks for two hours whether it is there. What the URL says goes before."""
+
+    def asked_for(url: str) -> dict[str, str]:
+        with closing(Database(url)) as database, database.engine.connect() as connection:
+            return connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+
+    url = postgres.fresh_database()
+    found, told = asked_for(url), asked_for(f"{url}&tcp_user_timeout=5000")
+    assert found["tcp_user_timeout"] == "60000"
+    assert int(found["keepalives_idle"]) + int(found["keepalives_count"]) * int(found["keepalives_interval"]) == 60
+    assert told["tcp_user_timeout"] == "5000"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import redis
 from stalling import stalled
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 T0 = datetime(2013, 10, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -40,7 +40,7 @@ def again_and_again(fault: Callable[[], None], *, every: Callable[[], float]) ->
             yield
         finally:
             over.set()
-            working.result()
+            working.result(PATIENCE)
 
 
 def run_through(world: Any, hours: int = 30) -> list[Any]:

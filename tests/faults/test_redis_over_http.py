@@ -19,7 +19,7 @@ from small_live import FEATURES, PREDICT, PUSH, ROW, live, open_with_redis, push
 from small_model import promote
 from small_project import NOW, catalog, served
 from stalling import stalled
-from waiting import PATIENCE, wait_until
+from waiting import PATIENCE, wait_for_end_of, wait_until
 
 from tidemill.definitions.catalog import Aggregation, AggregationFunction, Field, Projection, Service, View
 from tidemill.definitions.types import ValueType
@@ -137,8 +137,7 @@ def test_a_redis_that_is_killed_under_pushes_loses_nothing_that_was_acknowledged
         before = len(acknowledged)
         wait_until(lambda: len(acknowledged) > before + 60)
         over.set()
-        for writer in writers:
-            writer.join()
+        wait_for_end_of(*writers)
         rows = [{"origin": origin, "route": 1} for origin in acknowledged[:10_000]]
         body = {"features": ["weather:temp", "traffic:seen"], "rows": rows}
         found = httpx.post(f"{api.url}/v1/features", json=body, timeout=PATIENCE)

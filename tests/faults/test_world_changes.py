@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 from tidemill.definitions import Schedule
 from tidemill.errors import NotDefinedError
@@ -104,7 +105,7 @@ def test_a_source_replaced_during_runs_is_read_whole_or_fails(world: Any) -> Non
                 reports.append(world.materialize(T0 + next(hours, HOURS) * HOUR))
         finally:
             over.set()
-        writing.result()
+        writing.result(PATIENCE)
     assert len(written) > 3
     assert (seen.wrong, seen.refused) == ([], [])
     assert {report.state for report in reports} <= {"succeeded", "failed", "current"}

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from waiting import PATIENCE
+
 from tidemill.errors import OnlineStoreUnavailableError
 
 Answer = TypeVar("Answer")
@@ -52,4 +54,4 @@ def hammering(
             yield seen
         finally:
             over.set()
-            reading.result()
+            reading.result(PATIENCE)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from waiting import PATIENCE, PATIENT
+from waiting import PATIENCE, PATIENT, first_line_of
 
 
 def together(script: str, each: Sequence[Sequence[str]]) -> list[str]:
@@ -29,8 +29,7 @@ def together(script: str, each: Sequence[Sequence[str]]) -> list[str]:
     ]
     try:
         for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n", process.communicate()[1]
+            assert first_line_of(process.stdout) == "ready\n", process.communicate(timeout=PATIENCE)[1]
         for process in processes:
             assert process.stdin is not None
             process.stdin.write("go\n")

@@ -20,6 +20,15 @@ from tidemill.metadata.migrations import migrate
 
 _PATIENCE = 30  # seconds to wait for a lock that another process holds
 _CONNECT = 10  # seconds to wait for a server to answer at all
+_POSTGRES = {
+    "connect_timeout": _CONNECT,
+    "client_encoding": "utf8",
+    # A machine that is gone without a word: the system alone would ask it for two hours whether it is there.
+    "keepalives_idle": _PATIENCE,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 2 * _PATIENCE * 1_000,  # milliseconds
+}
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
@@ -131,7 +140,8 @@ def _understood(url: str) -> URL:
 
 def _engine_of_server(url: URL) -> Engine:
     is_postgres = url.get_backend_name() == "postgresql"
-    options: dict[str, Any] = {"connect_timeout": _CONNECT, "client_encoding": "utf8"} if is_postgres else {}
+    options: dict[str, Any] = _POSTGRES if is_postgres else {}
+    options = {name: value for name, value in options.items() if name not in url.query}
     try:
         engine = create_engine(url, pool_pre_ping=True, connect_args=options)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
