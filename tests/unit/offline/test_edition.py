@@ -69,6 +69,13 @@ def test_a_file_that_is_added_changes_it_from_when_its_first_row_is_known(
     assert [one == other for one, other in zip(before, after, strict=True)] == [at < since for at in instants]
 
 
+def test_a_row_without_a_known_time_beside_one_that_is_known_late_counts_from_its_event(root: Path) -> None:
+    """The statistics of known times say nothing of it."""
+    before = up_to(root, T0)
+    write(root, "c.parquet", (T0, None), (T0, T0 + 5 * HOUR))
+    assert up_to(root, T0) != before
+
+
 def test_an_empty_file_changes_nothing(root: Path) -> None:
     before = up_to(root, T0 + 9 * HOUR)
     write(root, "c.parquet")
