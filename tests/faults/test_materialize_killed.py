@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from waiting import wait_until
+from waiting import wait_for_end_of, wait_until
 
 from tidemill.definitions import Schedule
 from tidemill.schedule.switches import Switches
@@ -46,7 +46,7 @@ def test_killed_at_random_points_of_a_hundred_runs_the_store_ends_as_after_one_c
         worker.start()
         return worker
 
-    start(T0).join()  # the first one waits for what they all import
+    wait_for_end_of(start(T0))  # the first one waits for what they all import
     usual, ends = [_seconds(start(T0 + HOUR))], list[int | None]()
     with world.reading() as seen:
         for number in range(100):
@@ -61,7 +61,7 @@ def test_killed_at_random_points_of_a_hundred_runs_the_store_ends_as_after_one_c
             wait_until(lambda answers=answers: seen.answers > answers + 10)
         end = T0 + HOURS * HOUR
         last = start(end)
-        last.join()
+        wait_for_end_of(last)
     assert last.exitcode == 0
     assert (seen.wrong, seen.refused) == ([], [])
     assert set(ends) <= {0, -signal.SIGKILL}
@@ -75,7 +75,7 @@ def test_killed_at_random_points_of_a_hundred_runs_the_store_ends_as_after_one_c
 
 def _seconds(worker: multiprocessing.process.BaseProcess) -> float:
     began = time.monotonic()
-    worker.join()
+    wait_for_end_of(worker)
     assert worker.exitcode == 0
     return time.monotonic() - began
 

@@ -17,7 +17,7 @@ from redis_servers import Server, running, tls_door, watched
 from small_live import FEATURES, PREDICT, PUSH, ROW, live, open_with_redis, pushed, weather
 from small_model import promote
 from small_project import served
-from waiting import PATIENCE, wait_until
+from waiting import PATIENCE, wait_for_end_of, wait_until
 
 from tidemill.errors import ConfigurationError, OnlineStoreUnavailableError
 from tidemill.online.redis_address import connect
@@ -209,8 +209,7 @@ def test_a_failover_loses_nothing_that_was_acknowledged_and_is_recovered_from(tm
             killed_at = len(acknowledged)
             wait_until(lambda: len(acknowledged) > killed_at + 200)
             stop.set()
-            for writer in writers:
-                writer.join()
+            wait_for_end_of(*writers)
             assert redis_servers.master() is not before
             rows = [{"origin": origin, "route": 1, "distance": 1.0} for origin in acknowledged]
             answer = httpx.post(server.url + FEATURES, json={"rows": rows[:10_000]}, timeout=PATIENCE).json()

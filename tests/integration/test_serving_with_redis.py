@@ -22,7 +22,7 @@ from small_live import FEATURES, ON_DEMAND, PREDICT, ROW, open_with_redis, small
 from small_model import promote
 from small_project import NOW, catalog, served
 from stalling import stalled
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from tidemill.definitions.catalog import Catalog, Freshness, StalePolicy
 from tidemill.errors import ConflictError
@@ -119,7 +119,7 @@ def test_catalogs_and_models_that_change_under_load_fail_no_request(project: Pro
             wait_until(lambda version=version: any(seen >= (version, version) for seen in served_versions) or failed)
         over.set()
         for one in asking:
-            one.result()
+            one.result(PATIENCE)
     assert failed == []
     assert max(served_versions) == (5, 5)
 
@@ -136,7 +136,7 @@ def test_an_on_demand_function_is_called_once_for_all_that_is_answered_together(
         with stalled(EmbeddedRedis(project.redis_folder).pid):
             waiting = [threads.submit(client.post, FEATURES, json={"rows": [row]}) for row in rows[:20]]
             wait_until(lambda: pending(client, "features", "delay_v1") == 20)
-        assert [one.result().json()["features"]["hours"] for one in waiting] == [[n / 500] for n in range(20)]
+        assert [one.result(PATIENCE).json()["features"]["hours"] for one in waiting] == [[n / 500] for n in range(20)]
         assert sum(calls(project)) == 520
         assert len(calls(project)) < 10
 
@@ -199,7 +199,7 @@ def test_a_view_that_refuses_old_values_refuses_those_who_ask_for_them_and_nobod
                 for path in (PREDICT, FEATURES)
             ]
             wait_until(lambda: pending(client, "features", "delay_v1") == pending(client, "predict", "delay") == 6)
-        answers = [(origin, one.result()) for origin, one in asked]
+        answers = [(origin, one.result(PATIENCE)) for origin, one in asked]
     for origin, answer in answers:
         assert answer.status_code == (503 if origin == "JFK" else 200)
         if origin == "JFK":
