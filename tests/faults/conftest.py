@@ -15,9 +15,11 @@ import polars as pl
 import pytest
 import redis
 from hammering import Seen, hammering
+from own_redis import redis_in
+from weather_catalog import weather_catalog
 
 from tidemill.clock import ManualClock
-from tidemill.definitions import Catalog, Entity, Feature, Projection, Service, Source, ValueType, View
+from tidemill.definitions import ValueType
 from tidemill.materialize.report import RunReport
 from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project
@@ -27,17 +29,6 @@ T0 = datetime(2013, 10, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 ENTITIES, HOURS = 400, 40
 READ = 20  # entities that the reader asks for
-
-
-def catalog() -> Catalog:
-    features = (Feature(name="temp", dtype=ValueType.DOUBLE), Feature(name="wind", dtype=ValueType.INT64))
-    return Catalog(
-        project="flights",
-        entities=(Entity(name="origin", join_key="origin", dtype=ValueType.INT64),),
-        sources=(Source(name="weather", path="data", timestamp_field="at", known_field="known"),),
-        views=(View(name="weather", entities=("origin",), join_keys=("origin",), features=features, source="weather"),),
-        services=(Service(name="s", projections=(Projection(view="weather", features=("temp", "wind")),)),),
-    )
 
 
 class World:
@@ -57,7 +48,7 @@ class World:
         (self.root / "feature_store.yaml").write_text("project: flights\n")
         chosen = Settings(redis_url=self.server.url, **settings)  # pyright: ignore[reportArgumentType]
         project = Project(self.root, settings=chosen, name="flights", clock=self.clock)
-        project.catalogs.add(catalog(), at=T0)
+        project.catalogs.add(weather_catalog(path="data", place=ValueType.INT64), at=T0)
         return project
 
     def write_history(self, *, edition: int = 0) -> None:
@@ -150,10 +141,8 @@ def _written(place: int, temp: float | None, wind: int | None) -> tuple[int, int
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis(tmp_path / "redis", maxmemory="256mb")
-    server.ensure_started()
-    yield server
-    server.stop()
+    with redis_in(tmp_path / "redis") as server:
+        yield server
 
 
 @pytest.fixture

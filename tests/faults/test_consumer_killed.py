@@ -17,6 +17,7 @@ import httpx
 import orjson
 import pytest
 import redis
+from own_redis import closed_with_redis
 from ports import free_port
 from waiting import PATIENCE, PATIENT, wait_until
 
@@ -79,9 +80,8 @@ def project(tmp_path: Path) -> Iterator[Project]:
         views=(VIEW,),
     )
     opened.catalogs.add(catalog, at=datetime(2013, 1, 1, tzinfo=UTC))
-    yield opened
-    opened.close()
-    EmbeddedRedis(opened.redis_folder).stop()
+    with closed_with_redis(opened):
+        yield opened
 
 
 @pytest.fixture(params=["redis", "kafka"])

@@ -7,24 +7,19 @@ import asyncio
 import resource
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))  # the small project is imported by name
-
+from own_redis import closed_with_redis
 from small_live import FEATURES, PUSH, ROW, LiveServer, live, open_with_redis
 from waiting import PATIENCE, wait_until
 
-from tidemill.online.embedded import EmbeddedRedis
 from tidemill.project import Project
 
 MEGABYTE = 2**20
@@ -34,10 +29,8 @@ PATHS = [FEATURES, "/v1/features", PUSH, "/push", "/get-online-features"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    opened = open_with_redis(tmp_path_factory.mktemp("project"), max_body_bytes=MEGABYTE)
-    yield opened
-    EmbeddedRedis(opened.redis_folder).stop()
-    opened.close()
+    with closed_with_redis(open_with_redis(tmp_path_factory.mktemp("project"), max_body_bytes=MEGABYTE)) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

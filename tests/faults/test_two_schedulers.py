@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 from hammering import hammering
+from own_redis import closed_with_redis
 from waiting import PATIENCE, PATIENT, wait_until
 
 from tidemill.definitions import Catalog, CatchUp, Entity, Feature, Schedule, Source, ValueType, View
@@ -93,11 +94,8 @@ def project(tmp_path: Path) -> Iterator[Project]:
         ),
         at=START,
     )
-    yield opened
-    opened.close()
-    from tidemill.online.embedded import EmbeddedRedis
-
-    EmbeddedRedis(opened.redis_folder).stop()
+    with closed_with_redis(opened):
+        yield opened
 
 
 def schedulers(project: Project, count: int, ticks: int) -> list[int]:
