@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _PIPELINES = (".github/workflows", ".gitlab-ci.yml", ".ci", "Jenkinsfile", "azure-pipelines.yml", ".circleci")
 _RECENT = timedelta(days=30)
+_PATIENCE = 30.0  # seconds for Git to answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,11 @@ def versioned(records: Records) -> Evidence:
         return NONE
     files = [f"{module.replace('.', '/')}.py" for module in sorted(modules)]
     command = [git, "-C", str(records.project.root), "ls-files", "--error-unmatch", *files]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:  # the work tree may lie on a disk that does not answer
+        return NONE
+    if done.returncode:
         return NONE
     return Evidence(points=0.5, text=f"{', '.join(files)} under version control; reviews leave no trace here")
 
