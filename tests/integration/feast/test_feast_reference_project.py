@@ -13,12 +13,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from own_redis import closed_with_redis
 from waiting import PATIENT
 
 import tidemill
 from tidemill.extract import extract
 from tidemill.feast.apply import apply
-from tidemill.online.embedded import EmbeddedRedis
 
 REFERENCE = Path(__file__).parents[3] / "feature_repo"
 NOW = datetime(2013, 5, 5, 15, 30, tzinfo=UTC)
@@ -34,9 +34,8 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     apply(project, at=NOW)
     extract(project, start=datetime(2013, 4, 26, tzinfo=UTC), end=datetime(2013, 5, 6, tzinfo=UTC))
     project.clock.set(NOW)
-    yield root
-    EmbeddedRedis(project.redis_folder).stop()
-    project.close()
+    with closed_with_redis(project):
+        yield root
 
 
 def feast(root: Path, *arguments: str, cwd: Path) -> str:
