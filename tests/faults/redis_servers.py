@@ -103,7 +103,7 @@ def watched(folder: Path, *, replicas: int) -> Iterator[Watched]:
         conf = folder / "sentinel.conf"
         conf.write_text(
             f"port {sentinel_port}\nsentinel monitor tide 127.0.0.1 {servers[0].port} 1\n"
-            "sentinel down-after-milliseconds tide 500\nsentinel failover-timeout tide 2000\n"
+            "sentinel down-after-milliseconds tide 2000\nsentinel failover-timeout tide 2000\n"
         )
         processes.append(_launch([find_server(), str(conf), "--sentinel", "--dir", str(folder)], folder))
         found = Watched(servers=servers, sentinel_port=sentinel_port)
